@@ -1,0 +1,37 @@
+package machine
+
+// BootKind is what a machine boots next.
+type BootKind string
+
+const (
+	BootLocal     BootKind = "local"     // its own disk
+	BootDiscovery BootKind = "discovery" // the installer, which only looks
+	BootInstall   BootKind = "install"   // the installer, with an intent open for it
+)
+
+// BootDecision is what a machine boots next, and why.
+type BootDecision struct {
+	Kind   BootKind `json:"kind"`
+	Reason string   `json:"reason"`
+}
+
+// NextBoot decides what a machine boots next. It is the only place where that
+// is decided: scripts, menus and DHCP replies follow from it.
+//
+// m is nil for a machine never seen; intent is its newest install intent, or
+// nil. A known machine without a live intent boots its own disk, so that a
+// production server that reboots on this wire comes back as it was.
+func NextBoot(m *Machine, intent *Intent) BootDecision {
+	switch {
+	case m == nil:
+		return BootDecision{BootDiscovery, "never seen before"}
+	case intent.Live():
+		return BootDecision{BootInstall, "install intent " + intent.ID + " is " + string(intent.Status)}
+	case intent != nil && intent.Status == IntentDone:
+		return BootDecision{BootLocal, "installed by intent " + intent.ID}
+	case m.Phase == PhaseSeen || m.Phase == PhaseWaiting:
+		return BootDecision{BootDiscovery, "not installed yet, and waiting for approval"}
+	default:
+		return BootDecision{BootLocal, "known, and no install intent is open"}
+	}
+}

@@ -1,0 +1,110 @@
+package machine
+
+import "net/netip"
+
+// Site is the whole site described in one file, site.yaml. Its JSON schema is
+// generated from this definition. Durations are Go's ("1h30m").
+type Site struct {
+	// Version of the format; 1.
+	Version int    `json:"version" doc:"Version of the site file's format; 1." minimum:"1" maximum:"1"`
+	Name    string `json:"name" doc:"The site's name, shown in the console."`
+	// ServiceAddress is the one virtual address of the boot service: DHCP
+	// server identifier, every URL, and the Kubernetes API endpoint.
+	ServiceAddress netip.Addr `json:"serviceAddress" doc:"The virtual address of the boot service and of the Kubernetes API."`
+	// Emulated relaxes timeouts and probes for machines that are emulated in
+	// software. Never set it on real machines.
+	Emulated  bool            `json:"emulated,omitempty" doc:"Relax timeouts for machines emulated in software. Never for real ones."`
+	Links     []SiteLink      `json:"links" doc:"The appliance's network links. One that is not named here is never served."`
+	SSHKeys   []string        `json:"sshKeys,omitempty" doc:"Public keys that may log in to nodes as root."`
+	Operators []SiteOperator  `json:"operators,omitempty" doc:"Who may use the API with a token, besides the setup code."`
+	Profiles  []Profile       `json:"profiles,omitempty" doc:"What machines become. Without any: control-plane and worker."`
+	Machines  []ListedMachine `json:"machines,omitempty" doc:"Machines known beforehand."`
+	Cluster   SiteCluster     `json:"cluster,omitzero" doc:"The Kubernetes cluster."`
+}
+
+// SiteLink is one network link of the appliance.
+type SiteLink struct {
+	// One of MAC and Interface chooses the link.
+	MAC       MAC    `json:"mac,omitempty" doc:"Chooses the link by hardware address."`
+	Interface string `json:"interface,omitempty" doc:"Chooses the link by interface name."`
+	// Address is the appliance's own address there, with its prefix length.
+	Address netip.Prefix `json:"address" doc:"The appliance's own address on this link, as 192.0.2.2/24."`
+	Gateway netip.Addr   `json:"gateway,omitzero" doc:"Default gateway of the appliance, on at most one link."`
+	// DHCP makes the boot service the DHCP server of this link. Absent: the
+	// link is not served.
+	DHCP *SiteDHCP `json:"dhcp,omitempty" doc:"Be the DHCP server of this link. Absent: the link is not served."`
+}
+
+// SiteDHCP is what the DHCP server hands out on one link.
+type SiteDHCP struct {
+	From         netip.Addr    `json:"from" doc:"First address of the pool."`
+	To           netip.Addr    `json:"to" doc:"Last address of the pool."`
+	Router       netip.Addr    `json:"router,omitzero" doc:"Default gateway for clients (option 3)."`
+	DNS          []netip.Addr  `json:"dns,omitempty" doc:"Name servers for clients (option 6)."`
+	LeaseTime    Duration      `json:"leaseTime,omitempty" doc:"How long a lease lasts; 1h without it."`
+	Reservations []Reservation `json:"reservations,omitempty" doc:"Addresses kept for one hardware address each."`
+}
+
+// Reservation keeps an address for one hardware address.
+type Reservation struct {
+	MAC     MAC        `json:"mac" doc:"Hardware address."`
+	Address netip.Addr `json:"address" doc:"The address it always gets."`
+}
+
+// SiteOperator may use the API with a bearer token.
+type SiteOperator struct {
+	Name string `json:"name" doc:"Shown in events."`
+	// TokenSHA256 is the SHA-256 of the token in hex, so that the site file
+	// holds no secret.
+	TokenSHA256 string `json:"tokenSHA256" doc:"SHA-256 of the bearer token, in hex."`
+}
+
+// Role is what a node does in the cluster.
+type Role string
+
+const (
+	RoleControlPlane Role = "control-plane"
+	RoleWorker       Role = "worker"
+)
+
+// Profile is what a machine boots and gets.
+type Profile struct {
+	Name            string            `json:"name" doc:"Name of the profile."`
+	Role            Role              `json:"role" doc:"control-plane or worker." enum:"control-plane,worker"`
+	KernelArguments []string          `json:"kernelArguments,omitempty" doc:"Added to the installed node's kernel command line."`
+	Labels          map[string]string `json:"labels,omitempty" doc:"Kubernetes labels of the node."`
+	Taints          []string          `json:"taints,omitempty" doc:"Kubernetes taints of the node, as key=value:effect. Absent on a control plane: none, it runs pods."`
+	// Ignition is a Butane document (variant r4e, or fcos) merged into what
+	// Rackseed makes; it is checked before any machine sees it.
+	Ignition string `json:"ignition,omitempty" doc:"Ignition config (JSON, spec 3.x) merged into the machine's own."`
+}
+
+// ListedMachine is a machine known beforehand, found by any of its MACs or by
+// its SMBIOS UUID.
+type ListedMachine struct {
+	MAC     MAC        `json:"mac,omitempty" doc:"One of its hardware addresses."`
+	UUID    string     `json:"uuid,omitempty" doc:"Its SMBIOS UUID."`
+	Name    string     `json:"name,omitempty" doc:"Host name."`
+	Profile string     `json:"profile,omitempty" doc:"Profile; control-plane without it while there is none, else worker."`
+	Address netip.Addr `json:"address,omitzero" doc:"Static address of the node."`
+	// Approve lets it install without anyone approving it in the console.
+	// Once: a machine that was installed is never approved by the list again.
+	Approve bool     `json:"approve,omitempty" doc:"Install it without asking, once."`
+	Disk    DiskHint `json:"disk,omitzero" doc:"Which disk to install on, where there are several."`
+}
+
+// SiteCluster are the settings of the Kubernetes cluster.
+type SiteCluster struct {
+	Name          string       `json:"name,omitempty" doc:"Name of the cluster; the site's name without it."`
+	PodSubnet     netip.Prefix `json:"podSubnet,omitzero" doc:"Addresses of pods; 10.244.0.0/16 without it."`
+	ServiceSubnet netip.Prefix `json:"serviceSubnet,omitzero" doc:"Addresses of services; 10.96.0.0/16 without it."`
+	// ExtraSANs are more names and addresses for the API server's certificate.
+	ExtraSANs []string `json:"extraSANs,omitempty" doc:"More names and addresses for the API server's certificate."`
+}
+
+// DiskHint chooses a disk. Empty: the only eligible one.
+type DiskHint struct {
+	Serial string `json:"serial,omitempty" doc:"Serial number of the disk."`
+	WWN    string `json:"wwn,omitempty" doc:"World wide name of the disk."`
+	Path   string `json:"path,omitempty" doc:"Device path, as /dev/sda. Not stable: prefer the serial number."`
+}
