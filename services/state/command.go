@@ -1,0 +1,224 @@
+package state
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// Command is one change of the state. It carries effects, never questions: the
+// address that is given, the time, the token. So an old entry replays alike
+// for ever. Kinds are versioned: a changed meaning is a new kind, and kinds
+// once released are never removed.
+//
+// A command that the rules do not allow changes nothing and is answered with a
+// *Refusal, alike on every replica.
+type Command interface {
+	// Kind names the command in the log, as "lease.bind/1".
+	Kind() string
+}
+
+// SiteApply makes a checked site file the site.
+type SiteApply struct {
+	Site machine.Site `json:"site"`
+}
+
+// ClusterCreate is the first command of a cluster's life, and refused after it.
+type ClusterCreate struct {
+	ID         string `json:"id"`
+	Generation uint64 `json:"generation"`
+	// Secrets by name: keys and certificates made before the command was
+	// proposed ("pki/ca.crt", "console.key" …).
+	Secrets map[string][]byte `json:"secrets"`
+	// SetupHash is the SHA-256 of the setup code; it works once.
+	SetupHash []byte `json:"setupHash"`
+}
+
+// EpochBegin begins a leader's authority; the epoch is the last one plus one.
+type EpochBegin struct {
+	Leader string `json:"leader"`
+}
+
+// ImagePublish names artifacts that are complete in the blob store.
+type ImagePublish struct {
+	Images []machine.Image `json:"images"`
+}
+
+// MachineSee notes a packet of a machine. It is found by UUID, then by MAC; one
+// never seen is created under ID. The first packet, and each one after a
+// silence that the edge finds worth telling, has a Text and makes an event.
+type MachineSee struct {
+	ID   machine.ID  `json:"id"`
+	MAC  machine.MAC `json:"mac"`
+	UUID string      `json:"uuid,omitempty"`
+	Via  string      `json:"via"`            // "dhcp.discover", "http.script"
+	Text string      `json:"text,omitempty"` // "" : no event
+}
+
+// LeaseBind gives an address. Refused while another client holds it, unless
+// that lease has run out at the command's time.
+type LeaseBind struct {
+	Lease machine.Lease `json:"lease"`
+	Event bool          `json:"event,omitempty"` // first binding or changed address: tell it
+}
+
+// LeaseRelease ends a lease (DHCPRELEASE). Refused if MAC does not hold it.
+type LeaseRelease struct {
+	Address netip.Addr  `json:"address"`
+	MAC     machine.MAC `json:"mac"`
+}
+
+// LeaseDecline keeps an address from everyone until Until (DHCPDECLINE).
+type LeaseDecline struct {
+	Address netip.Addr  `json:"address"`
+	MAC     machine.MAC `json:"mac"`
+	Until   time.Time   `json:"until"`
+}
+
+// BootDecide records what a machine was told to boot, and why. It is refused
+// when machine.NextBoot on the state it is applied to says otherwise: then the
+// edge decides again.
+type BootDecide struct {
+	Machine  machine.ID           `json:"machine"`
+	Decision machine.BootDecision `json:"decision"`
+}
+
+// SessionOpen opens an installer session. The machine is found by the
+// inventory's UUID, then by its MACs, else created under NewID. An older
+// session is revoked with every live install intent bound to it.
+type SessionOpen struct {
+	NewID     machine.ID        `json:"newId"`
+	Session   machine.Session   `json:"session"` // Number is set by the state
+	Inventory machine.Inventory `json:"inventory"`
+}
+
+// MachineApprove opens an install intent for a machine, bound to its session.
+// Refused if the session is not the machine's newest, if it has a live install
+// intent, or if the name or address is another machine's.
+type MachineApprove struct {
+	Machine machine.ID       `json:"machine"`
+	Session string           `json:"session"`
+	Intent  string           `json:"intent"`
+	Name    string           `json:"name"`
+	Profile machine.Profile  `json:"profile"`
+	Address netip.Addr       `json:"address"`
+	Image   string           `json:"image"`
+	Disk    machine.DiskHint `json:"disk,omitzero"`
+	// NodeSeed is the ed25519 seed by which the installed node will sign. It
+	// is kept as a secret of the machine.
+	NodeSeed []byte `json:"nodeSeed"`
+	// Bootstrap is the ID for the bootstrap intent, which is opened for this
+	// machine if its role is control-plane and none was ever opened.
+	Bootstrap string `json:"bootstrap"`
+}
+
+// MachineForget removes a machine that has no live intent.
+type MachineForget struct {
+	Machine machine.ID `json:"machine"`
+}
+
+// IntentClaim is asked for immediately before the first write. Granted to the
+// session the intent is bound to, at its present epoch, while it is open; and
+// again to the same session and epoch.
+type IntentClaim struct {
+	Intent  string       `json:"intent"`
+	Epoch   uint64       `json:"epoch"`
+	Session string       `json:"session"`
+	Disk    machine.Disk `json:"disk"`
+}
+
+// IntentRetry opens a failed install intent again, under the next epoch.
+type IntentRetry struct {
+	Intent string            `json:"intent"`
+	Disk   *machine.DiskHint `json:"disk,omitempty"` // replaces the hint
+}
+
+// IntentRevoke ends a live install intent that must not go on.
+type IntentRevoke struct {
+	Intent string `json:"intent"`
+	Reason string `json:"reason"`
+}
+
+// InstallReport is a report of the installer. A repeated number changes
+// nothing. A failed step fails the intent; a done StepReboot ends it.
+type InstallReport struct {
+	Machine machine.ID  `json:"machine"`
+	Session string      `json:"session"`
+	Report  wire.Report `json:"report"`
+}
+
+// NodeReport is a report of the node agent. A repeated number of the same boot
+// changes nothing. NodeJoined of the bootstrap machine ends the bootstrap
+// intent.
+type NodeReport struct {
+	Machine machine.ID      `json:"machine"`
+	Report  wire.NodeReport `json:"report"`
+}
+
+// BootstrapClaim asks for the one permission to run kubeadm init. Granted to
+// the machine that the bootstrap intent names, until the intent is done.
+type BootstrapClaim struct {
+	Machine machine.ID `json:"machine"`
+}
+
+// OutputStore makes a chunk of output part of a machine's log. Its blob is on
+// disk before the command is proposed. A chunk that begins after the next
+// expected line is refused; one that holds only known lines changes nothing.
+type OutputStore struct {
+	Chunk machine.Chunk `json:"chunk"` // Seq is set by the state
+}
+
+// UserPut makes a person who may log in. With SetupHash it is the setup: it
+// must match, and works once.
+type UserPut struct {
+	Name         string `json:"name"`
+	PasswordHash []byte `json:"passwordHash"` // bcrypt
+	SetupHash    []byte `json:"setupHash,omitempty"`
+}
+
+// LoginOpen begins a person's session in the console or the CLI.
+type LoginOpen struct {
+	TokenHash []byte    `json:"tokenHash"` // SHA-256 of the bearer token
+	User      string    `json:"user"`
+	Expires   time.Time `json:"expires"`
+}
+
+// LoginEnd ends it.
+type LoginEnd struct {
+	TokenHash []byte `json:"tokenHash"`
+}
+
+// Note is an event without any other change.
+type Note struct {
+	Machine  machine.ID        `json:"machine,omitempty"`
+	What     string            `json:"what"` // the event's kind
+	Severity machine.Severity  `json:"severity"`
+	Text     string            `json:"text"`
+	Data     map[string]string `json:"data,omitempty"`
+}
+
+func (SiteApply) Kind() string      { return "site.apply/1" }
+func (ClusterCreate) Kind() string  { return "cluster.create/1" }
+func (EpochBegin) Kind() string     { return "epoch.begin/1" }
+func (ImagePublish) Kind() string   { return "image.publish/1" }
+func (MachineSee) Kind() string     { return "machine.see/1" }
+func (LeaseBind) Kind() string      { return "lease.bind/1" }
+func (LeaseRelease) Kind() string   { return "lease.release/1" }
+func (LeaseDecline) Kind() string   { return "lease.decline/1" }
+func (BootDecide) Kind() string     { return "boot.decide/1" }
+func (SessionOpen) Kind() string    { return "session.open/1" }
+func (MachineApprove) Kind() string { return "machine.approve/1" }
+func (MachineForget) Kind() string  { return "machine.forget/1" }
+func (IntentClaim) Kind() string    { return "intent.claim/1" }
+func (IntentRetry) Kind() string    { return "intent.retry/1" }
+func (IntentRevoke) Kind() string   { return "intent.revoke/1" }
+func (InstallReport) Kind() string  { return "install.report/1" }
+func (NodeReport) Kind() string     { return "node.report/1" }
+func (BootstrapClaim) Kind() string { return "bootstrap.claim/1" }
+func (OutputStore) Kind() string    { return "output.store/1" }
+func (UserPut) Kind() string        { return "user.put/1" }
+func (LoginOpen) Kind() string      { return "login.open/1" }
+func (LoginEnd) Kind() string       { return "login.end/1" }
+func (Note) Kind() string           { return "note/1" }
