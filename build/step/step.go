@@ -1,0 +1,206 @@
+// Package step builds things once. What a step makes is kept in the cache
+// under the hash of its inputs, so that a second clone, or a second run, takes
+// it from there; nothing is ever rebuilt because of a date.
+package step
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Step makes one folder of files from its inputs.
+type Step struct {
+	// Name is shown, and is part of the folder's name in the cache.
+	Name string
+	// Inputs are hashed: versions, flags, Files and Tree digests. Whatever can
+	// change the output must be in them.
+	Inputs []string
+	// Deps are made first; their keys are inputs.
+	Deps []*Step
+	// Make writes the output into out. deps are the folders of Deps. What it
+	// prints on log is kept, and shown if it fails.
+	Make func(ctx context.Context, out string, deps []string, log io.Writer) error
+
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// Cache is where outputs are kept, and how progress is told.
+type Cache struct {
+	Dir      string    // see DefaultDir
+	Progress io.Writer // one line a step
+}
+
+// DefaultDir is ${XDG_CACHE_HOME:-~/.cache}/rackseed.
+func DefaultDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no place for the build cache: %w; set XDG_CACHE_HOME", err)
+	}
+	return filepath.Join(dir, "rackseed"), nil
+}
+
+// Key is the hash that the step's output is kept under.
+func (s *Step) Key() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "step 1\n%s\n", s.Name)
+	for _, in := range s.Inputs {
+		fmt.Fprintf(h, "%d:%s\n", len(in), in)
+	}
+	for _, d := range s.Deps {
+		fmt.Fprintf(h, "dep %s\n", d.Key())
+	}
+	return hex.EncodeToString(h.Sum(nil))[:20]
+}
+
+// Get makes the step, unless the cache has it, and returns its folder. The
+// folder must not be changed.
+func (c *Cache) Get(ctx context.Context, s *Step) (string, error) {
+	s.once.Do(func() { s.dir, s.err = c.make(ctx, s) })
+	return s.dir, s.err
+}
+
+// Build makes the steps in order, and returns their folders.
+func (c *Cache) Build(ctx context.Context, steps ...*Step) ([]string, error) {
+	var dirs []string
+	for _, s := range steps {
+		dir, err := c.Get(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
+}
+
+func (c *Cache) make(ctx context.Context, s *Step) (string, error) {
+	final := filepath.Join(c.Dir, "out", s.Name+"-"+s.Key())
+	if _, err := os.Stat(final); err == nil {
+		// Touched, so that a clean-up by age keeps what is in use.
+		now := time.Now()
+		_ = os.Chtimes(final, now, now) // only the clean-up's order hangs on it
+		fmt.Fprintf(c.Progress, "  cached  %s\n", s.Name)
+		return final, nil
+	}
+	unlock, err := c.lock(s.Name + "-" + s.Key())
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(final); err == nil { // another process made it meanwhile
+		fmt.Fprintf(c.Progress, "  cached  %s\n", s.Name)
+		return final, nil
+	}
+	deps, err := c.Build(ctx, s.Deps...)
+	if err != nil {
+		return "", err
+	}
+	tmp := final + ".making"
+	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o755)); err != nil {
+		return "", fmt.Errorf("build %s: %w", s.Name, err)
+	}
+	if err := os.MkdirAll(filepath.Join(c.Dir, "log"), 0o755); err != nil {
+		return "", fmt.Errorf("build %s: %w", s.Name, err)
+	}
+	logPath := filepath.Join(c.Dir, "log", s.Name+".log")
+	log, err := os.Create(logPath)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", s.Name, err)
+	}
+	defer log.Close()
+	fmt.Fprintf(c.Progress, "  build   %s …\n", s.Name)
+	start := time.Now()
+	if err := s.Make(ctx, tmp, deps, log); err != nil {
+		return "", fmt.Errorf("build %s: %w\nlog: %s%s", s.Name, err, logPath, tail(logPath, 15))
+	}
+	if err := os.Rename(tmp, final); err != nil {
+		return "", fmt.Errorf("build %s: %w", s.Name, err)
+	}
+	fmt.Fprintf(c.Progress, "  built   %s (%.0f s)\n", s.Name, time.Since(start).Seconds())
+	return final, nil
+}
+
+// lock keeps two builds from making the same thing at once.
+func (c *Cache) lock(name string) (func(), error) {
+	dir := filepath.Join(c.Dir, "lock")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.MkdirAll(filepath.Join(c.Dir, "out"), 0o755)); err != nil {
+		return nil, fmt.Errorf("build cache %s: %w", c.Dir, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("build cache %s: %w", c.Dir, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("build cache %s: lock: %w", c.Dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func tail(path string, lines int) string {
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) == 0 {
+		return ""
+	}
+	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return "\n    " + strings.Join(all, "\n    ")
+}
+
+// Files is an input: the names, modes and contents of files and of all files
+// below folders, by paths relative to root. A path that does not exist is an
+// error.
+func Files(root string, paths ...string) (string, error) {
+	h := sha256.New()
+	for _, p := range paths {
+		var files []string
+		err := filepath.WalkDir(filepath.Join(root, p), func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && (d.Name() == "node_modules" || d.Name() == "dist") {
+				return filepath.SkipDir
+			}
+			if d.Type().IsRegular() {
+				files = append(files, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return "", fmt.Errorf("build input %s: %w", p, err)
+		}
+		sort.Strings(files)
+		for _, f := range files {
+			info, err := os.Stat(f)
+			if err != nil {
+				return "", fmt.Errorf("build input %s: %w", f, err)
+			}
+			b, err := os.ReadFile(f)
+			if err != nil {
+				return "", fmt.Errorf("build input %s: %w", f, err)
+			}
+			rel, err := filepath.Rel(root, f)
+			if err != nil {
+				return "", fmt.Errorf("build input %s: %w", f, err)
+			}
+			fmt.Fprintf(h, "%s %t %d %x\n", rel, info.Mode()&0o111 != 0, len(b), sha256.Sum256(b))
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
