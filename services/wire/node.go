@@ -1,0 +1,46 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// PathNodeConfig is where an installed node finds its NodeConfig; the file is
+// root's alone (0600), since KeySeed is the node's identity.
+const PathNodeConfig = "/etc/rackseed/node.json"
+
+// NodeConfig is what an installed node knows about itself and the boot
+// service. Ignition writes it; the node agent reads it.
+type NodeConfig struct {
+	URL     string       `json:"url"`     // of the machines' HTTP server, as http://10.77.0.1, without a slash at the end
+	Machine machine.ID   `json:"machine"` // its name for ever
+	Name    string       `json:"name"`    // host name and Kubernetes node name
+	Role    machine.Role `json:"role"`
+	// Address is the node's static address with its link's prefix length.
+	Address netip.Prefix `json:"address"`
+	// Service is the service address: the Kubernetes API endpoint is its port
+	// 6443.
+	Service netip.Addr `json:"service"`
+	// KeySeed is the ed25519 seed (32 bytes) of the key that signs the node's
+	// requests.
+	KeySeed       []byte       `json:"keySeed"`
+	PodSubnet     netip.Prefix `json:"podSubnet"`
+	ServiceSubnet netip.Prefix `json:"serviceSubnet"`
+	Emulated      bool         `json:"emulated,omitempty"` // machine.Site.Emulated
+}
+
+// ParseNodeConfig reads a node's configuration. Fields unknown to this version
+// are passed over: the file is as old as the slot it was written for.
+func ParseNodeConfig(b []byte) (NodeConfig, error) {
+	var c NodeConfig
+	if err := json.Unmarshal(b, &c); err != nil {
+		return c, fmt.Errorf("%s: %w", PathNodeConfig, err)
+	}
+	if c.URL == "" || c.Machine == "" || c.Name == "" || len(c.KeySeed) != 32 {
+		return c, fmt.Errorf("%s: url, machine, name and a keySeed of 32 bytes must be there: reinstall the node", PathNodeConfig)
+	}
+	return c, nil
+}
