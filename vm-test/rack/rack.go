@@ -1,0 +1,192 @@
+// Package rack is a whole virtual datacenter room: a switch, the appliance
+// booted from the ISO as a USB stick, and empty machines set to netboot.
+package rack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/rackseed/rackseed/vm-test/qemu"
+	"github.com/rackseed/rackseed/vm-test/vswitch"
+)
+
+const (
+	gib = 1 << 30
+	// stickBytes leaves room for the data partition behind its fixed offset.
+	stickBytes = 16 * gib
+	diskBytes  = 24 * gib
+
+	managementMAC = "52:54:00:77:ff:01"
+	applianceMAC  = "52:54:00:77:00:01"
+)
+
+// Config is what the room shall be like.
+type Config struct {
+	Host qemu.Host
+	// Dir holds the room's disks, sockets and logs; made if absent.
+	Dir string
+	// ISO is the image that the stick is written with.
+	ISO string
+	// PutSite writes site.yaml into the image's FAT partition.
+	PutSite func(ctx context.Context, image string, site []byte) error
+	// Machines is how many empty machines there are.
+	Machines int
+	// Approve lists the machines in the site file, to be installed unasked.
+	Approve bool
+	// OperatorToken may use the API; its hash goes into the site file.
+	OperatorToken string
+	// ConsolePort and KubernetesPort are ports of the host's loopback that
+	// lead to the appliance; 0: any free one.
+	ConsolePort, KubernetesPort int
+}
+
+// Rack is a room that is powered on.
+type Rack struct {
+	Config
+	Switch    *vswitch.Switch
+	Ports     map[string]*vswitch.Port // by machine name
+	Appliance *qemu.VM
+	Machines  []*qemu.VM
+	Site      []byte
+}
+
+// New builds the room; nothing is powered on yet.
+func New(ctx context.Context, c Config) (*Rack, error) {
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("virtual rack: %w", err)
+	}
+	var err error
+	for _, port := range []*int{&c.ConsolePort, &c.KubernetesPort} {
+		if *port == 0 {
+			if *port, err = freePort(); err != nil {
+				return nil, fmt.Errorf("virtual rack: %w", err)
+			}
+		}
+	}
+	r := &Rack{Config: c, Switch: vswitch.New(), Ports: map[string]*vswitch.Port{}}
+	for i := 0; i <= c.Machines; i++ {
+		name := machineName(i)
+		if err := os.MkdirAll(r.dir(i), 0o755); err != nil {
+			return nil, errors.Join(fmt.Errorf("virtual rack: %w", err), r.Close())
+		}
+		if r.Ports[name], err = r.Switch.Listen(name, r.socket(i)); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		if i > 0 {
+			if err := emptyDisk(r.disk(i), diskBytes); err != nil {
+				return nil, errors.Join(err, r.Close())
+			}
+		}
+	}
+	r.Site = siteFile(c)
+	if err := r.writeStick(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	r.Machines = make([]*qemu.VM, c.Machines)
+	return r, nil
+}
+
+// PowerOnAppliance boots the stick.
+func (r *Rack) PowerOnAppliance(ctx context.Context) error {
+	vm, err := qemu.Start(ctx, r.Host, qemu.Machine{
+		Name: machineName(0), Dir: r.dir(0), CPUs: 2, MiB: 2048,
+		UUID: "7ac5eed0-0000-4000-8000-000000000000", Serial: "RS-APPLIANCE",
+		NICs: []qemu.NIC{
+			{MAC: applianceMAC, Socket: r.socket(0)},
+			{MAC: managementMAC, Forwards: map[int]int{r.ConsolePort: 443, r.KubernetesPort: 6443}},
+		},
+		Disks: []qemu.Disk{{Path: r.disk(0), Serial: "STICK", USB: true, Boot: 1}},
+	})
+	r.Appliance = vm
+	return err
+}
+
+// PowerOnMachine boots machine i, from 1: from the network first, then from
+// its disk.
+func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
+	vm, err := qemu.Start(ctx, r.Host, qemu.Machine{
+		Name: machineName(i), Dir: r.dir(i), CPUs: 2, MiB: 4096,
+		UUID:   fmt.Sprintf("7ac5eed0-0000-4000-8000-%012d", i),
+		Serial: fmt.Sprintf("RS-%04d", i),
+		NICs:   []qemu.NIC{{MAC: MachineMAC(i), Socket: r.socket(i), Boot: 1}},
+		Disks:  []qemu.Disk{{Path: r.disk(i), Serial: fmt.Sprintf("DISK-%04d", i), Boot: 2}},
+	})
+	r.Machines[i-1] = vm
+	return err
+}
+
+// Close cuts the power of everything and takes the switch down. Disks and logs
+// stay in Dir.
+func (r *Rack) Close() error {
+	var errs []error
+	for _, vm := range append([]*qemu.VM{r.Appliance}, r.Machines...) {
+		if vm != nil {
+			errs = append(errs, vm.Kill())
+		}
+	}
+	return errors.Join(append(errs, r.Switch.Close())...)
+}
+
+// MachineMAC is the hardware address of machine i.
+func MachineMAC(i int) string { return fmt.Sprintf("52:54:00:77:01:%02x", i) }
+
+func machineName(i int) string {
+	if i == 0 {
+		return "appliance"
+	}
+	return fmt.Sprintf("machine-%d", i)
+}
+
+func (r *Rack) dir(i int) string    { return filepath.Join(r.Dir, machineName(i)) }
+func (r *Rack) socket(i int) string { return filepath.Join(r.dir(i), "net.sock") }
+func (r *Rack) disk(i int) string   { return filepath.Join(r.dir(i), "disk.img") }
+
+// writeStick writes the ISO to the stick, as dd would, with the site file.
+func (r *Rack) writeStick(ctx context.Context) error {
+	in, err := os.Open(r.ISO)
+	if err != nil {
+		return fmt.Errorf("virtual stick: %w; make iso builds it", err)
+	}
+	defer in.Close()
+	if err := emptyDisk(r.disk(0), stickBytes); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(r.disk(0), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("virtual stick: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("virtual stick: %w", err)
+	}
+	if err := r.PutSite(ctx, r.disk(0), r.Site); err != nil {
+		return fmt.Errorf("virtual stick: %w", err)
+	}
+	return nil
+}
+
+// emptyDisk makes a sparse file of zeros, which takes no room until written.
+func emptyDisk(path string, bytes int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("virtual disk: %w", err)
+	}
+	if err := errors.Join(f.Truncate(bytes), f.Close()); err != nil {
+		return fmt.Errorf("virtual disk %s: %w", path, err)
+	}
+	return nil
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("no free port on the loopback: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
