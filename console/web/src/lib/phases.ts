@@ -1,0 +1,33 @@
+import type { Phase } from '../api.gen'
+
+// The way of a machine, in order; "failed" can follow any of them.
+export const way: { phase: Phase; text: string }[] = [
+  { phase: 'seen', text: 'Seen' },
+  { phase: 'waiting', text: 'Waiting' },
+  { phase: 'approved', text: 'Approved' },
+  { phase: 'installing', text: 'Installing' },
+  { phase: 'installed', text: 'Installed' },
+  { phase: 'booted', text: 'Booted' },
+  { phase: 'joining', text: 'Joining' },
+  { phase: 'ready', text: 'Ready' },
+]
+
+export function phaseText(phase: Phase): string {
+  return way.find((s) => s.phase === phase)?.text ?? 'Failed'
+}
+
+// tone is how a phase is coloured: what waits for people stands out.
+export function tone(phase: Phase): 'ask' | 'busy' | 'good' | 'bad' | 'quiet' {
+  switch (phase) {
+    case 'waiting':
+      return 'ask'
+    case 'ready':
+      return 'good'
+    case 'failed':
+      return 'bad'
+    case 'seen':
+      return 'quiet'
+    default:
+      return 'busy'
+  }
+}
