@@ -12,6 +12,15 @@ import (
 // root's alone (0600), since KeySeed is the node's identity.
 const PathNodeConfig = "/etc/rackseed/node.json"
 
+// ServiceURL is the machines' HTTP server at a service address, without a slash
+// at the end.
+func ServiceURL(a netip.Addr) string {
+	if a.Is6() {
+		return "http://[" + a.String() + "]"
+	}
+	return "http://" + a.String()
+}
+
 // NodeConfig is what an installed node knows about itself and the boot
 // service. Ignition writes it; the node agent reads it.
 type NodeConfig struct {

@@ -28,3 +28,11 @@ func TestNodeConfig(t *testing.T) {
 		}
 	}
 }
+
+func TestServiceURL(t *testing.T) {
+	for address, want := range map[string]string{"10.77.0.1": "http://10.77.0.1", "fd00::1": "http://[fd00::1]"} {
+		if got := ServiceURL(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+}
