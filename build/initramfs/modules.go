@@ -16,8 +16,8 @@ import (
 	"github.com/rackseed/rackseed/images/pid1/kmod"
 )
 
-// Command runs a private tool: depmod, here.
-type Command func(ctx context.Context, name string, args ...string) *exec.Cmd
+// Command makes the command of a private tool: depmod, here.
+type Command func(ctx context.Context, name string, args ...string) (*exec.Cmd, error)
 
 // Wide is what a machine that is not known beforehand may need to find its
 // network, its disks and the stick: for the appliance and the installer. Each
@@ -178,7 +178,10 @@ func (t tree) modules(ctx context.Context, root, scratch string, words []string,
 }
 
 func depmod(ctx context.Context, run Command, args ...string) error {
-	cmd := run(ctx, "depmod", args...)
+	cmd, err := run(ctx, "depmod", args...)
+	if err != nil {
+		return err
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
