@@ -41,7 +41,7 @@ type Machine struct {
 	Profile string `json:"profile,omitempty"`
 	// Address is the static address of the node, set at approval.
 	Address   netip.Addr `json:"address,omitzero"`
-	Phase     Phase      `json:"phase"`
+	Phase     Phase      `json:"phase" enum:"seen,waiting,approved,installing,installed,booted,joining,ready,failed"`
 	Reason    string     `json:"reason,omitempty"` // why it is in Phase, for people
 	Inventory *Inventory `json:"inventory,omitempty"`
 	Session   *Session   `json:"session,omitempty"` // the newest one
@@ -86,13 +86,13 @@ const (
 // Intent is one committed, single-use, epoch-stamped order.
 type Intent struct {
 	ID      string       `json:"id"`
-	Kind    IntentKind   `json:"kind"`
+	Kind    IntentKind   `json:"kind" enum:"install,bootstrap"`
 	Machine ID           `json:"machine"`
 	Epoch   uint64       `json:"epoch"`             // raised by each retry; a claim with an older one is refused
 	Session string       `json:"session,omitempty"` // the installer session it is bound to
 	Image   string       `json:"image,omitempty"`   // digest of the node image's manifest
 	Disk    DiskHint     `json:"disk,omitzero"`
-	Status  IntentStatus `json:"status"`
+	Status  IntentStatus `json:"status" enum:"open,claimed,done,failed,revoked"`
 	Reason  string       `json:"reason,omitempty"`
 	Created time.Time    `json:"created"`
 	Changed time.Time    `json:"changed"`
@@ -132,7 +132,7 @@ type Event struct {
 	Time     time.Time         `json:"time"`
 	Machine  ID                `json:"machine,omitempty"`
 	Kind     string            `json:"kind"` // "dhcp.ack", "boot.decided", "install.step" …
-	Severity Severity          `json:"severity"`
+	Severity Severity          `json:"severity" enum:"info,warning,error"`
 	Text     string            `json:"text"` // one sentence for people
 	Data     map[string]string `json:"data,omitempty"`
 }
