@@ -1,0 +1,103 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+
+	"github.com/rackseed/rackseed/kube/pki"
+	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// Contributor adds Kubernetes' files to a machine's Ignition.
+type Contributor struct{}
+
+var _ ignition.Contributor = Contributor{}
+
+// Contribute gives a control plane kubeadm's configuration and the cluster's
+// authorities, and every emulated node its relaxed settings.
+func (Contributor) Contribute(in ignition.Input) ([]ignition.File, error) {
+	var files []ignition.File
+	if in.Site.Emulated {
+		files = append(files,
+			ignition.File{Path: ContainerdEmulatedPath, Mode: 0o644, Contents: []byte(containerdEmulated)},
+			ignition.File{Path: KubeletDefaultsPath, Mode: 0o644, Contents: []byte(kubeletEmulated)})
+	}
+	if in.Profile.Role != machine.RoleControlPlane {
+		return files, nil
+	}
+	control := controlPlane(in)
+	kubeadm, err := Kubeadm(control)
+	if err != nil {
+		return nil, fmt.Errorf("kubeadm configuration: %w", err)
+	}
+	files = append(files, ignition.File{Path: KubeadmPath, Mode: 0o644, Contents: kubeadm})
+	patches, err := Patches(control)
+	if err != nil {
+		return nil, fmt.Errorf("kubeadm patches: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(patches)) {
+		files = append(files, ignition.File{Path: path.Join(PatchesDir, name), Mode: 0o644, Contents: patches[name]})
+	}
+	authorities, err := authorityFiles(in.Secrets)
+	return append(files, authorities...), err
+}
+
+func authorityFiles(secrets func(string) ([]byte, bool)) ([]ignition.File, error) {
+	var files []ignition.File
+	for _, name := range pki.Names() {
+		b, found := secrets(name)
+		if !found {
+			return nil, fmt.Errorf("the cluster's secret %s is missing: a control plane without it would make a cluster of its own", name)
+		}
+		mode := fs.FileMode(0o600)
+		if ext := path.Ext(name); ext == ".crt" || ext == ".pub" {
+			mode = 0o644
+		}
+		files = append(files, ignition.File{Path: pki.Dir + name[len(pki.Prefix):], Mode: mode, Contents: b})
+	}
+	return files, nil
+}
+
+func controlPlane(in ignition.Input) ControlPlane {
+	pods, services := Subnets(in.Site.Cluster)
+	cluster := in.Site.Cluster.Name
+	if cluster == "" {
+		cluster = in.Site.Name
+	}
+	if cluster == "" {
+		cluster = "rackseed"
+	}
+	return ControlPlane{
+		Cluster:       cluster,
+		Name:          in.Machine.Name,
+		Address:       in.Machine.Address,
+		Service:       in.Site.ServiceAddress,
+		PodSubnet:     pods,
+		ServiceSubnet: services,
+		ExtraSANs:     in.Site.Cluster.ExtraSANs,
+		Labels:        in.Profile.Labels,
+		Taints:        in.Profile.Taints,
+		Emulated:      in.Site.Emulated,
+		Single:        listedControlPlanes(in.Site) < 2,
+	}
+}
+
+// listedControlPlanes counts the machines that the site file lists for control
+// planes. Those without a profile make at most the first, and so never a second.
+func listedControlPlanes(site machine.Site) int {
+	roles := map[string]machine.Role{string(machine.RoleControlPlane): machine.RoleControlPlane}
+	for _, p := range site.Profiles {
+		roles[p.Name] = p.Role
+	}
+	n := 0
+	for _, m := range site.Machines {
+		if roles[m.Profile] == machine.RoleControlPlane {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,178 @@
+// Package config makes what Kubernetes is configured by on a node: kubeadm's
+// documents, its patches, and the settings that emulated machines need.
+//
+// The documents are kubeadm.k8s.io/v1beta4, kubelet.config.k8s.io/v1beta1 and
+// kubeproxy.config.k8s.io/v1alpha1
+// (https://kubernetes.io/docs/reference/config-api/). kubeadm's own types live
+// in k8s.io/kubernetes, which is not a library; the fields that we set are
+// written here, and the real kubeadm validates the result in a test.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"sigs.k8s.io/yaml"
+)
+
+// What the node image holds, and where programs find it.
+const (
+	KubernetesVersion = "v1.37.2"
+	// ImageRepository prefixes the container images in the node image.
+	ImageRepository = "rackseed.local"
+	// APIPort of every API server and of the service address.
+	APIPort = 6443
+
+	KubeadmPath  = "/etc/rackseed/kubeadm.yaml"
+	PatchesDir   = "/etc/rackseed/patches"
+	criSocket    = "unix:///run/containerd/containerd.sock"
+	volumePlugin = "/var/lib/kubelet/volumeplugins"
+)
+
+// Default subnets, where the site file names none.
+var (
+	DefaultPodSubnet     = netip.MustParsePrefix("10.244.0.0/16")
+	DefaultServiceSubnet = netip.MustParsePrefix("10.96.0.0/16")
+)
+
+// ControlPlane is what the first control plane's kubeadm configuration is made
+// from.
+type ControlPlane struct {
+	Cluster       string
+	Name          string     // node name
+	Address       netip.Addr // the node's own
+	Service       netip.Addr // the service address
+	PodSubnet     netip.Prefix
+	ServiceSubnet netip.Prefix
+	ExtraSANs     []string
+	Labels        map[string]string
+	Taints        []string // key=value:effect; none: it runs pods
+	Emulated      bool
+	// Single says that no second control plane is planned. It only matters to
+	// emulated ones.
+	Single bool
+}
+
+// Subnets gives the site's pod and service subnets, or the defaults.
+func Subnets(c machine.SiteCluster) (pods, services netip.Prefix) {
+	pods, services = c.PodSubnet, c.ServiceSubnet
+	if !pods.IsValid() {
+		pods = DefaultPodSubnet
+	}
+	if !services.IsValid() {
+		services = DefaultServiceSubnet
+	}
+	return pods, services
+}
+
+// Kubeadm renders InitConfiguration, ClusterConfiguration,
+// KubeletConfiguration and KubeProxyConfiguration as one YAML stream. The same
+// input gives the same bytes.
+func Kubeadm(c ControlPlane) ([]byte, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	taints, err := parseTaints(c.Taints)
+	if err != nil {
+		return nil, err
+	}
+	labels, err := joinLabels(c.Labels)
+	if err != nil {
+		return nil, err
+	}
+	init := initConfiguration{
+		typeMeta:         typeMeta{"kubeadm.k8s.io/v1beta4", "InitConfiguration"},
+		LocalAPIEndpoint: endpoint{c.Address.String(), APIPort},
+		NodeRegistration: nodeRegistration{
+			Name:            c.Name,
+			CRISocket:       criSocket,
+			ImagePullPolicy: "Never",
+			Taints:          taints,
+			KubeletExtraArgs: []argument{
+				{"node-ip", c.Address.String()},
+			},
+			// It asks whether the running kernel was configured for
+			// containers, and looks for the configuration in places that the
+			// node image does not have. The kernel comes with the image.
+			IgnorePreflightErrors: []string{"SystemVerification"},
+		},
+		Patches: patches{PatchesDir},
+	}
+	if labels != "" {
+		init.NodeRegistration.KubeletExtraArgs = append(init.NodeRegistration.KubeletExtraArgs, argument{"node-labels", labels})
+	}
+	cluster := clusterConfiguration{
+		typeMeta:             typeMeta{"kubeadm.k8s.io/v1beta4", "ClusterConfiguration"},
+		ClusterName:          c.Cluster,
+		KubernetesVersion:    KubernetesVersion,
+		ImageRepository:      ImageRepository,
+		EncryptionAlgorithm:  "ECDSA-P256",
+		ControlPlaneEndpoint: netip.AddrPortFrom(c.Service, APIPort).String(),
+		Networking: networking{
+			PodSubnet:     c.PodSubnet.String(),
+			ServiceSubnet: c.ServiceSubnet.String(),
+			DNSDomain:     "cluster.local",
+		},
+		APIServer: apiServer{CertSANs: append([]string{
+			c.Service.String(), c.Address.String(), "127.0.0.1", "localhost"}, c.ExtraSANs...)},
+	}
+	kubelet := kubeletConfiguration{
+		typeMeta:           typeMeta{"kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"},
+		CgroupDriver:       "systemd",
+		ResolvConf:         "/etc/resolv.conf",
+		VolumePluginDir:    volumePlugin,
+		RotateCertificates: true,
+	}
+	proxy := proxyConfiguration{
+		typeMeta:    typeMeta{"kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"},
+		Mode:        "nftables",
+		ClusterCIDR: c.PodSubnet.String(),
+	}
+	if c.Emulated {
+		relax(&init, &cluster, &kubelet, &proxy, c.Single)
+	}
+	return stream(init, cluster, kubelet, proxy)
+}
+
+func (c ControlPlane) check() error {
+	switch {
+	case c.Name == "":
+		return errors.New("a control plane without a name: it gets one at approval")
+	case !c.Address.IsValid():
+		return fmt.Errorf("control plane %s has no static address: give it one at approval or in the site file", c.Name)
+	case !c.Service.IsValid():
+		return fmt.Errorf("control plane %s: the site has no service address", c.Name)
+	// Each node gets a /24 of it (kube-controller-manager's
+	// --node-cidr-mask-size), of which there may be 2^16.
+	case !c.PodSubnet.IsValid() || !c.PodSubnet.Addr().Is4() || c.PodSubnet.Bits() < 8 || c.PodSubnet.Bits() > 24:
+		return fmt.Errorf("pod subnet %s: an IPv4 subnet from /8 to /24 is expected, each node gets a /24 of it", c.PodSubnet)
+	// kube-apiserver's own limits: 20 bits at most, and room for its own and
+	// the DNS service's address.
+	case !c.ServiceSubnet.IsValid() || !c.ServiceSubnet.Addr().Is4() || c.ServiceSubnet.Bits() < 12 || c.ServiceSubnet.Bits() > 24:
+		return fmt.Errorf("service subnet %s: an IPv4 subnet from /12 to /24 is expected", c.ServiceSubnet)
+	case c.PodSubnet.Overlaps(c.ServiceSubnet):
+		return fmt.Errorf("pod subnet %s and service subnet %s overlap", c.PodSubnet, c.ServiceSubnet)
+	}
+	for what, a := range map[string]netip.Addr{"node": c.Address, "service": c.Service} {
+		if c.PodSubnet.Contains(a) || c.ServiceSubnet.Contains(a) {
+			return fmt.Errorf("the %s address %s is inside the pod subnet %s or the service subnet %s: choose other subnets in the site file", what, a, c.PodSubnet, c.ServiceSubnet)
+		}
+	}
+	return nil
+}
+
+// stream joins documents into one YAML stream, fields sorted by name.
+func stream(documents ...any) ([]byte, error) {
+	parts := make([][]byte, 0, len(documents))
+	for _, d := range documents {
+		b, err := yaml.Marshal(d)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, b)
+	}
+	return bytes.Join(parts, []byte("---\n")), nil
+}

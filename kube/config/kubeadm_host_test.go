@@ -1,0 +1,139 @@
+//go:build host
+
+package config
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/kube/pki"
+)
+
+// program runs one of the multi-call binary's programs; RACKSEED_KUBERNETES
+// names the binary.
+func program(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	binary := os.Getenv("RACKSEED_KUBERNETES")
+	if binary == "" {
+		t.Fatal("RACKSEED_KUBERNETES is not set: it names the kubernetes binary of build/modules/kubernetes")
+	}
+	out, err := exec.CommandContext(t.Context(), binary, append([]string{name}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func write(t *testing.T, path string, b []byte) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestKubeadmAccepts(t *testing.T) {
+	for _, emulated := range []bool{false, true} {
+		b, err := Kubeadm(controlPlane(input(emulated)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := write(t, filepath.Join(t.TempDir(), "kubeadm.yaml"), b)
+		if out := program(t, "kubeadm", "config", "validate", "--config", file); !strings.Contains(out, "ok") || strings.Contains(out, "WARNING") {
+			t.Errorf("emulated %v: kubeadm says: %s", emulated, out)
+		}
+		// The node image holds exactly these: nothing can be pulled.
+		images := strings.Fields(program(t, "kubeadm", "config", "images", "list", "--config", file))
+		slices.Sort(images)
+		want := []string{
+			"rackseed.local/coredns:v1.14.6", "rackseed.local/etcd:3.7.0-0",
+			"rackseed.local/kube-apiserver:v1.37.2", "rackseed.local/kube-controller-manager:v1.37.2",
+			"rackseed.local/kube-proxy:v1.37.2", "rackseed.local/kube-scheduler:v1.37.2", "rackseed.local/pause:3.10.2",
+		}
+		if !slices.Equal(images, want) {
+			t.Errorf("emulated %v: kubeadm wants the images %q, the node image has %q", emulated, images, want)
+		}
+	}
+}
+
+// TestKubeadmUsesOurAuthorities lets kubeadm sign its certificates and render
+// its static pods with our authorities, configuration and patches in place.
+// Twice, since an interrupted init is resumed.
+func TestKubeadmUsesOurAuthorities(t *testing.T) {
+	secrets, err := pki.New(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, emulated := range []bool{false, true} {
+		dir := t.TempDir()
+		certificates := filepath.Join(dir, "pki")
+		for name, b := range secrets {
+			write(t, filepath.Join(certificates, strings.TrimPrefix(name, pki.Prefix)), b)
+		}
+		c := controlPlane(input(emulated))
+		b, err := Kubeadm(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := strings.Replace(string(b), "clusterName:", "certificatesDir: "+certificates+"\nclusterName:", 1)
+		config = strings.Replace(config, PatchesDir, filepath.Join(dir, "patches"), 1)
+		file := write(t, filepath.Join(dir, "kubeadm.yaml"), []byte(config))
+		patches, err := Patches(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, b := range patches {
+			write(t, filepath.Join(dir, "patches", name), b)
+		}
+		for range 2 {
+			program(t, "kubeadm", "init", "phase", "certs", "all", "--config", file)
+			expiry := program(t, "kubeadm", "certs", "check-expiration", "--config", file)
+			for _, ca := range []string{"ca ", "etcd-ca ", "front-proxy-ca "} {
+				if !strings.Contains(expiry, "\n"+ca) {
+					t.Errorf("check-expiration does not know %s:\n%s", ca, expiry)
+				}
+			}
+			if strings.Contains(expiry, "<invalid>") {
+				t.Errorf("a certificate is not valid:\n%s", expiry)
+			}
+		}
+		for name, b := range secrets {
+			got, err := os.ReadFile(filepath.Join(certificates, strings.TrimPrefix(name, pki.Prefix)))
+			if err != nil || string(got) != string(b) {
+				t.Errorf("kubeadm changed %s (error %v)", name, err)
+			}
+		}
+		rendered := filepath.Join(dir, "rendered")
+		write(t, filepath.Join(rendered, "made"), nil)
+		t.Setenv("KUBEADM_INIT_DRYRUN_DIR", rendered)
+		program(t, "kubeadm", "init", "phase", "control-plane", "all", "--config", file, "--dry-run")
+		program(t, "kubeadm", "init", "phase", "etcd", "local", "--config", file, "--dry-run")
+		for name, want := range map[string]map[bool][]string{
+			"kube-apiserver":          {false: {"- --bind-address=10.77.0.11"}, true: {"- --bind-address=10.77.0.11", "failureThreshold: 360", "name: GOGC"}},
+			"kube-controller-manager": {false: {"- --allocate-node-cidrs=true", "- --cluster-cidr=10.244.0.0/16"}, true: {"- --leader-elect=false", "*,bootstrapsigner"}},
+			"kube-scheduler":          {false: {"- --leader-elect=true"}, true: {"- --leader-elect=false"}},
+			"etcd":                    {false: {"image: rackseed.local/etcd:3.7.0-0"}, true: {"- --election-timeout=10000"}},
+		} {
+			b, err := os.ReadFile(filepath.Join(rendered, name+".yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, line := range want[emulated] {
+				if !strings.Contains(string(b), line) {
+					t.Errorf("emulated %v: %s has no %q:\n%s", emulated, name, line, b)
+				}
+			}
+			if !emulated && strings.Contains(string(b), "GOGC") {
+				t.Errorf("%s of a real machine has settings for emulated ones:\n%s", name, b)
+			}
+		}
+	}
+}
