@@ -1,0 +1,341 @@
+package site
+
+import (
+	"encoding"
+	"net/netip"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// position is a place in the file, both numbers from 1.
+type position struct{ line, column int }
+
+// decoder fills a Go value from YAML by its json tags. It goes on after a
+// problem, so that all of them are told at once, and remembers where each
+// value stood, so that later checks can point at it.
+type decoder struct {
+	problems []Problem
+	at       map[string]position // by path
+	bad      map[string]bool     // paths that already have a problem
+}
+
+func newDecoder() *decoder {
+	return &decoder{at: map[string]position{}, bad: map[string]bool{}}
+}
+
+// problem notes what is wrong at path; once a path, since the first is the
+// cause of the others.
+func (d *decoder) problem(path, text, expected string) {
+	if d.bad[path] {
+		return
+	}
+	d.bad[path] = true
+	at := d.where(path)
+	d.problems = append(d.problems, Problem{at.line, at.column, path, text, expected})
+}
+
+// where finds the position of path, or of the nearest parent that is there.
+func (d *decoder) where(path string) position {
+	for {
+		if at, ok := d.at[path]; ok {
+			return at
+		}
+		cut := strings.LastIndexAny(path, ".[")
+		if cut < 0 {
+			if at, ok := d.at[""]; ok {
+				return at
+			}
+			return position{1, 1}
+		}
+		path = path[:cut]
+	}
+}
+
+func (d *decoder) note(path string, t *token.Token) {
+	if t != nil && t.Position != nil {
+		d.at[path] = position{t.Position.Line, t.Position.Column}
+	}
+}
+
+// value decodes n into v, which is addressable and zero.
+func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
+	switch n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
+		d.note(path, n.GetToken())
+		d.problem(path, "anchors, aliases, merge keys and tags are not understood in a site file", "the value itself")
+		return
+	}
+	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		d.text(path, n, v)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.value(path, n, v.Elem())
+	case reflect.Struct:
+		d.object(path, n, v)
+	case reflect.Map:
+		d.mapping(path, n, v)
+	case reflect.Slice:
+		d.list(path, n, v)
+	default:
+		d.scalar(path, n, v)
+	}
+}
+
+// object decodes a mapping with known keys.
+func (d *decoder) object(path string, n ast.Node, v reflect.Value) {
+	pairs, ok := d.pairs(path, n)
+	if !ok {
+		return
+	}
+	fields := map[string]int{}
+	var known []string
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		fields[name] = i
+		known = append(known, name)
+	}
+	seen := map[string]bool{}
+	for _, pair := range pairs {
+		key, ok := d.key(path, pair)
+		if !ok {
+			continue
+		}
+		child := join(path, key)
+		i, ok := fields[key]
+		if !ok {
+			d.note(child, pair.Key.GetToken())
+			expected := "one of " + strings.Join(known, ", ")
+			if near := nearest(key, known); near != "" {
+				expected = strconv.Quote(near) + "?"
+			}
+			d.problem(child, "unknown key", expected)
+			continue
+		}
+		seen[key] = true
+		d.value(child, pair.Value, v.Field(i))
+		d.enum(child, v.Field(i), v.Type().Field(i).Tag.Get("enum"))
+	}
+	for _, name := range known {
+		field := v.Type().Field(fields[name])
+		if optional(field) || seen[name] {
+			continue
+		}
+		d.problem(join(path, name), "missing", expectation(field.Type))
+	}
+}
+
+// optional says whether a field may be absent: as in the JSON schema, it is
+// what encoding/json would leave out.
+func optional(f reflect.StructField) bool {
+	_, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero")
+}
+
+func (d *decoder) enum(path string, v reflect.Value, tag string) {
+	if tag == "" || d.bad[path] {
+		return
+	}
+	allowed := strings.Split(tag, ",")
+	for _, a := range allowed {
+		if v.String() == a {
+			return
+		}
+	}
+	d.problem(path, strconv.Quote(v.String()), strings.Join(allowed, " or "))
+}
+
+// mapping decodes a mapping whose keys the user chooses.
+func (d *decoder) mapping(path string, n ast.Node, v reflect.Value) {
+	if isNull(n) {
+		return
+	}
+	pairs, ok := d.pairs(path, n)
+	if !ok {
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	for _, pair := range pairs {
+		key, ok := d.key(path, pair)
+		if !ok {
+			continue
+		}
+		element := reflect.New(v.Type().Elem()).Elem()
+		d.value(join(path, key), pair.Value, element)
+		v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), element)
+	}
+}
+
+func (d *decoder) pairs(path string, n ast.Node) ([]*ast.MappingValueNode, bool) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		if len(n.Values) > 0 {
+			d.note(path, n.Values[0].Key.GetToken())
+		} else {
+			d.note(path, n.GetToken())
+		}
+		return n.Values, true
+	case *ast.MappingValueNode:
+		d.note(path, n.Key.GetToken())
+		return []*ast.MappingValueNode{n}, true
+	}
+	d.note(path, n.GetToken())
+	d.problem(path, describe(n), "a mapping (key: value)")
+	return nil, false
+}
+
+func (d *decoder) key(path string, pair *ast.MappingValueNode) (string, bool) {
+	switch k := pair.Key.(type) {
+	case *ast.StringNode:
+		return k.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return k.GetToken().Value, true
+	}
+	d.note(path, pair.Key.GetToken())
+	d.problem(path, "a key that is not a plain word", "key: value")
+	return "", false
+}
+
+// list decodes a sequence. Nothing at all after the key is an empty one: that
+// is what remains when all its lines are commented out.
+func (d *decoder) list(path string, n ast.Node, v reflect.Value) {
+	d.note(path, n.GetToken())
+	if isNull(n) {
+		return
+	}
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.problem(path, describe(n), "a list (lines that begin with \"- \")")
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
+	for i, item := range seq.Values {
+		d.value(path+"["+strconv.Itoa(i)+"]", item, v.Index(i))
+	}
+}
+
+// text decodes the types that know their own notation.
+func (d *decoder) text(path string, n ast.Node, v reflect.Value) {
+	d.note(path, n.GetToken())
+	s, ok := scalarText(n)
+	if !ok || s == "" {
+		d.problem(path, describe(n), expectation(v.Type()))
+		return
+	}
+	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s)); err != nil || !isIPv4(v.Interface()) {
+		v.SetZero()
+		d.problem(path, strconv.Quote(s), expectation(v.Type()))
+	}
+}
+
+// isIPv4 is true of everything that is not an IPv6 address.
+func isIPv4(v any) bool {
+	switch v := v.(type) {
+	case netip.Addr:
+		return v.Is4()
+	case netip.Prefix:
+		return v.Addr().Is4()
+	}
+	return true
+}
+
+func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
+	d.note(path, n.GetToken())
+	switch v.Kind() {
+	case reflect.Bool:
+		if b, ok := n.(*ast.BoolNode); ok {
+			v.SetBool(b.Value)
+			return
+		}
+	case reflect.Int:
+		if i, ok := n.(*ast.IntegerNode); ok {
+			if x, err := strconv.ParseInt(i.Token.Value, 0, strconv.IntSize); err == nil {
+				v.SetInt(x)
+				return
+			}
+		}
+	case reflect.String:
+		if s, ok := scalarText(n); ok {
+			v.SetString(s)
+			return
+		}
+	}
+	d.problem(path, describe(n), expectation(v.Type()))
+}
+
+// scalarText is a scalar as it was written. Numbers count as text, so that a
+// serial number like 0012 needs no quotes and keeps its zeros.
+func scalarText(n ast.Node) (string, bool) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return n.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode:
+		return n.GetToken().Value, true
+	}
+	return "", false
+}
+
+func isNull(n ast.Node) bool {
+	_, null := n.(*ast.NullNode)
+	return null
+}
+
+// describe says what a node is, for a problem's text.
+func describe(n ast.Node) string {
+	if s, ok := scalarText(n); ok {
+		return strconv.Quote(s)
+	}
+	switch n := n.(type) {
+	case *ast.NullNode:
+		return "nothing"
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.BoolNode:
+		return n.GetToken().Value
+	}
+	return "a " + strings.ToLower(n.Type().String())
+}
+
+// expectation says what a value of type t looks like.
+func expectation(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[netip.Addr]():
+		return "an IPv4 address, as 10.77.0.100"
+	case reflect.TypeFor[netip.Prefix]():
+		return "an IPv4 address with its prefix length, as 10.77.0.2/24"
+	case reflect.TypeFor[machine.MAC]():
+		return "a hardware address, as 52:54:00:12:34:56"
+	case reflect.TypeFor[machine.Duration]():
+		return "a duration, as 90s, 30m or 1h30m"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map, reflect.Pointer:
+		return "a mapping (key: value)"
+	}
+	return "text (in quotes, if it looks like something else)"
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}

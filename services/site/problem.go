@@ -1,0 +1,96 @@
+package site
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is one thing wrong with a site file.
+type Problem struct {
+	Line     int    `json:"line"`               // from 1; 0 when the whole file is meant
+	Column   int    `json:"column"`             // from 1
+	Path     string `json:"path,omitempty"`     // as links[0].dhcp.from
+	Text     string `json:"text"`               // what is there, or what is wrong
+	Expected string `json:"expected,omitempty"` // what would be right
+}
+
+// Error is returned by Parse and holds every problem that was found, in the
+// file's order.
+type Error struct {
+	File     string    `json:"file"`
+	Problems []Problem `json:"problems"`
+}
+
+// Error gives one line a problem, as
+//
+//	site.yaml:7:12: links[0].dhcp.from: "10.77.0.300": expected an IPv4 address, as 10.77.0.100
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = e.Line(p)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Line gives one problem as one line of text.
+func (e *Error) Line(p Problem) string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+	}
+	if p.Path != "" {
+		b.WriteString(": " + p.Path)
+	}
+	b.WriteString(": " + p.Text)
+	if p.Expected != "" {
+		b.WriteString(": expected " + p.Expected)
+	}
+	return b.String()
+}
+
+func (e *Error) sort() {
+	slices.SortStableFunc(e.Problems, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+}
+
+// nearest returns the candidate that a mistyped word most likely meant, or "".
+func nearest(word string, candidates []string) string {
+	best, bestDistance := "", 1+max(1, len(word)/2)
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's: how many letters to insert, delete or replace.
+func distance(a, b string) int {
+	// A key longer than any of ours is none of ours; this bounds the table.
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

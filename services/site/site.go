@@ -1,0 +1,157 @@
+// Package site reads the site file: site.yaml to a checked machine.Site, or
+// every problem in it with line, column and what was expected.
+package site
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// MaxBytes is the size of the largest site file that is read.
+const MaxBytes = 1 << 20
+
+// Parse reads, checks and completes a site file. name is how it is called in
+// errors, which are always an *Error.
+//
+// The result has all defaults filled in: profiles control-plane and worker if
+// the file has none, lease times, the cluster's name and subnets.
+func Parse(name string, src []byte) (machine.Site, error) {
+	d := newDecoder()
+	s := d.decode(src)
+	if d.at[""] != (position{}) && !d.bad[""] {
+		check(d, &s)
+	}
+	if len(d.problems) > 0 {
+		e := &Error{File: name, Problems: d.problems}
+		e.sort()
+		return machine.Site{}, e
+	}
+	complete(&s)
+	return s, nil
+}
+
+// decode reads the one document of src; without one, at[""] stays unset.
+func (d *decoder) decode(src []byte) (s machine.Site) {
+	if len(src) > MaxBytes {
+		d.problems = append(d.problems, Problem{Text: fmt.Sprintf("the file has %d bytes", len(src)), Expected: fmt.Sprintf("at most %d", MaxBytes)})
+		return s
+	}
+	if n := nesting(src); n > maxNesting {
+		d.problems = append(d.problems, Problem{Text: fmt.Sprintf("lists and mappings are nested %d deep", n), Expected: fmt.Sprintf("at most %d", maxNesting)})
+		return s
+	}
+	// Editors on Windows put a byte order mark in front; it means nothing in UTF-8.
+	file, err := parse(bytes.TrimPrefix(src, []byte("\xef\xbb\xbf")))
+	if err != nil {
+		d.problems = append(d.problems, syntaxProblem(err))
+		return s
+	}
+	var body ast.Node
+	for _, doc := range file.Docs {
+		switch n := doc.Body.(type) {
+		case nil, *ast.CommentGroupNode, *ast.NullNode:
+		default:
+			if body != nil {
+				d.note("", n.GetToken())
+				d.problem("", "a second document", "one document")
+				return s
+			}
+			body = n
+		}
+	}
+	if body == nil {
+		d.problems = append(d.problems, Problem{Line: 1, Column: 1, Text: "the file is empty", Expected: "a site; see docs/site.example.yaml"})
+		return s
+	}
+	d.value("", body, reflect.ValueOf(&s).Elem())
+	return s
+}
+
+// maxNesting bounds how deep lists and mappings may stand in each other: the
+// YAML library needs memory for the square of it (100,000 deep: several GB).
+const maxNesting = 1000
+
+// nesting is how deep src goes at most by brackets or by indicators in one
+// line. Depth by indentation needs no bound beyond MaxBytes: each level makes
+// all further lines longer.
+func nesting(src []byte) int {
+	deepest, brackets := 0, 0
+	for line := range bytes.Lines(src) {
+		indicators := bytes.Count(line, []byte("- ")) + bytes.Count(line, []byte("? "))
+		for _, c := range line {
+			switch c {
+			case '[', '{':
+				brackets++
+			case ']', '}':
+				brackets = max(0, brackets-1)
+			}
+			deepest = max(deepest, brackets+indicators)
+		}
+	}
+	return deepest
+}
+
+// parse turns a panic of the YAML library into an error: the file comes from
+// outside, and a bad one must end as a message on the screen.
+func parse(src []byte) (file *ast.File, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			file, err = nil, fmt.Errorf("not readable as YAML: %v", p)
+		}
+	}()
+	return parser.ParseBytes(src, 0)
+}
+
+func syntaxProblem(err error) Problem {
+	var at yaml.Error
+	if !errors.As(err, &at) {
+		return Problem{Text: err.Error()}
+	}
+	p := Problem{Line: 1, Column: 1, Text: "not YAML: " + at.GetMessage()}
+	if t := at.GetToken(); t != nil && t.Position != nil {
+		p.Line, p.Column = t.Position.Line, t.Position.Column
+	}
+	return p
+}
+
+// DefaultLeaseTime is used where the site file names none.
+const DefaultLeaseTime = machine.Duration(time.Hour)
+
+// complete fills in what a checked site left out.
+func complete(s *machine.Site) {
+	if len(s.Profiles) == 0 {
+		s.Profiles = []machine.Profile{
+			{Name: "control-plane", Role: machine.RoleControlPlane},
+			{Name: "worker", Role: machine.RoleWorker},
+		}
+	}
+	for i := range s.Links {
+		if dhcp := s.Links[i].DHCP; dhcp != nil && dhcp.LeaseTime == 0 {
+			dhcp.LeaseTime = DefaultLeaseTime
+		}
+	}
+	if s.Cluster.Name == "" {
+		s.Cluster.Name = s.Name
+	}
+	if !s.Cluster.PodSubnet.IsValid() {
+		s.Cluster.PodSubnet = defaultPodSubnet
+	}
+	if !s.Cluster.ServiceSubnet.IsValid() {
+		s.Cluster.ServiceSubnet = defaultServiceSubnet
+	}
+}
+
+var (
+	defaultPodSubnet     = netip.MustParsePrefix("10.244.0.0/16")
+	defaultServiceSubnet = netip.MustParsePrefix("10.96.0.0/16")
+)
