@@ -1,7 +1,8 @@
 // What the boot service knows, as it happens: one stream feeds every page.
 
 import { SvelteMap } from 'svelte/reactivity'
-import type { Event, Machine, StreamMessage } from '../api.gen'
+import type { Event, Machine } from '../api.gen'
+import type { StreamMessage } from './types'
 import { openStream, type Stream } from './socket'
 
 // keptEvents bounds what the page holds; older events are asked for by page.

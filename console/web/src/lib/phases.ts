@@ -1,4 +1,4 @@
-import type { Phase } from '../api.gen'
+import type { Phase } from './types'
 
 // The way of a machine, in order; "failed" can follow any of them.
 export const way: { phase: Phase; text: string }[] = [

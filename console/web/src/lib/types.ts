@@ -1,0 +1,5 @@
+// Shorthands over the generated types.
+import type { Machine, StreamEvent, StreamForgotten, StreamGap, StreamHello, StreamMachine } from '../api.gen'
+
+export type Phase = Machine['phase']
+export type StreamMessage = StreamHello | StreamEvent | StreamGap | StreamMachine | StreamForgotten
