@@ -97,7 +97,7 @@ export interface Event {
   kind: string;
   machine?: string;
   seq: number;
-  severity: string;
+  severity: "info" | "warning" | "error";
   text: string;
   time: string;
 }
@@ -132,11 +132,11 @@ export interface Intent {
   epoch: number;
   id: string;
   image?: string;
-  kind: string;
+  kind: "install" | "bootstrap";
   machine: string;
   reason?: string;
   session?: string;
-  status: string;
+  status: "open" | "claimed" | "done" | "failed" | "revoked";
 }
 
 export interface Inventory {
@@ -229,7 +229,7 @@ export interface Machine {
   macs: string[];
   name?: string;
   nodeKey?: string;
-  phase: string;
+  phase: "seen" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed";
   profile?: string;
   reason?: string;
   session?: Session;
@@ -481,6 +481,7 @@ export interface Operations {
   "approve": {
     method: "POST";
     path: "/api/machines/{id}/approve";
+    params: { id: string };
     request: ApproveRequest;
     response: Machine;
   };
@@ -495,6 +496,7 @@ export interface Operations {
   "output": {
     method: "GET";
     path: "/api/machines/{id}/output";
+    params: { id: string };
     query: { after?: number; limit?: number };
     response: LinesList;
   };
@@ -510,6 +512,7 @@ export interface Operations {
   "retry": {
     method: "POST";
     path: "/api/machines/{id}/retry";
+    params: { id: string };
     request: RetryRequest;
     response: Machine;
   };

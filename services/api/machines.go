@@ -1,0 +1,184 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/rackseed/rackseed/services/approve"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// Actions says what people can do to a machine now, and why not. The state has
+// the last word; this is for buttons.
+func Actions(m machine.Machine, install *machine.Intent) []Action {
+	var noApprove, noRetry, noForget string
+	switch {
+	case install.Live():
+		noApprove = "it is approved already"
+	case m.Session == nil || m.Inventory == nil:
+		noApprove = "its installer has not reported yet: netboot it"
+	case m.Phase != machine.PhaseWaiting:
+		noApprove = "its installer does not wait for approval: netboot it"
+	}
+	if install == nil || install.Status != machine.IntentFailed {
+		noRetry = "no failed install waits for a retry"
+	}
+	if install.Live() {
+		noForget = "an install of it is not over"
+	}
+	action := func(name ActionName, reason string) Action {
+		return Action{Name: name, Allowed: reason == "", Reason: reason}
+	}
+	return []Action{action(ActionApprove, noApprove), action(ActionRetry, noRetry), action(ActionForget, noForget)}
+}
+
+// show is a machine as people see it.
+func show(view state.View, m machine.Machine) Machine {
+	install := view.InstallIntent(m.ID)
+	if m.MACs == nil {
+		m.MACs = []machine.MAC{}
+	}
+	if i := m.Inventory; i != nil && (i.Disks == nil || i.NICs == nil) {
+		c := *i
+		c.Disks = append([]machine.Disk{}, i.Disks...)
+		c.NICs = append([]machine.NIC{}, i.NICs...)
+		m.Inventory = &c
+	}
+	return Machine{Machine: m, Install: install, Actions: Actions(m, install)}
+}
+
+func (s *Server) registerMachines(api huma.API) {
+	huma.Register(api, operation("machines", http.MethodGet, "/api/machines", "machines", "Machines, in the order they were seen"),
+		func(context.Context, *struct{}) (*body[List[Machine]], error) {
+			view := s.Store.View()
+			var list []Machine
+			for _, m := range view.Machines() {
+				list = append(list, show(view, m))
+			}
+			return items(list), nil
+		})
+	huma.Register(api, operation("machine", http.MethodGet, "/api/machines/{id}", "machines", "One machine", http.StatusNotFound),
+		func(_ context.Context, in *struct {
+			ID string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+		}) (*body[Machine], error) {
+			view := s.Store.View()
+			m, err := find(view, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			return &body[Machine]{show(view, m)}, nil
+		})
+	huma.Register(api, operation("approve", http.MethodPost, "/api/machines/{id}/approve", "machines",
+		"Order the machine's install", http.StatusNotFound, http.StatusConflict),
+		func(ctx context.Context, in *struct {
+			ID   string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+			Body *ApproveRequest
+		}) (*body[Machine], error) {
+			if in.Body == nil {
+				in.Body = &ApproveRequest{}
+			}
+			return s.approve(ctx, in.ID, *in.Body)
+		})
+	huma.Register(api, operation("retry", http.MethodPost, "/api/machines/{id}/retry", "machines",
+		"Let a failed install begin again", http.StatusNotFound, http.StatusConflict),
+		func(ctx context.Context, in *struct {
+			ID   string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+			Body *RetryRequest
+		}) (*body[Machine], error) {
+			if in.Body == nil {
+				in.Body = &RetryRequest{}
+			}
+			return s.retry(ctx, in.ID, *in.Body)
+		})
+	huma.Register(api, operation("forget", http.MethodPost, "/api/machines/{id}/forget", "machines",
+		"Forget the machine; it is discovered anew when it netboots", http.StatusNotFound, http.StatusConflict),
+		func(ctx context.Context, in *struct {
+			ID string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+		}) (*struct{}, error) {
+			m, err := find(s.Store.View(), in.ID)
+			if err != nil {
+				return nil, err
+			}
+			_, err = s.propose(ctx, state.MachineForget{Machine: m.ID})
+			return nil, err
+		})
+	huma.Register(api, operation("output", http.MethodGet, "/api/machines/{id}/output", "machines",
+		"A machine's output, in chunks, oldest first", http.StatusNotFound),
+		func(ctx context.Context, in *struct {
+			ID    string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+			After uint64 `query:"after" doc:"Seq of the chunk after which to begin."`
+			Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"Number of chunks."`
+		}) (*body[List[Lines]], error) {
+			view := s.Store.View()
+			m, err := find(view, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			var list []Lines
+			for _, c := range view.Chunks(m.ID, in.After, in.Limit) {
+				lines, err := s.lines(ctx, c)
+				if err != nil {
+					return nil, huma.Error500InternalServerError(err.Error())
+				}
+				list = append(list, lines)
+			}
+			return items(list), nil
+		})
+}
+
+func (s *Server) approve(ctx context.Context, id string, in ApproveRequest) (*body[Machine], error) {
+	address, err := in.address()
+	if err != nil {
+		return nil, huma.Error422UnprocessableEntity("address: " + err.Error())
+	}
+	view := s.Store.View()
+	m, err := find(view, id)
+	if err != nil {
+		return nil, err
+	}
+	command, err := approve.Decide(view, m, approve.Wish{Name: in.Name, Profile: in.Profile, Address: address, Disk: in.Disk}, approve.NewFresh())
+	if err != nil {
+		return nil, huma.Error409Conflict(err.Error())
+	}
+	if _, err := s.propose(ctx, command); err != nil {
+		return nil, err
+	}
+	return s.again(m.ID)
+}
+
+func (s *Server) retry(ctx context.Context, id string, in RetryRequest) (*body[Machine], error) {
+	view := s.Store.View()
+	m, err := find(view, id)
+	if err != nil {
+		return nil, err
+	}
+	intent := view.InstallIntent(m.ID)
+	if intent == nil {
+		return nil, huma.Error409Conflict("machine " + string(m.ID) + ": no install was ever ordered: approve it")
+	}
+	if _, err := s.propose(ctx, state.IntentRetry{Intent: intent.ID, Disk: in.Disk}); err != nil {
+		return nil, err
+	}
+	return s.again(m.ID)
+}
+
+// again shows a machine after a command changed it.
+func (s *Server) again(id machine.ID) (*body[Machine], error) {
+	view := s.Store.View()
+	m, ok := view.Machine(id)
+	if !ok {
+		return nil, huma.Error404NotFound("machine " + string(id) + " was forgotten meanwhile")
+	}
+	return &body[Machine]{show(view, m)}, nil
+}
+
+func (s *Server) lines(ctx context.Context, c machine.Chunk) (Lines, error) {
+	lines, err := s.Output.Read(ctx, c)
+	if err != nil {
+		return Lines{}, err
+	}
+	return Lines{Seq: c.Seq, Stream: c.Stream, First: c.First, Lines: lines}, nil
+}

@@ -1,0 +1,174 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// proposeTimeout bounds how long a person waits for a commit.
+const proposeTimeout = 10 * time.Second
+
+// Store is what the API needs of the state.
+type Store interface {
+	Propose(ctx context.Context, by string, c state.Command) (state.Result, error)
+	View() state.View
+}
+
+// Output reads the lines of a machine's chunk of output.
+type Output interface {
+	Read(ctx context.Context, c machine.Chunk) ([]string, error)
+}
+
+// Config is what the API is made of. Everything but Console is needed.
+type Config struct {
+	Store  Store
+	Output Output
+	// Kubeconfig makes an administrator's kubeconfig for a person. server is
+	// the API server's URL.
+	Kubeconfig func(view state.View, who, server string) ([]byte, error)
+	Status     func() Status
+	Console    fs.FS // the console's files; nil: none
+	Logger     *slog.Logger
+	Now        func() time.Time
+}
+
+// Server serves the API and the console's files.
+type Server struct {
+	Config
+	attempts *limiter
+	hashing  chan struct{}
+	streams  chan struct{}
+	timing   timing
+	handler  http.Handler
+	openapi  []byte
+}
+
+// New makes a server; Handler serves it.
+func New(c Config) (*Server, error) {
+	s := &Server{
+		Config: c, attempts: newLimiter(), timing: defaultTiming,
+		hashing: make(chan struct{}, 2), streams: make(chan struct{}, maxStreams),
+	}
+	routes := http.NewServeMux()
+	spec, err := json.MarshalIndent(s.register(routes).OpenAPI(), "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	s.openapi = append(spec, '\n')
+
+	mux := http.NewServeMux()
+	mux.Handle("/api/", http.NewCrossOriginProtection().Handler(s.guard(routes)))
+	mux.Handle("/", console(c.Console))
+	s.handler = headers(mux)
+	return s, nil
+}
+
+// Handler serves the API below /api/ and the console below /.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Spec is the OpenAPI document of the API, as docs/openapi.json.
+func Spec() ([]byte, error) {
+	s, err := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	return s.openapi, nil
+}
+
+// register puts every route on mux.
+func (s *Server) register(mux *http.ServeMux) huma.API {
+	huma.DefaultArrayNullable = false // an empty list is [], never null
+	config := huma.DefaultConfig("Rackseed", "1")
+	config.Info.Description = "The people's API of the boot service."
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
+	config.CreateHooks = nil // no $schema in every answer
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer"},
+		"cookie": {Type: "apiKey", In: "cookie", Name: CookieName},
+	}
+	api := humago.New(mux, config)
+	s.registerSession(api)
+	s.registerReads(api)
+	s.registerMachines(api)
+	s.registerStreams(api, mux)
+	mux.HandleFunc("GET /api/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		write(w, s.openapi)
+	})
+	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+"; /api/openapi.json names everything there is")
+	})
+	return api
+}
+
+// operation describes a route that needs a token.
+func operation(id, method, path, tag, summary string, errors ...int) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: path, Tags: []string{tag}, Summary: summary,
+		Errors:   append([]int{http.StatusUnauthorized}, errors...),
+		Security: []map[string][]string{{"bearer": {}}, {"cookie": {}}},
+	}
+}
+
+// propose commits a command in the name of the person who asks. Its errors are
+// ready to be answered with.
+func (s *Server) propose(ctx context.Context, c state.Command) (state.Result, error) {
+	r, err := s.proposeAs(ctx, asker(ctx).by(), c)
+	if err != nil {
+		return state.Result{}, s.problem(ctx, err)
+	}
+	return r, nil
+}
+
+func (s *Server) proposeAs(ctx context.Context, by string, c state.Command) (state.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	defer cancel()
+	return s.Store.Propose(ctx, by, c)
+}
+
+// problem turns an error of the state into an answer.
+func (s *Server) problem(ctx context.Context, err error) error {
+	var refusal *state.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return huma.Error409Conflict(refusal.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return huma.Error503ServiceUnavailable("the boot service could not commit within " + proposeTimeout.String() +
+			" and does not know whether it will; look at the machine's events before trying again")
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	s.Logger.Error("api: commit failed", "by", asker(ctx).by(), "error", err)
+	return huma.Error500InternalServerError("commit failed: " + err.Error())
+}
+
+// writeProblem answers as huma does (RFC 9457), where huma does not come to it.
+func writeProblem(w http.ResponseWriter, status int, text string) {
+	body, err := json.Marshal(huma.ErrorModel{Title: http.StatusText(status), Status: status, Detail: text})
+	if err != nil {
+		http.Error(w, text, status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.WriteHeader(status)
+	write(w, body)
+}
+
+// write sends an answer's body. That the client went away while it was sent
+// concerns nobody.
+func write(w http.ResponseWriter, body []byte) { _, _ = w.Write(body) }
