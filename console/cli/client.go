@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// requestTimeout bounds one request and its answer.
+const requestTimeout = 60 * time.Second
+
+// maxAnswer is the most that is read of one answer, in bytes.
+const maxAnswer = 64 << 20
+
+// client speaks to one boot service, whose certificate is known by its
+// fingerprint. Nothing else is believed: no authority, no name, no date.
+type client struct {
+	server *url.URL
+	token  string
+	http   *http.Client
+	tls    *tls.Config
+}
+
+// answerError is what the boot service answered instead of what was asked for.
+type answerError struct {
+	status int
+	text   string
+}
+
+func (e *answerError) Error() string { return e.text }
+
+// newClient makes a client. server is a URL as https://192.0.2.1.
+func newClient(server, fingerprint, token string) (*client, error) {
+	u, err := parseServer(server)
+	if err != nil {
+		return nil, err
+	}
+	want, err := parseFingerprint(fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	config := pinned(want)
+	transport := &http.Transport{
+		TLSClientConfig: config, Proxy: http.ProxyFromEnvironment,
+		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: requestTimeout,
+	}
+	return &client{server: u, token: token, tls: config, http: &http.Client{Transport: transport, Timeout: requestTimeout}}, nil
+}
+
+func parseServer(server string) (*url.URL, error) {
+	if !strings.Contains(server, "://") {
+		server = "https://" + server
+	}
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("server %q: expected a URL as https://192.0.2.1; it stands on the appliance's screen", server)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// parseFingerprint reads a certificate's SHA-256 in hex, with or without colons.
+func parseFingerprint(s string) ([]byte, error) {
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(strings.TrimSpace(s)), "sha256:"), ":", ""))
+	if err != nil || len(b) != sha256.Size {
+		return nil, fmt.Errorf("fingerprint %q: expected 64 hex digits, with or without colons; it stands on the appliance's screen", s)
+	}
+	return b, nil
+}
+
+// pinned accepts the one certificate whose SHA-256 is want.
+func pinned(want []byte) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		// The fingerprint is checked instead, on every connection.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			got := sha256.Sum256(state.PeerCertificates[0].Raw)
+			if subtle.ConstantTimeCompare(got[:], want) != 1 {
+				return fmt.Errorf("the server's certificate has the fingerprint %s, and %s is expected: "+
+					"it is another boot service, or somebody is in between; compare with the appliance's screen, then log in again",
+					colons(got[:]), colons(want))
+			}
+			return nil
+		},
+	}
+}
+
+// colons writes a fingerprint as the appliance's screen and browsers do.
+func colons(b []byte) string {
+	parts := make([]string, len(b))
+	for i, v := range b {
+		parts[i] = fmt.Sprintf("%02X", v)
+	}
+	return strings.Join(parts, ":")
+}
+
+// raw sends a request and returns the answer's body.
+func (c *client) raw(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.url("https", path, query), body)
+	if err != nil {
+		return nil, err
+	}
+	if in != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	if len(answer) > maxAnswer {
+		return nil, fmt.Errorf("%s answered with more than %d MiB: ask for less at once", c.server, maxAnswer>>20)
+	}
+	if resp.StatusCode >= 400 {
+		return nil, c.refused(resp.StatusCode, answer)
+	}
+	return answer, nil
+}
+
+// call sends a request and decodes the answer into out, if that is not nil.
+func (c *client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	answer, err := c.raw(ctx, method, path, query, in)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("%s answered %s %s with something else than expected: %w; is it the same version?", c.server, method, path, err)
+	}
+	return nil
+}
+
+func (c *client) url(scheme, path string, query url.Values) string {
+	return scheme + "://" + c.server.Host + path + suffix(query)
+}
+
+func suffix(query url.Values) string {
+	if len(query) == 0 {
+		return ""
+	}
+	return "?" + query.Encode()
+}
+
+// unreached says that there was no answer, and what to look at.
+func (c *client) unreached(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return fmt.Errorf("%s: no answer: %w; is the boot service there, and the address the one on its screen?", c.server, err)
+}
+
+// refused makes an error of a problem document (RFC 9457).
+func (c *client) refused(status int, answer []byte) error {
+	var problem struct {
+		Detail string `json:"detail"`
+		Errors []struct {
+			Message  string `json:"message"`
+			Location string `json:"location"`
+		} `json:"errors"`
+	}
+	text := http.StatusText(status)
+	if json.Unmarshal(answer, &problem) == nil && problem.Detail != "" {
+		text = problem.Detail
+		for _, e := range problem.Errors {
+			text += "; " + e.Location + ": " + e.Message
+		}
+	}
+	return &answerError{status, text}
+}
+
+// stream opens a stream at path and hands each message to got until ctx ends,
+// got returns an error, or the stream ends. err is what ended it; a lost
+// connection is a *lostError, after which one may resume.
+func (c *client) stream(ctx context.Context, path string, query url.Values, got func(message []byte) error) error {
+	header := http.Header{}
+	if c.token != "" {
+		header.Set("Authorization", "Bearer "+c.token)
+	}
+	dialer := websocket.Dialer{TLSClientConfig: c.tls, Proxy: http.ProxyFromEnvironment, HandshakeTimeout: 15 * time.Second}
+	conn, resp, err := dialer.DialContext(ctx, c.url("wss", path, query), header)
+	if resp != nil && err != nil {
+		defer resp.Body.Close()
+		answer, readErr := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		return errors.Join(c.refused(resp.StatusCode, answer), readErr)
+	}
+	if err != nil {
+		return &lostError{c.unreached(err)}
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends ReadMessage
+	defer stop()
+	// The server pings every 20 s; silence means that it is gone.
+	alive := func() error { return conn.SetReadDeadline(time.Now().Add(requestTimeout)) }
+	conn.SetPingHandler(func(data string) error {
+		return errors.Join(alive(), conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(10*time.Second)))
+	})
+	for {
+		if err := alive(); err != nil {
+			return &lostError{err}
+		}
+		_, message, err := conn.ReadMessage()
+		var end *websocket.CloseError
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &end) && (end.Code == websocket.ClosePolicyViolation || end.Code == websocket.CloseNormalClosure):
+			return errors.New(end.Text)
+		case err != nil:
+			return &lostError{c.unreached(err)}
+		}
+		if err := got(message); err != nil {
+			return err
+		}
+	}
+}
+
+// lostError is a connection that was lost, or not made.
+type lostError struct{ error }
+
+func (e *lostError) Unwrap() error { return e.error }

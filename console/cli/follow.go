@@ -1,0 +1,222 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// pageSize is how many events or chunks are asked for at once.
+const pageSize = 200
+
+func (o *options) events() *cobra.Command {
+	var follow bool
+	var after uint64
+	var of string
+	c := &cobra.Command{
+		Use: "events", Short: "Show what happened; -f goes on as it happens", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			write := func(e machine.Event) error { return o.writeEvent(cmd.OutOrStdout(), e) }
+			if after, err = c.pastEvents(cmd.Context(), after, of, write); err != nil || !follow {
+				return err
+			}
+			id, err := c.machineID(cmd.Context(), of)
+			if err != nil {
+				return err
+			}
+			return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
+				return c.stream(ctx, "/api/stream", number("after", after), func(message []byte) error {
+					live()
+					var m struct {
+						Type  string        `json:"type"`
+						Event machine.Event `json:"event"`
+						From  uint64        `json:"from"`
+						To    uint64        `json:"to"`
+					}
+					if err := json.Unmarshal(message, &m); err != nil {
+						return err
+					}
+					switch m.Type {
+					case "gap":
+						fmt.Fprintf(cmd.ErrOrStderr(), "events %d to %d are no longer kept\n", m.From, m.To)
+						after = m.To
+					case "event":
+						after = m.Event.Seq
+						if id == "" || m.Event.Machine == id {
+							return write(m.Event)
+						}
+					}
+					return nil
+				})
+			})
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as it happens")
+	c.Flags().Uint64Var(&after, "after", 0, "begin after this sequence number")
+	c.Flags().StringVar(&of, "machine", "", "only of this machine")
+	return c
+}
+
+// pastEvents writes every event there is after a number and returns the last
+// number that was looked at.
+func (c *client) pastEvents(ctx context.Context, after uint64, of string, write func(machine.Event) error) (uint64, error) {
+	for {
+		q := number("after", after)
+		q.Set("limit", strconv.Itoa(pageSize))
+		if of != "" {
+			q.Set("machine", of)
+		}
+		var list api.EventList
+		if err := c.call(ctx, "GET", "/api/events", q, nil, &list); err != nil {
+			return after, err
+		}
+		for _, e := range list.Items {
+			if err := write(e); err != nil {
+				return after, err
+			}
+			after = e.Seq
+		}
+		if len(list.Items) < pageSize {
+			return max(after, list.Last), nil
+		}
+	}
+}
+
+func (o *options) writeEvent(w io.Writer, e machine.Event) error {
+	if o.output != "text" {
+		b, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(append(b, '\n'))
+		return err
+	}
+	mark := map[machine.Severity]string{machine.Warning: "warning: ", machine.Error: "error: "}[e.Severity]
+	_, err := fmt.Fprintf(w, "%6d  %s  %-10s  %s%s\n", e.Seq, e.Time.Local().Format("15:04:05"), clean(string(e.Machine)), mark, clean(e.Text))
+	return err
+}
+
+// machineID finds the ID of what a person calls a machine; "" is none.
+func (c *client) machineID(ctx context.Context, word string) (machine.ID, error) {
+	if word == "" {
+		return "", nil
+	}
+	var m api.Machine
+	err := c.call(ctx, "GET", machinePath(word, ""), nil, nil, &m)
+	return m.ID, err
+}
+
+func (o *options) log() *cobra.Command {
+	var follow bool
+	var after uint64
+	c := &cobra.Command{
+		Use: "log ID", Short: "Show a machine's output; -f goes on as it happens", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			write := func(l api.Lines) error {
+				after = l.Seq
+				return o.writeLines(cmd.OutOrStdout(), l)
+			}
+			if follow {
+				return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
+					return c.stream(ctx, machinePath(args[0], "/output/stream"), number("after", after), func(message []byte) error {
+						live()
+						var l api.StreamLines
+						if err := json.Unmarshal(message, &l); err != nil {
+							return err
+						}
+						return write(l.Lines)
+					})
+				})
+			}
+			for {
+				q := number("after", after)
+				q.Set("limit", strconv.Itoa(pageSize))
+				var list api.List[api.Lines]
+				if err := c.call(cmd.Context(), "GET", machinePath(args[0], "/output"), q, nil, &list); err != nil {
+					return err
+				}
+				for _, l := range list.Items {
+					if err := write(l); err != nil {
+						return err
+					}
+				}
+				if len(list.Items) < pageSize {
+					return nil
+				}
+			}
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as it happens")
+	c.Flags().Uint64Var(&after, "after", 0, "begin after this chunk")
+	return c
+}
+
+func (o *options) writeLines(w io.Writer, l api.Lines) error {
+	if o.output != "text" {
+		b, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(append(b, '\n'))
+		return err
+	}
+	for _, line := range l.Lines {
+		if _, err := fmt.Fprintln(w, clean(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func number(name string, n uint64) url.Values {
+	return url.Values{name: {strconv.FormatUint(n, 10)}}
+}
+
+// Pauses between attempts to connect again.
+const (
+	againFirst = time.Second
+	againMost  = 15 * time.Second
+)
+
+// resume runs a stream again when its connection was lost, until ctx ends or
+// something else goes wrong. run calls live when it got something.
+func resume(ctx context.Context, w io.Writer, run func(ctx context.Context, live func()) error) error {
+	wait := againFirst
+	for {
+		err := run(ctx, func() { wait = againFirst })
+		var lost *lostError
+		switch {
+		case ctx.Err() != nil:
+			return nil // interrupted by the person who follows
+		case !errors.As(err, &lost):
+			return err
+		}
+		fmt.Fprintf(w, "%v; connecting again in %v\n", err, wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		wait = min(2*wait, againMost)
+	}
+}

@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/rackseed/rackseed/services/api"
+)
+
+func (o *options) setup() *cobra.Command {
+	var in api.SetupRequest
+	c := &cobra.Command{
+		Use:   "setup",
+		Short: "Make the first login, with the setup code on the appliance's screen",
+		Example: `  rackseed setup --server https://192.0.2.1 --fingerprint AB:CD:… --code ABCD-EFGH-JKMN-PQRS --name ann
+  The password is asked for, or read from standard input.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a := newAsker(cmd)
+			return o.begin(cmd, a, "/api/setup", func() (any, error) {
+				err := errors.Join(a.fill(&in.Code, "Setup code"), a.fill(&in.Name, "Name"))
+				if err != nil {
+					return nil, err
+				}
+				in.Password, err = a.secret("New password (10 bytes at least)")
+				return in, err
+			})
+		},
+	}
+	c.Flags().StringVar(&in.Code, "code", "", "setup code")
+	c.Flags().StringVar(&in.Name, "name", "", "login name")
+	return c
+}
+
+func (o *options) login() *cobra.Command {
+	var in api.LoginRequest
+	c := &cobra.Command{
+		Use:   "login",
+		Short: "Log in and keep the login for the other commands",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a := newAsker(cmd)
+			return o.begin(cmd, a, "/api/login", func() (any, error) {
+				err := a.fill(&in.Name, "Name")
+				if err != nil {
+					return nil, err
+				}
+				in.Password, err = a.secret("Password")
+				return in, err
+			})
+		},
+	}
+	c.Flags().StringVar(&in.Name, "name", "", "login name")
+	return c
+}
+
+// begin begins a session and keeps it.
+func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (any, error)) error {
+	kept, err := load()
+	if err != nil && !errors.Is(err, errNoLogin) {
+		return err
+	}
+	who := choose(o.credentials, fromEnv(), kept)
+	if err := a.fill(&who.Server, "Boot service's URL"); err != nil {
+		return err
+	}
+	if who.Fingerprint == "" {
+		if who.Fingerprint, err = a.confirm(cmd.Context(), who.Server); err != nil {
+			return err
+		}
+	}
+	c, err := newClient(who.Server, who.Fingerprint, "")
+	if err != nil {
+		return err
+	}
+	in, err := ask()
+	if err != nil {
+		return err
+	}
+	var session api.Login
+	if err := c.call(cmd.Context(), http.MethodPost, path, nil, in, &session); err != nil {
+		return err
+	}
+	file, err := save(credentials{Server: c.server.String(), Fingerprint: who.Fingerprint, Token: session.Token})
+	if err != nil {
+		return fmt.Errorf("logged in, but the login cannot be kept: %w", err)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Logged in to %s as %s until %s; kept in %s\n",
+		c.server, session.Name, session.Expires.Local().Format(time.DateTime), file)
+	return err
+}
+
+func (o *options) logout() *cobra.Command {
+	return &cobra.Command{
+		Use: "logout", Short: "End the kept login", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			err = c.call(cmd.Context(), http.MethodPost, "/api/logout", nil, nil, nil)
+			var answer *answerError
+			if errors.As(err, &answer) && answer.status == http.StatusUnauthorized {
+				err = nil // it is over already
+			}
+			if err != nil {
+				return err
+			}
+			return forget()
+		},
+	}
+}
+
+// asker asks the person at the terminal for what flags did not say. Without a
+// terminal it reads lines from standard input, so that scripts can answer.
+type asker struct {
+	in   io.Reader
+	line *bufio.Reader
+	out  io.Writer
+}
+
+func newAsker(cmd *cobra.Command) *asker {
+	return &asker{in: cmd.InOrStdin(), line: bufio.NewReader(cmd.InOrStdin()), out: cmd.ErrOrStderr()}
+}
+
+// terminal is the file descriptor of the terminal, if there is one.
+func (a *asker) terminal() (int, bool) {
+	f, ok := a.in.(*os.File)
+	if !ok {
+		return 0, false
+	}
+	return int(f.Fd()), term.IsTerminal(int(f.Fd()))
+}
+
+// fill asks for v unless it is set.
+func (a *asker) fill(v *string, what string) error {
+	if *v != "" {
+		return nil
+	}
+	if _, ok := a.terminal(); ok {
+		fmt.Fprint(a.out, what+": ")
+	}
+	line, err := a.line.ReadString('\n')
+	if *v = strings.TrimSpace(line); *v == "" {
+		return fmt.Errorf("%s is needed: give it as a flag or on standard input (%v)", strings.ToLower(what), err)
+	}
+	return nil
+}
+
+// secret asks for a secret without showing it.
+func (a *asker) secret(what string) (string, error) {
+	fd, ok := a.terminal()
+	if !ok {
+		var s string
+		return s, a.fill(&s, what)
+	}
+	fmt.Fprint(a.out, what+": ")
+	b, err := term.ReadPassword(fd)
+	fmt.Fprintln(a.out)
+	return string(b), err
+}
+
+// confirm shows the server's fingerprint and asks whether it is the right one.
+// Without a person who can compare, it must be given.
+func (a *asker) confirm(ctx context.Context, server string) (string, error) {
+	if _, ok := a.terminal(); !ok {
+		return "", errors.New("--fingerprint is needed: the SHA-256 of the server's certificate, on the appliance's screen")
+	}
+	u, err := parseServer(server)
+	if err != nil {
+		return "", err
+	}
+	host := u.Host
+	if u.Port() == "" {
+		host = net.JoinHostPort(u.Hostname(), "443")
+	}
+	dialer := tls.Dialer{
+		NetDialer: &net.Dialer{Timeout: 10 * time.Second},
+		Config:    &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}, // only to show what it presents
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", host)
+	if err != nil {
+		return "", fmt.Errorf("%s: no answer: %w; is the address the one on the appliance's screen?", server, err)
+	}
+	sum := sha256.Sum256(conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw)
+	if err := conn.Close(); err != nil {
+		return "", err
+	}
+	fmt.Fprintf(a.out, "Fingerprint of %s:\n  %s\n", server, colons(sum[:]))
+	var answer string
+	if err := a.fill(&answer, "Is it the one on the appliance's screen? (yes/no)"); err != nil {
+		return "", err
+	}
+	if answer != "yes" {
+		return "", errors.New("not connected: the fingerprint was not confirmed; somebody may be in between")
+	}
+	return colons(sum[:]), nil
+}
