@@ -29,6 +29,10 @@ func SwitchRoot(target, init string, args, env []string) error {
 			return fmt.Errorf("moving /%s to %s: %w", m, target, err)
 		}
 	}
+	// What else is mounted would stay for ever, out of reach.
+	if err := unix.Unmount("/tmp", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("unmounting /tmp: %w", err)
+	}
 	if err := os.Chdir(target); err != nil {
 		return err
 	}

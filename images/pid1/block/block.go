@@ -205,13 +205,14 @@ func (h Host) Wait(ctx context.Context, what string, find func() (Device, bool, 
 		}
 		select {
 		case <-ctx.Done():
-			return Device{}, fmt.Errorf("%s was not found among %s: %w", what, h.names(), errors.Join(ctx.Err(), err))
+			return Device{}, fmt.Errorf("%s was not found among %s: %w", what, h.Names(), errors.Join(ctx.Err(), err))
 		case <-t.C:
 		}
 	}
 }
 
-func (h Host) names() string {
+// Names lists the devices, for messages.
+func (h Host) Names() string {
 	list, err := h.List()
 	if err != nil {
 		return err.Error()
