@@ -1,0 +1,292 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// Who is who: a machine is found by its SMBIOS UUID, then by a hardware
+// address. No two machines share an address; what two records turn out to
+// share makes them one, or moves.
+
+// uuidOf is the UUID to be found by, or nothing for those that boards carry in
+// thousands: all zeros, all ones, and AMI's and Phoenix's defaults.
+func uuidOf(s string) string {
+	s = strings.ToLower(strings.TrimSpace(s))
+	switch s {
+	case "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff",
+		"03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc":
+		return ""
+	}
+	if len(s) > maxWord {
+		return ""
+	}
+	return s
+}
+
+// find is the machine with that UUID, else the first that owns one of macs, or
+// nil.
+func (c *change) find(uuid string, macs []machine.MAC) *machineRow {
+	if r := c.machineByUUID(uuid); r != nil {
+		return r
+	}
+	for _, m := range macs {
+		if r := c.machineByMAC(m); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// create makes room for a machine and makes it.
+func (c *change) create(id machine.ID, uuid string) (*machineRow, error) {
+	if err := word("machine ID", string(id)); err != nil {
+		return nil, err
+	}
+	if c.tables.machine(id) != nil {
+		return nil, refuse("machine %s exists already: a new machine needs a new ID", id)
+	}
+	if c.tables.machines >= maxMachines {
+		silent, _ := must(c.txn.First(tableMachines, bySilence)).(*machineRow)
+		if silent == nil {
+			return nil, refuse("%d machines are known, no more are taken: forget some", c.tables.machines)
+		}
+		c.dropLeaseOwner(silent.Machine.ID, "")
+		c.removeMachine(silent)
+	}
+	r := &machineRow{Machine: machine.Machine{ID: id, UUID: uuid, Phase: machine.PhaseSeen, FirstSeen: c.at, LastSeen: c.at}}
+	c.machines = append(c.machines, r)
+	return r, nil
+}
+
+// own makes the addresses r's. One that another machine has: if that is a
+// record of mere packets, the two were one machine all along; else it moves
+// when sure (an inventory shows the interface in this machine), and stays when
+// not (a packet proves little).
+func (c *change) own(r *machineRow, macs []machine.MAC, sure bool) {
+	for _, mac := range macs {
+		if slices.Contains(r.Machine.MACs, mac) {
+			continue
+		}
+		owner := c.machineByMAC(mac)
+		switch {
+		case owner == nil || owner.Machine.ID == r.Machine.ID:
+		case c.isMerged(owner.Machine.ID): // with more addresses than fit
+			continue
+		case c.onlyPackets(owner, r.Machine.UUID):
+			c.absorb(r, owner)
+			continue
+		case sure:
+			from := c.edit(owner)
+			from.Machine.MACs = slices.DeleteFunc(from.Machine.MACs, func(m machine.MAC) bool { return m == mac })
+			c.event(r.Machine.ID, "machine.address-moved", machine.Warning,
+				fmt.Sprintf("Hardware address %s is in this machine now, it was in %s", mac, from.Machine.ID),
+				"mac", string(mac), "from", string(from.Machine.ID))
+		default:
+			continue
+		}
+		if len(r.Machine.MACs) < maxMACs {
+			r.Machine.MACs = append(r.Machine.MACs, mac)
+			c.giveLease(mac, r.Machine.ID)
+		}
+	}
+}
+
+// onlyPackets says whether r is known by nothing but packets, and could be the
+// machine with that UUID.
+func (c *change) onlyPackets(r *machineRow, uuid string) bool {
+	return r.Machine.Session == nil && r.Machine.Phase == machine.PhaseSeen &&
+		(r.Machine.UUID == "" || uuid == "" || r.Machine.UUID == uuid) && len(c.tables.intents(r.Machine.ID)) == 0
+}
+
+// absorb makes other a part of r: its addresses, leases and past.
+func (c *change) absorb(r, other *machineRow) {
+	for _, mac := range other.Machine.MACs {
+		if !slices.Contains(r.Machine.MACs, mac) && len(r.Machine.MACs) < maxMACs {
+			r.Machine.MACs = append(r.Machine.MACs, mac)
+		}
+	}
+	if r.Machine.UUID == "" {
+		r.Machine.UUID = other.Machine.UUID
+	}
+	if other.Machine.FirstSeen.Before(r.Machine.FirstSeen) {
+		r.Machine.FirstSeen = other.Machine.FirstSeen
+	}
+	c.dropLeaseOwner(other.Machine.ID, r.Machine.ID)
+	c.removeMachine(other)
+	c.merged = append(c.merged, [2]machine.ID{other.Machine.ID, r.Machine.ID})
+	c.event(r.Machine.ID, "machine.merged", machine.Info,
+		fmt.Sprintf("Machine %s turned out to be this one", other.Machine.ID), "other", string(other.Machine.ID))
+}
+
+func (c *change) isMerged(id machine.ID) bool {
+	return slices.ContainsFunc(c.merged, func(m [2]machine.ID) bool { return m[0] == id })
+}
+
+// giveLease makes the lease of an address's holder the machine's.
+func (c *change) giveLease(mac machine.MAC, id machine.ID) {
+	if l := c.leaseByMAC(mac); l != nil && l.Machine != id {
+		given := *l
+		given.Machine = id
+		c.put(tableLeases, &given)
+	}
+}
+
+// dropLeaseOwner gives the leases of one machine to another, or to none.
+func (c *change) dropLeaseOwner(from, to machine.ID) {
+	for _, l := range c.leasesOf(from) {
+		left := *l
+		left.Machine = to
+		c.put(tableLeases, &left)
+	}
+}
+
+func (c *change) machineSee(x MachineSee) error {
+	if x.MAC == "" {
+		return refuse("a packet without a hardware address is no machine's")
+	}
+	uuid := uuidOf(x.UUID)
+	macs := []machine.MAC{x.MAC}
+	var r *machineRow
+	if found := c.find(uuid, macs); found != nil {
+		r = c.edit(found)
+	} else {
+		var err error
+		if r, err = c.create(x.ID, uuid); err != nil {
+			return err
+		}
+	}
+	if r.Machine.UUID == "" {
+		r.Machine.UUID = uuid
+	}
+	r.Machine.LastSeen = c.at
+	if x.Text != "" {
+		if err := word("kind of a packet", x.Via); err != nil {
+			return err
+		}
+		c.event(r.Machine.ID, x.Via, machine.Info, clip(x.Text), "mac", string(x.MAC), "uuid", uuid)
+	}
+	c.own(r, macs, false)
+	c.machine = r
+	return nil
+}
+
+// addresses are an inventory's, the one it netbooted from first.
+func addresses(i machine.Inventory) []machine.MAC {
+	var out []machine.MAC
+	if i.BootMAC != "" {
+		out = append(out, i.BootMAC)
+	}
+	for _, n := range i.NICs {
+		if n.MAC != "" && !slices.Contains(out, n.MAC) {
+			out = append(out, n.MAC)
+		}
+	}
+	return out
+}
+
+func (c *change) sessionOpen(x SessionOpen) error {
+	s, i := x.Session, x.Inventory
+	uuid, macs := uuidOf(i.UUID), addresses(i)
+	switch {
+	case len(s.SignKey) != 32 || len(s.SealKey) != 32:
+		return refuse("installer session: keys of %d and %d bytes, 32 each are expected", len(s.SignKey), len(s.SealKey))
+	case uuid == "" && len(macs) == 0:
+		return refuse("installer session: the inventory has neither a UUID nor a hardware address to know the machine by")
+	case len(i.NICs) > maxNICs || len(i.Disks) > maxDisks:
+		return refuse("installer session: %d network interfaces and %d disks; at most %d and %d are taken", len(i.NICs), len(i.Disks), maxNICs, maxDisks)
+	}
+	if err := word("session ID", s.ID); err != nil {
+		return err
+	}
+	found := c.find(uuid, macs)
+	if owner := c.machineBySignKey(s.SignKey); owner != nil {
+		if found == nil || found.Machine.ID != owner.Machine.ID {
+			return refuse("installer session: its key is machine %s's", owner.Machine.ID)
+		}
+		c.machine = owner // asked again: the same answer
+		return nil
+	}
+	var r *machineRow
+	if found == nil {
+		var err error
+		if r, err = c.create(x.NewID, uuid); err != nil {
+			return err
+		}
+	} else {
+		past := func(k []byte) bool { return string(k) == string(s.SignKey) }
+		if slices.ContainsFunc(found.PastSessions, past) {
+			return refuse("machine %s: this session was ended by a newer one", found.Machine.ID)
+		}
+		r = c.edit(found)
+		if uuid != "" && r.Machine.UUID != "" && uuid != r.Machine.UUID {
+			c.event(r.Machine.ID, "machine.uuid-changed", machine.Warning,
+				fmt.Sprintf("The SMBIOS UUID is %s now, it was %s", uuid, r.Machine.UUID), "uuid", uuid, "was", r.Machine.UUID)
+		}
+		if uuid != "" {
+			r.Machine.UUID = uuid
+		}
+	}
+	c.own(r, macs, true)
+
+	s.Opened, s.Number = s.Opened.UTC(), 1
+	if old := r.Machine.Session; old != nil {
+		s.Number = old.Number + 1
+		r.PastSessions = append(slices.Clone(r.PastSessions), old.SignKey)
+		if over := len(r.PastSessions) - maxPastSessions; over > 0 {
+			r.PastSessions = r.PastSessions[over:]
+		}
+	}
+	r.Machine.Session, r.Machine.Inventory, r.Report = &s, &i, 0
+	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = machine.PhaseWaiting, "waiting for approval", c.at
+	c.event(r.Machine.ID, "session.opened", machine.Info,
+		fmt.Sprintf("Installer session %d opened: %s", s.Number, summary(i)), "session", s.ID, "number", fmt.Sprint(s.Number))
+	for _, old := range c.tables.intents(r.Machine.ID) {
+		if old.Intent.Kind == machine.IntentInstall && old.Intent.Live() {
+			e := c.editIntent(old)
+			e.Intent.Status, e.Intent.Reason = machine.IntentRevoked, "the machine restarted"
+			r.Machine.Reason = "restarted in the middle of its install, waiting for approval again"
+			c.event(r.Machine.ID, "intent.revoked", machine.Warning,
+				"The machine restarted in the middle of its install; it must be approved again", "intent", e.Intent.ID)
+			c.intent = e
+		}
+	}
+	c.machine = r
+	return nil
+}
+
+func (c *change) machineForget(x MachineForget) error {
+	r := c.tables.machine(x.Machine)
+	if r == nil {
+		return refuse("there is no machine %.40s", x.Machine)
+	}
+	var done []*intentRow
+	for _, i := range c.tables.intents(x.Machine) {
+		if i.Intent.Live() {
+			return refuse("machine %s: %s intent %s is %s; revoke it first", x.Machine, i.Intent.Kind, i.Intent.ID, i.Intent.Status)
+		}
+		if i.Intent.Kind == machine.IntentInstall { // the bootstrap intent is for ever
+			done = append(done, i)
+		}
+	}
+	for _, i := range done {
+		c.remove(tableIntents, i)
+	}
+	c.dropLeaseOwner(x.Machine, "")
+	under(c.tables, tableChunks, byID, key(x.Machine), func(k *machine.Chunk) bool {
+		c.remove(tableChunks, k)
+		return true
+	})
+	if s := first[secretRow](c.tables, tableSecrets, byID, key(nodeSecret(x.Machine))); s != nil {
+		c.remove(tableSecrets, s)
+	}
+	c.removeMachine(r)
+	c.event(x.Machine, "machine.forgotten", machine.Info, fmt.Sprintf("Forgotten by %s", asker(c.by)), "by", c.by, "name", r.Machine.Name)
+	return nil
+}
+
+// nodeSecret names the seed of a node's signing key.
+func nodeSecret(id machine.ID) string { return "node/" + string(id) }

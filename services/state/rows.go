@@ -1,0 +1,102 @@
+package state
+
+import (
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// FeatureLevel is the highest level of commands that this binary knows. The
+// committed level (Cluster.FeatureLevel) rises only when every replica's is as
+// high.
+const FeatureLevel = 1
+
+// Limits of what outsiders can fill. They are part of the state machine: a
+// changed one is a new feature level.
+const (
+	maxEvents         = 100_000 // the oldest are dropped, the sequence goes on
+	maxMachines       = 10_000  // a new one replaces the longest-silent that only sent packets
+	maxNICs           = 256     // in one inventory
+	maxDisks          = 1024    // in one inventory
+	maxMACs           = 256     // of one machine
+	maxChunks         = 10_000  // of one machine's output; the oldest are dropped
+	maxPastSessions   = 64      // remembered keys of one machine
+	maxPastBoots      = 16      // remembered boots of one machine
+	maxInstallIntents = 32      // of one machine; ended ones are dropped
+	maxLogins         = 10_000  // the one that expires first is dropped
+	maxText           = 1024    // bytes of text that a machine sent, in an event
+	maxWord           = 128     // bytes of an identifier
+	leaseMemory       = 7 * 24 * time.Hour
+	bootEventPause    = 10 * time.Second // a repeated equal boot decision within it makes no event
+)
+
+// Cluster is the identity and authority of the whole.
+type Cluster struct {
+	ID           string `json:"id"`
+	Generation   uint64 `json:"generation"`
+	Epoch        uint64 `json:"epoch"` // of the leader's authority; 0 before the first
+	FeatureLevel uint64 `json:"featureLevel"`
+	SetupUsed    bool   `json:"setupUsed"`
+}
+
+// User is a person who may log in.
+type User struct {
+	Name         string    `json:"name"`
+	PasswordHash []byte    `json:"passwordHash"` // bcrypt
+	Created      time.Time `json:"created"`
+}
+
+// Login is a person's session. Whoever reads it checks Expires by its clock.
+type Login struct {
+	TokenHash []byte    `json:"tokenHash"` // SHA-256 of the bearer token
+	User      string    `json:"user"`
+	Opened    time.Time `json:"opened"`
+	Expires   time.Time `json:"expires"`
+}
+
+// clusterRow is the one row of the cluster table. It exists from the first
+// epoch on, the cluster's identity from ClusterCreate on.
+type clusterRow struct {
+	Cluster
+	Created   bool   `json:"created"`
+	SetupHash []byte `json:"setupHash,omitempty"`
+	Leader    string `json:"leader,omitempty"`
+	// Term is the Raft term in which the present epoch began. A command from
+	// another term comes from a leader that has not begun its own epoch.
+	Term uint64 `json:"term"`
+}
+
+// machineRow is a machine with what the state remembers to judge its requests.
+type machineRow struct {
+	Machine machine.Machine  `json:"machine"`
+	Profile *machine.Profile `json:"profile,omitempty"` // as it was at approval
+	Report  uint64           `json:"report,omitempty"`  // last report number of the newest session
+	// PastSessions are the signing keys of older sessions: their replayed
+	// requests must not revoke a newer one.
+	PastSessions [][]byte `json:"pastSessions,omitempty"`
+	Boot         string   `json:"boot,omitempty"`       // the node's newest boot ID
+	BootReport   uint64   `json:"bootReport,omitempty"` // last report number of it
+	PastBoots    []string `json:"pastBoots,omitempty"`
+	// Told is the last boot decision that made an event, and when.
+	Told   machine.BootKind `json:"told,omitempty"`
+	ToldAt time.Time        `json:"toldAt,omitzero"`
+}
+
+// intentRow is an intent in the order of opening.
+type intentRow struct {
+	Intent machine.Intent `json:"intent"`
+	Order  uint64         `json:"order"`
+	// Claimed is the disk that the present epoch was granted for.
+	Claimed *machine.Disk `json:"claimed,omitempty"`
+}
+
+// secretRow is one named secret.
+type secretRow struct {
+	Name  string `json:"name"`
+	Value []byte `json:"value"`
+}
+
+// siteRow is the one row of the site table.
+type siteRow struct {
+	Site machine.Site `json:"site"`
+}

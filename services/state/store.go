@@ -1,0 +1,279 @@
+package state
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"golang.org/x/sys/unix"
+)
+
+// Config says where and as whom a Store runs.
+type Config struct {
+	Dir      string           // log, snapshots; made if absent
+	ID       string           // raft server ID, never used twice
+	Now      func() time.Time // the edge's clock; Apply never reads it
+	Logger   *slog.Logger
+	InMemory bool // tests: nothing on disk
+	// Halt is called once when an entry cannot be applied; nothing is applied
+	// after it. nil: panic, so that the process ends.
+	Halt func(error)
+	// Transport carries Raft between replicas. nil: one that listens nowhere,
+	// for a replica that is alone.
+	Transport raft.Transport
+}
+
+const (
+	proposeLimit  = 30 * time.Second // the longest that Propose waits, whatever its context says
+	epochLimit    = 10 * time.Second // for a new leader's first entry to be taken
+	keptSnapshots = 2
+	cachedEntries = 512 // newest log entries kept in memory
+)
+
+// Store is one replica of the state.
+type Store struct {
+	config  Config
+	fsm     *fsm
+	raft    *raft.Raft
+	leading *leadership
+	stop    context.CancelFunc
+	stopped chan struct{} // the watch over leadership ended
+	closers []io.Closer   // in the order of closing, after Raft
+}
+
+// Open starts the replica; the first time it bootstraps a log with itself as
+// the one voter. It returns before leadership: see WaitLeader.
+func Open(config Config) (*Store, error) {
+	if config.ID == "" {
+		return nil, errors.New("state: a server ID is missing")
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Halt == nil {
+		config.Halt = func(err error) { panic(err) }
+	}
+	s := &Store{config: config, leading: newLeadership(), stopped: make(chan struct{})}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("state in %s, server %s: %w", cmp.Or(config.Dir, "memory"), config.ID, err), s.closeStores())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	go func() {
+		defer close(s.stopped)
+		s.lead(ctx)
+	}()
+	return s, nil
+}
+
+// stores are where Raft keeps what it must not forget.
+type stores struct {
+	log       raft.LogStore
+	stable    raft.StableStore
+	snapshots raft.SnapshotStore
+}
+
+func (s *Store) start() error {
+	var err error
+	if s.fsm, err = newFSM(maxEvents, s.config.Halt, s.config.Logger); err != nil {
+		return err
+	}
+	kept, err := s.openStores()
+	if err != nil {
+		return err
+	}
+	transport := s.config.Transport
+	if transport == nil {
+		_, transport = raft.NewInmemTransport(raft.ServerAddress(s.config.ID))
+	}
+	settings := raft.DefaultConfig()
+	settings.LocalID = raft.ServerID(s.config.ID)
+	settings.Logger = newRaftLogger(s.config.Logger)
+	settings.NoLegacyTelemetry = true
+	settings.BatchApplyCh = true // many callers' entries share one fsync
+	if s.config.InMemory {
+		// Nobody to hear from and no disk to wait for.
+		settings.HeartbeatTimeout, settings.ElectionTimeout = 20*time.Millisecond, 20*time.Millisecond
+		settings.LeaderLeaseTimeout, settings.CommitTimeout = 20*time.Millisecond, 5*time.Millisecond
+	}
+	exists, err := raft.HasExistingState(kept.log, kept.stable, kept.snapshots)
+	if err != nil {
+		return fmt.Errorf("reading what is there: %w", err)
+	}
+	if !exists {
+		one := raft.Configuration{Servers: []raft.Server{{ID: settings.LocalID, Address: transport.LocalAddr()}}}
+		if err := raft.BootstrapCluster(settings, kept.log, kept.stable, kept.snapshots, transport, one); err != nil {
+			return fmt.Errorf("making the log: %w", err)
+		}
+	}
+	if s.raft, err = raft.NewRaft(settings, s.fsm, kept.log, kept.stable, kept.snapshots, transport); err != nil {
+		return fmt.Errorf("starting Raft: %w", err)
+	}
+	return s.checkMember()
+}
+
+// checkMember refuses a log that another server wrote: it could never elect
+// this one, and a wait for that would explain nothing.
+func (s *Store) checkMember() error {
+	configuration := s.raft.GetConfiguration()
+	err := configuration.Error()
+	if err == nil {
+		for _, member := range configuration.Configuration().Servers {
+			if string(member.ID) == s.config.ID {
+				return nil
+			}
+		}
+		err = fmt.Errorf("the log belongs to %v; start with that server ID, or with an empty folder", configuration.Configuration().Servers)
+	}
+	return errors.Join(err, s.raft.Shutdown().Error())
+}
+
+func (s *Store) openStores() (stores, error) {
+	if s.config.InMemory {
+		m := raft.NewInmemStore()
+		return stores{m, m, raft.NewInmemSnapshotStore()}, nil
+	}
+	log := filepath.Join(s.config.Dir, "raft")
+	if err := os.MkdirAll(log, 0o700); err != nil {
+		return stores{}, err
+	}
+	held, err := lock(filepath.Join(s.config.Dir, "lock"))
+	if err != nil {
+		return stores{}, err
+	}
+	s.closers = append(s.closers, held)
+	logger := newRaftLogger(s.config.Logger)
+	entries, err := wal.Open(log, wal.WithLogger(logger.Named("wal")))
+	if err != nil {
+		return stores{}, fmt.Errorf("opening the log: %w", err)
+	}
+	s.closers = append([]io.Closer{entries}, s.closers...)
+	cache, err := raft.NewLogCache(cachedEntries, entries)
+	if err != nil {
+		return stores{}, fmt.Errorf("opening the log: %w", err)
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(s.config.Dir, keptSnapshots, logger.Named("snapshot"))
+	if err != nil {
+		return stores{}, fmt.Errorf("opening the snapshots: %w", err)
+	}
+	return stores{cache, entries, snapshots}, nil
+}
+
+// lock keeps a second process out of the folder. The kernel drops it with the
+// process.
+func lock(path string) (io.Closer, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: another process uses this folder; stop it first: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+// Close stops the replica. What was committed stays.
+func (s *Store) Close() error {
+	s.stop()
+	err := s.raft.Shutdown().Error()
+	<-s.stopped
+	return errors.Join(err, s.closeStores())
+}
+
+func (s *Store) closeStores() error {
+	var errs []error
+	for _, c := range s.closers {
+		errs = append(errs, c.Close())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// View is the state now: everything that Propose has answered is in it.
+func (s *Store) View() View { return s.fsm.view() }
+
+// Hash is the SHA-256 of the state now, in hex.
+func (s *Store) Hash() (string, error) { return s.View().Hash() }
+
+// WaitLeader waits until this replica leads and its epoch is committed.
+func (s *Store) WaitLeader(ctx context.Context) error {
+	if err := s.leading.wait(ctx); err != nil {
+		return fmt.Errorf("waiting for replica %s to lead: %w", s.config.ID, err)
+	}
+	return nil
+}
+
+// Propose has a command committed and answers what it did. by says who asks:
+// "dhcp", "operator:ann", a machine's ID. A *Refusal is the rules' no. After
+// any other error the command may or may not be committed.
+func (s *Store) Propose(ctx context.Context, by string, c Command) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
+	defer cancel()
+	failed := func(err error) (Result, error) {
+		return Result{}, fmt.Errorf("command %s of %s: %w", c.Kind(), by, err)
+	}
+	if err := s.WaitLeader(ctx); err != nil {
+		return failed(err)
+	}
+	if err := supported(c.Kind(), s.View().t.cluster().FeatureLevel); err != nil {
+		return failed(err)
+	}
+	entry, err := encode(s.config.Now(), by, c)
+	if err != nil {
+		return failed(err)
+	}
+	answer, err := s.commit(ctx, entry)
+	if err != nil {
+		return failed(err)
+	}
+	switch a := answer.(type) {
+	case Result:
+		return a, nil
+	case *Refusal:
+		return Result{}, a
+	case error:
+		return failed(a)
+	}
+	return failed(fmt.Errorf("the state machine answered %T", answer))
+}
+
+// commit hands an entry to Raft and waits for the state machine's answer.
+func (s *Store) commit(ctx context.Context, entry []byte) (any, error) {
+	type outcome struct {
+		answer any
+		err    error
+	}
+	done := make(chan outcome, 1)
+	limit := proposeLimit
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = max(time.Until(deadline), time.Millisecond) // 0 would be for ever
+	}
+	// Raft's futures know no context. The goroutine ends with the entry's
+	// commit, the loss of leadership, or the shutdown.
+	go func() {
+		f := s.raft.Apply(entry, limit)
+		err := f.Error()
+		if err != nil {
+			done <- outcome{nil, err}
+			return
+		}
+		done <- outcome{f.Response(), nil}
+	}()
+	select {
+	case o := <-done:
+		return o.answer, o.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no answer in time, it may be committed later: %w", ctx.Err())
+	}
+}
