@@ -1,0 +1,228 @@
+// Package approve decides how a machine is approved: its name, profile,
+// address, disk and image. Operators and the site file's list come through the
+// same decision.
+package approve
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// ImageRef names the node image among the published ones.
+const ImageRef = "node"
+
+// View is what of the state an approval is decided from; state.View has it.
+type View interface {
+	Site() (machine.Site, bool)
+	Machines() []machine.Machine
+	InstallIntent(machine.ID) *machine.Intent
+	Bootstrap() *machine.Intent
+	LeaseByMAC(machine.MAC) (machine.Lease, bool)
+	Lease(netip.Addr) (machine.Lease, bool)
+	Image(ref string) (machine.Image, bool)
+}
+
+// Wish is what whoever approves asks for. What is zero is chosen.
+type Wish struct {
+	Name    string
+	Profile string
+	Address netip.Addr
+	Disk    *machine.DiskHint
+}
+
+// Fresh is what an approval needs and no rule can give: randomness.
+type Fresh struct {
+	Intent, Bootstrap string // IDs of the two intents
+	NodeSeed          []byte // ed25519 seed, 32 bytes
+}
+
+// NewFresh takes it from the system.
+func NewFresh() Fresh {
+	b := make([]byte, 16+32)
+	rand.Read(b) // never fails, by its contract
+	return Fresh{"i-" + hex.EncodeToString(b[:8]), "b-" + hex.EncodeToString(b[8:16]), b[16:]}
+}
+
+// Decide completes a wish to the command that approves m. Its error says why
+// m cannot be approved, and what to do about it.
+//
+// What the wish leaves out comes from the site file's list, then from what the
+// machine had before (so that a reinstalled node keeps its name and address),
+// then from the rules: node-N, the profile that the cluster needs next, the
+// lowest free address.
+func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApprove, error) {
+	no := func(format string, args ...any) (state.MachineApprove, error) {
+		return state.MachineApprove{}, fmt.Errorf("machine %s: "+format, append([]any{m.ID}, args...)...)
+	}
+	site, ok := v.Site()
+	if !ok {
+		return no("there is no valid site file yet: mend it first")
+	}
+	if m.Session == nil {
+		return no("its installer has not reported yet: netboot it")
+	}
+	if intent := v.InstallIntent(m.ID); intent.Live() {
+		return no("install intent %s is %s: it is approved already", intent.ID, intent.Status)
+	}
+	image, ok := v.Image(ImageRef)
+	if !ok {
+		return no("no node image is published yet: wait until the boot service has read its images")
+	}
+	listed, _ := Listed(site, m)
+
+	profile, err := chooseProfile(site, v.Bootstrap() == nil, first(wish.Profile, listed.Profile))
+	if err != nil {
+		return no("%w", err)
+	}
+	t := takenBy(site, v.Machines(), m.ID)
+	name, err := t.chooseName(first(wish.Name, listed.Name), m.Name)
+	if err != nil {
+		return no("%w", err)
+	}
+	leased := func(a netip.Addr) bool { // to somebody else; also if it has run out, to be sure
+		l, ok := v.Lease(a)
+		return ok && !slices.Contains(m.MACs, l.MAC)
+	}
+	address, err := t.chooseAddress(site, leased, first(wish.Address, listed.Address), leaseOf(v, m), m.Address, reservedFor(site, m))
+	if err != nil {
+		return no("%w", err)
+	}
+	disk := listed.Disk
+	if wish.Disk != nil {
+		disk = *wish.Disk
+	}
+	return state.MachineApprove{
+		Machine: m.ID, Session: m.Session.ID, Intent: fresh.Intent, Name: name, Profile: profile,
+		Address: address, Image: image.Digest, Disk: disk, NodeSeed: fresh.NodeSeed, Bootstrap: fresh.Bootstrap,
+	}, nil
+}
+
+// Listed finds a machine in the site file's list, by UUID first: a NIC may
+// have moved to another machine, a board's UUID has not.
+func Listed(site machine.Site, m machine.Machine) (machine.ListedMachine, bool) {
+	for _, l := range site.Machines {
+		if l.UUID != "" && strings.EqualFold(l.UUID, m.UUID) {
+			return l, true
+		}
+	}
+	for _, l := range site.Machines {
+		if l.MAC != "" && slices.Contains(m.MACs, l.MAC) && (l.UUID == "" || m.UUID == "") {
+			return l, true
+		}
+	}
+	return machine.ListedMachine{}, false
+}
+
+// ByList says whether the site file's list approves m now, or why not. It does
+// once: after an install that was completed, or that an operator stopped, only
+// an operator approves. An install that a restart of the machine cut off was
+// never completed, so the list's word still stands.
+func ByList(v View, m machine.Machine) (bool, string) {
+	site, ok := v.Site()
+	if !ok {
+		return false, "there is no valid site file"
+	}
+	listed, ok := Listed(site, m)
+	switch {
+	case !ok:
+		return false, "it is not listed in the site file"
+	case !listed.Approve:
+		return false, "the site file lists it without approve"
+	case m.Session == nil || m.Phase != machine.PhaseWaiting:
+		return false, "its installer does not wait for approval"
+	}
+	intent := v.InstallIntent(m.ID)
+	switch {
+	case intent == nil:
+		return true, ""
+	case intent.Live():
+		return false, "install intent " + intent.ID + " is " + string(intent.Status)
+	case intent.Status == machine.IntentDone:
+		return false, "it was installed once by intent " + intent.ID
+	case intent.Session == m.Session.ID:
+		return false, "install intent " + intent.ID + " was revoked: " + intent.Reason
+	}
+	return true, ""
+}
+
+// builtin profiles are there where the site file has none.
+var builtin = []machine.Profile{
+	{Name: string(machine.RoleControlPlane), Role: machine.RoleControlPlane},
+	{Name: string(machine.RoleWorker), Role: machine.RoleWorker},
+}
+
+// chooseProfile finds the profile named, or for an empty name the one that the
+// cluster needs next: a control plane while nothing was ever bootstrapped. The
+// one named like the role is preferred to others of that role.
+func chooseProfile(site machine.Site, bootstrap bool, name string) (machine.Profile, error) {
+	profiles := site.Profiles
+	if len(profiles) == 0 {
+		profiles = builtin
+	}
+	if name != "" {
+		for _, p := range profiles {
+			if p.Name == name {
+				return p, nil
+			}
+		}
+		var names []string
+		for _, p := range profiles {
+			names = append(names, p.Name)
+		}
+		return machine.Profile{}, fmt.Errorf("profile %q is not in the site file, which has %s", name, strings.Join(names, ", "))
+	}
+	role := machine.RoleWorker
+	if bootstrap {
+		role = machine.RoleControlPlane
+	}
+	var found *machine.Profile
+	for i, p := range profiles {
+		if p.Role == role && (found == nil || p.Name == string(role)) {
+			found = &profiles[i]
+		}
+	}
+	if found == nil {
+		return machine.Profile{}, fmt.Errorf("the site file has no profile of role %s: name a profile", role)
+	}
+	return *found, nil
+}
+
+// hostname is one label of RFC 1123 §2.1, in lower case as Kubernetes wants
+// node names (RFC 1123 subdomain; one label, since it is a host name too).
+var hostname = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func (t taken) chooseName(wish, before string) (string, error) {
+	switch {
+	case wish != "" && !hostname.MatchString(wish):
+		return "", fmt.Errorf("name %q: lower-case letters, digits and hyphens are expected, 63 at most", wish)
+	case wish != "" && t.names[wish] != "":
+		return "", fmt.Errorf("name %q is %s", wish, t.names[wish])
+	case wish != "":
+		return wish, nil
+	case before != "" && t.names[before] == "":
+		return before, nil
+	}
+	for n := 1; ; n++ {
+		if name := fmt.Sprintf("node-%d", n); t.names[name] == "" {
+			return name, nil
+		}
+	}
+}
+
+func first[T comparable](of ...T) T {
+	var zero T
+	for _, v := range of {
+		if v != zero {
+			return v
+		}
+	}
+	return zero
+}
