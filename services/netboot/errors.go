@@ -1,0 +1,94 @@
+package netboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"time"
+
+	"github.com/rackseed/rackseed/services/events"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// statusError is an error with the HTTP status that it is answered with.
+type statusError struct {
+	code int
+	error
+}
+
+func (e statusError) Unwrap() error { return e.error }
+
+func status(code int, err error) error { return statusError{code, err} }
+
+// codeOf is the HTTP status for an error: what the machine can do about it
+// follows from its class. 4xx: not this request again; 409: the state forbids
+// it; 503: again, soon.
+func codeOf(err error) int {
+	var own statusError
+	var refused *state.Refusal
+	switch {
+	case errors.As(err, &own):
+		return own.code
+	case errors.As(err, &refused):
+		return http.StatusConflict
+	case errors.Is(err, wire.ErrUnsigned):
+		return http.StatusUnauthorized
+	case errors.Is(err, events.ErrRequest):
+		return http.StatusBadRequest
+	case errors.Is(err, fs.ErrNotExist):
+		return http.StatusNotFound
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// fail answers with an error.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	code := codeOf(err)
+	log := s.Logger.Debug
+	if code >= 500 {
+		log = s.Logger.Warn
+	}
+	log("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", code, "error", err)
+	if code == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
+		w.Header().Set("Retry-After", "2")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(wire.ErrorReply{Error: err.Error()}) // the machine is gone
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(b) // the machine is gone: it asks again
+	return nil
+}
+
+// readJSON decodes a body. Fields that this version does not know are passed
+// over: a newer installer may talk to an older replica for a while.
+func readJSON(body []byte, v any) error {
+	if err := json.Unmarshal(body, v); err != nil {
+		return status(http.StatusBadRequest, fmt.Errorf("the request's body: %w", err))
+	}
+	return nil
+}
+
+// deadline bounds how long reading the request and writing the answer may
+// take. A ResponseWriter that has no deadlines, as in a test without a socket,
+// has nobody slow behind it either.
+func deadline(w http.ResponseWriter, limit time.Duration) {
+	c, t := http.NewResponseController(w), time.Now().Add(limit)
+	_ = c.SetReadDeadline(t)
+	_ = c.SetWriteDeadline(t)
+}

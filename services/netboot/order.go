@@ -1,0 +1,89 @@
+package netboot
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// orders is what of the state an order is decided from; state.View has it.
+type orders interface {
+	Site() (machine.Site, bool)
+	Machine(machine.ID) (machine.Machine, bool)
+	Profile(machine.ID) (machine.Profile, bool)
+	InstallIntent(machine.ID) *machine.Intent
+	Bootstrap() *machine.Intent
+}
+
+// installerOrder decides what an installer does now. m is the machine whose
+// newest session asks; files lists an image's files.
+func installerOrder(v orders, m machine.Machine, files func(manifest string) ([]wire.File, error)) wire.Order {
+	wait := func(reason string) wire.Order { return wire.Order{Kind: wire.OrderWait, Reason: reason} }
+	intent := v.InstallIntent(m.ID)
+	if intent == nil || intent.Session != m.Session.ID {
+		return wait("waiting for approval in the console")
+	}
+	switch intent.Status {
+	case machine.IntentRevoked:
+		return wire.Order{Kind: wire.OrderRevoked, Intent: intent.ID, Reason: "the install was revoked: " + intent.Reason}
+	case machine.IntentFailed:
+		return wait("the install failed: " + intent.Reason + "; retry it in the console")
+	case machine.IntentDone:
+		return wait("the install is done: reboot")
+	}
+	profile, ok := v.Profile(m.ID)
+	if !ok {
+		return wait("the profile of its approval is missing; revoke the install and approve again")
+	}
+	image, err := files(intent.Image)
+	if err != nil {
+		return wait(fmt.Sprintf("node image %s is not available: %v", intent.Image, err))
+	}
+	arguments := append([]string(nil), profile.KernelArguments...)
+	if site, ok := v.Site(); ok && site.Emulated {
+		arguments = append(arguments, emulatedArguments...)
+	}
+	return wire.Order{
+		Kind: wire.OrderInstall, Intent: intent.ID, Epoch: intent.Epoch, Disk: intent.Disk,
+		Image: &wire.NodeImage{Digest: intent.Image, Files: image}, KernelArguments: arguments,
+	}
+}
+
+// mayFetchIgnition says why the machine's newest session may not have its
+// Ignition now, or nil. It may from the claim until the install ends, as often
+// as it needs: an answer can be lost.
+func mayFetchIgnition(v orders, m machine.Machine) (*machine.Intent, error) {
+	intent := v.InstallIntent(m.ID)
+	switch {
+	case intent == nil || m.Session == nil || intent.Session != m.Session.ID:
+		return nil, errors.New("no install is approved for this installer session")
+	case intent.Status != machine.IntentClaimed:
+		return nil, fmt.Errorf("install intent %s is %s: the Ignition is there from the claim until the install ends", intent.ID, intent.Status)
+	}
+	return intent, nil
+}
+
+// nodeOrder decides what a node that is not in the cluster does now. A NodeInit
+// is only a proposal: it holds once state.BootstrapClaim is committed.
+func nodeOrder(v orders, m machine.Machine) wire.NodeOrder {
+	wait := func(reason string) wire.NodeOrder { return wire.NodeOrder{Kind: wire.NodeWait, Reason: reason} }
+	b := v.Bootstrap()
+	switch {
+	case b == nil:
+		return wait("no control plane was approved yet")
+	case b.Machine == m.ID && b.Status == machine.IntentDone:
+		return wait("this machine started the cluster already; kubeadm init never runs twice")
+	case b.Machine == m.ID && b.Live():
+		return wire.NodeOrder{Kind: wire.NodeInit, Intent: b.ID}
+	}
+	first := string(b.Machine)
+	if other, ok := v.Machine(b.Machine); ok && other.Name != "" {
+		first = other.Name
+	}
+	if b.Live() {
+		return wait("waiting for " + first + " to start the cluster")
+	}
+	return wait("the cluster was started by " + first + "; it takes no more nodes in this version")
+}
