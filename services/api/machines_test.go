@@ -1,0 +1,213 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+func TestActions(t *testing.T) {
+	ready := machine.Machine{Phase: machine.PhaseWaiting, Session: &machine.Session{}, Inventory: &machine.Inventory{}}
+	phase := func(p machine.Phase) machine.Machine { m := ready; m.Phase = p; return m }
+	intent := func(s machine.IntentStatus) *machine.Intent { return &machine.Intent{Status: s} }
+	for _, c := range []struct {
+		name    string
+		m       machine.Machine
+		install *machine.Intent
+		want    string // the allowed ones
+	}{
+		{"only seen", machine.Machine{Phase: machine.PhaseSeen}, nil, "forget"},
+		{"waiting", ready, nil, "approve forget"},
+		{"approved", phase(machine.PhaseApproved), intent(machine.IntentOpen), ""},
+		{"installing", phase(machine.PhaseInstalling), intent(machine.IntentClaimed), ""},
+		{"failed", phase(machine.PhaseFailed), intent(machine.IntentFailed), "retry"},
+		{"installed", phase(machine.PhaseInstalled), intent(machine.IntentDone), "forget"},
+		{"ready", phase(machine.PhaseReady), intent(machine.IntentDone), "forget"},
+		{"netbooted again", ready, intent(machine.IntentDone), "approve forget"},
+		{"revoked", ready, intent(machine.IntentRevoked), "approve forget"},
+	} {
+		var allowed []string
+		for _, a := range Actions(c.m, c.install) {
+			if a.Allowed != (a.Reason == "") {
+				t.Errorf("%s: %s: allowed %v with the reason %q", c.name, a.Name, a.Allowed, a.Reason)
+			}
+			if a.Allowed {
+				allowed = append(allowed, string(a.Name))
+			}
+		}
+		if got := strings.Join(allowed, " "); got != c.want {
+			t.Errorf("%s: %q is allowed, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestApproveAndRetry(t *testing.T) {
+	r := newRig(t)
+	id := string(r.waiting(1))
+	auth := bearer(siteToken)
+
+	if a := r.want(409, "POST", "/api/machines/"+id+"/approve", "", auth); !strings.Contains(a.detail(), "image") {
+		t.Errorf("without an image: %s", a.detail())
+	}
+	r.image()
+	r.want(422, "POST", "/api/machines/"+id+"/approve", `{"address":"one"}`, auth)
+	r.want(422, "POST", "/api/machines/"+id+"/approve", `{"nane":"x"}`, auth)
+	m := decode[Machine](t, r.want(200, "POST", "/api/machines/"+id+"/approve",
+		`{"name":"alpha","address":"192.0.2.20","disk":{"serial":"S1"}}`, auth).body)
+	if m.Name != "alpha" || m.Address.String() != "192.0.2.20" || m.Phase != machine.PhaseApproved ||
+		m.Install == nil || m.Install.Status != machine.IntentOpen || m.Install.Disk.Serial != "S1" {
+		t.Errorf("approved: %+v, intent %+v", m.Machine, m.Install)
+	}
+	if a := r.want(409, "POST", "/api/machines/alpha/approve", "", auth); !strings.Contains(a.detail(), "approved already") {
+		t.Errorf("approved twice: %s", a.detail())
+	}
+	r.want(409, "POST", "/api/machines/alpha/retry", "", auth)
+
+	session := m.Session.ID
+	r.propose(state.IntentClaim{Intent: m.Install.ID, Epoch: 1, Session: session, Disk: m.Inventory.Disks[0]})
+	r.propose(state.InstallReport{Machine: m.ID, Session: session, Report: wire.Report{
+		Number: 1, Intent: m.Install.ID, Epoch: 1, Step: wire.StepImage, Status: wire.StepFailed, Text: "the disk does not answer",
+	}})
+	m = decode[Machine](t, r.want(200, "GET", "/api/machines/52:54:00:00:00:01", "", auth).body)
+	if m.Phase != machine.PhaseFailed || !strings.Contains(m.Reason, "does not answer") {
+		t.Errorf("failed: %s, %q", m.Phase, m.Reason)
+	}
+	m = decode[Machine](t, r.want(200, "POST", "/api/machines/alpha/retry", `{"disk":{"serial":"S2"}}`, auth).body)
+	if m.Install.Epoch != 2 || m.Install.Status != machine.IntentOpen || m.Install.Disk.Serial != "S2" {
+		t.Errorf("retried: %+v", m.Install)
+	}
+
+	events := decode[EventList](t, r.want(200, "GET", "/api/events?limit=1000&machine=alpha", "", auth).body)
+	var told bool
+	for _, e := range events.Items {
+		if e.Machine != m.ID {
+			t.Errorf("an event of %s among those of %s", e.Machine, m.ID)
+		}
+		told = told || strings.Contains(e.Text, "ann")
+	}
+	if !told {
+		t.Errorf("no event says who approved: %+v", events.Items)
+	}
+}
+
+// TestNoSecretLeaves reads everything that can be read and looks for secrets.
+func TestNoSecretLeaves(t *testing.T) {
+	r := newRig(t)
+	r.image()
+	id := r.waiting(1)
+	r.want(200, "POST", "/api/machines/"+string(id)+"/approve", "", bearer(siteToken))
+	seed, ok := r.store.View().Secret("node/" + string(id))
+	if !ok {
+		t.Fatal("the approval left no node seed")
+	}
+	seedJSON, err := json.Marshal(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site, _ := r.store.View().Site()
+	for _, route := range routes(t) {
+		if route[0] != "GET" || strings.HasSuffix(route[1], "stream") {
+			continue
+		}
+		a := r.ask(route[0], route[1], "", bearer(siteToken))
+		for name, secret := range map[string]string{
+			"a node seed": strings.Trim(string(seedJSON), `"`), "a secret of the cluster": "a secret of the cluster",
+			"a token's hash": site.Operators[0].TokenSHA256,
+		} {
+			if strings.Contains(a.body, secret) {
+				t.Errorf("%s %s tells %s", route[0], route[1], name)
+			}
+		}
+	}
+}
+
+func TestReads(t *testing.T) {
+	r := newRig(t)
+	auth := bearer(siteToken)
+	for _, path := range []string{"/api/machines", "/api/leases", "/api/images"} {
+		if a := r.want(200, "GET", path, "", auth); strings.TrimSpace(a.body) != `{"items":[]}` {
+			t.Errorf("empty %s: %s", path, a.body)
+		}
+	}
+	if s := decode[AppliedSite](t, r.want(200, "GET", "/api/site", "", auth).body); !s.Applied || s.Site.Name != "lab" || s.Cluster.ID != "c-1" || s.Cluster.Epoch == 0 {
+		t.Errorf("site: %+v", s)
+	}
+	if s := decode[Status](t, r.want(200, "GET", "/api/status", "", auth).body); s.Site != "lab" {
+		t.Errorf("status: %+v", s)
+	}
+	id := string(r.waiting(1))
+	r.propose(state.OutputStore{Chunk: machine.Chunk{Machine: machine.ID(id), Stream: "s-00000001", First: 1, Last: 3, Digest: "sha256:" + strings.Repeat("cd", 32), Size: 30}})
+	lines := decode[List[Lines]](t, r.want(200, "GET", "/api/machines/"+id+"/output", "", auth).body).Items
+	if len(lines) != 1 || lines[0].Seq != 1 || lines[0].First != 1 || len(lines[0].Lines) != 1 {
+		t.Errorf("output: %+v", lines)
+	}
+	r.want(404, "GET", "/api/machines/none", "", auth)
+	r.want(404, "GET", "/api/events?machine=none", "", auth)
+	r.want(422, "GET", "/api/events?limit=0", "", auth)
+	if a := r.want(404, "GET", "/api/nothing", "", auth); !strings.Contains(a.detail(), "openapi.json") {
+		t.Errorf("unknown path: %s", a.detail())
+	}
+	a := r.want(200, "GET", "/api/openapi.json", "", auth)
+	spec, err := Spec()
+	if err != nil || !bytes.Equal([]byte(a.body), spec) {
+		t.Errorf("the document served differs from the one generated (%v)", err)
+	}
+}
+
+func TestKubeconfig(t *testing.T) {
+	r := newRig(t)
+	auth := bearer(siteToken)
+	a := r.want(200, "GET", "/api/kubeconfig", "", auth)
+	if a.body != "user: ann\nserver: https://192.0.2.1:6443\n" || a.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%v\n%s", a.Header, a.body)
+	}
+	a = r.want(200, "GET", "/api/kubeconfig?server=https://127.0.0.1:7443", "", auth)
+	if !strings.Contains(a.body, "server: https://127.0.0.1:7443\n") {
+		t.Errorf("another server: %s", a.body)
+	}
+	r.want(422, "GET", "/api/kubeconfig?server=http://127.0.0.1", "", auth)
+	last := r.store.View().Events(0, "", 1000)
+	if e := last[len(last)-1]; e.Kind != "kubeconfig.made" || !strings.Contains(e.Text, "ann") {
+		t.Errorf("no event tells of it; the last is %+v", e)
+	}
+}
+
+func TestConsole(t *testing.T) {
+	r := newRig(t, withConsole(fstest.MapFS{
+		"index.html":         {Data: []byte("<title>console</title>")},
+		"assets/app-1234.js": {Data: []byte("run()")},
+		"favicon.svg":        {Data: []byte("<svg/>")},
+	}))
+	for _, c := range []struct {
+		path, body, cache string
+		status            int
+	}{
+		{"/", "<title>", "no-cache", 200},
+		{"/machines/m-00000001", "<title>", "no-cache", 200},
+		{"/assets", "<title>", "no-cache", 200},
+		{"/assets/app-1234.js", "run()", "immutable", 200},
+		{"/favicon.svg", "<svg/>", "no-cache", 200},
+		{"/assets/app-0000.js", "", "", 404},
+		{"/../../etc/passwd.txt", "", "", 404},
+	} {
+		a := r.want(c.status, "GET", c.path, "")
+		if !strings.Contains(a.body, c.body) || c.cache != "" && !strings.Contains(a.Header.Get("Cache-Control"), c.cache) {
+			t.Errorf("%s: %q, cache %q", c.path, a.body, a.Header.Get("Cache-Control"))
+		}
+		for _, h := range []string{"Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy"} {
+			if a.Header.Get(h) == "" {
+				t.Errorf("%s: no %s", c.path, h)
+			}
+		}
+	}
+	if a := newRig(t).want(http.StatusNotFound, "GET", "/", ""); !strings.Contains(a.body, "--console") {
+		t.Errorf("without files: %s", a.body)
+	}
+}
