@@ -1,0 +1,208 @@
+// Package screen is what a person in front of the appliance sees: on the
+// display and on serial ports, in plain text.
+package screen
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Status is what the replica says of itself at GET /status on its local
+// socket (services/replica); only what is shown is read.
+type Status struct {
+	Site         string   `json:"site"`
+	ConsoleURLs  []string `json:"consoleURLs"`
+	Fingerprint  string   `json:"fingerprint"` // of the console's certificate: SHA-256, hex
+	SetupCode    string   `json:"setupCode"`   // empty once it was used
+	SiteProblems []string `json:"siteProblems"`
+	Health       []Health `json:"health"`
+}
+
+// Health is how one part of the replica is.
+type Health struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+}
+
+// View is all that the screen shows. It is compared to tell whether something
+// changed, by what Head makes of it.
+type View struct {
+	Status *Status // nil while the boot service does not answer
+	// Service says how the program is, when it does not answer or was started
+	// anew.
+	Service string
+	Links   []string // "eth0 10.77.0.2/24"
+	Data    string   // where data is kept
+	Lost    string   // why data is not kept; empty if it is
+	Faults  []string // what else went wrong
+}
+
+// Head is the screen without the log, in lines of at most width columns.
+func Head(v View, width int) []string {
+	p := page{width: max(width, 40)}
+	title := "Rackseed"
+	if v.Status != nil && v.Status.Site != "" {
+		title += ", site " + v.Status.Site
+	}
+	p.lines = append(p.lines, title, strings.Repeat("-", p.width))
+	p.open(v)
+	if v.Lost != "" {
+		p.item("WARNING", "NOTHING IS KEPT: "+v.Lost+". When this machine is switched off, the boot service forgets all machines, and the cluster's keys are lost. Do not install machines that matter.")
+	} else if v.Data != "" {
+		p.item("Data", v.Data)
+	}
+	if len(v.Links) > 0 {
+		p.item("Links", strings.Join(v.Links, ", "))
+	}
+	p.item("Stick", "Leave it plugged in: without it the boot service and the Kubernetes API stop.")
+	for _, f := range v.Faults {
+		p.item("Fault", f)
+	}
+	p.health(v)
+	return append(p.lines, strings.Repeat("-", p.width))
+}
+
+// open says how to get to the console.
+func (p *page) open(v View) {
+	s := v.Status
+	if s == nil {
+		text := v.Service
+		if text == "" {
+			text = "the boot service is starting"
+		}
+		p.item("Wait", text)
+		return
+	}
+	for i, u := range s.ConsoleURLs {
+		key := "Console"
+		if i > 0 {
+			key = ""
+		}
+		p.item(key, u)
+	}
+	if len(s.ConsoleURLs) == 0 {
+		p.item("Console", "it has no address yet: links are named in the site file")
+	}
+	if s.Fingerprint != "" {
+		p.item("Check", "the certificate that the browser shows must have this SHA-256:")
+		for _, part := range fingerprint(s.Fingerprint) {
+			p.item("", part)
+		}
+	}
+	if s.SetupCode != "" {
+		p.item("Setup", "code "+s.SetupCode+" (for the first person to log in, once)")
+	}
+	for i, problem := range s.SiteProblems {
+		key := "Site"
+		if i > 0 {
+			key = ""
+		}
+		p.item(key, problem)
+	}
+	if len(s.SiteProblems) > 0 {
+		p.item("", "Correct site.yaml on the stick's partition RACKSEED, and start again.")
+	}
+}
+
+// health says what is not well, or that all is.
+func (p *page) health(v View) {
+	if v.Status == nil {
+		return
+	}
+	if v.Service != "" {
+		p.item("Service", v.Service)
+	}
+	well := []string{}
+	for _, h := range v.Status.Health {
+		if h.OK {
+			well = append(well, h.Name)
+		} else {
+			p.item("NOT WELL", h.Name+": "+h.Text)
+		}
+	}
+	if len(well) > 0 {
+		p.item("Well", strings.Join(well, ", "))
+	}
+}
+
+// Page is Head with as much of the log below it as fits into height lines.
+func Page(v View, log []string, width, height int) []string {
+	lines := Head(v, width)
+	if room := height - 1 - len(lines); room > 0 {
+		for _, l := range log[max(0, len(log)-room):] {
+			lines = append(lines, cut(l, width))
+		}
+	}
+	return lines[:min(len(lines), max(height-1, 1))]
+}
+
+// page collects lines.
+type page struct {
+	width int
+	lines []string
+}
+
+const indent = 10
+
+// item adds text under a key, broken between words.
+func (p *page) item(key, text string) {
+	room := p.width - indent
+	for i, line := range wrap(text, room) {
+		if i > 0 {
+			key = ""
+		}
+		p.lines = append(p.lines, fmt.Sprintf("%-*s%s", indent, key, line))
+	}
+}
+
+// wrap breaks text between words into lines of at most width columns; longer
+// words are broken inside.
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		for utf8.RuneCountInString(word) > width {
+			if line != "" {
+				lines, line = append(lines, line), ""
+			}
+			r := []rune(word)
+			lines, word = append(lines, string(r[:width])), string(r[width:])
+		}
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
+			line += " " + word
+		default:
+			lines, line = append(lines, line), word
+		}
+	}
+	return append(lines, line)
+}
+
+func cut(s string, width int) string {
+	if r := []rune(s); len(r) > width {
+		return string(r[:width])
+	}
+	return s
+}
+
+// fingerprint splits a SHA-256 into two lines of 16 octets, as people compare
+// them.
+func fingerprint(s string) []string {
+	hex := strings.ToUpper(strings.NewReplacer(":", "", " ", "").Replace(s))
+	if len(hex) != 64 {
+		return []string{s}
+	}
+	var lines []string
+	for ; hex != ""; hex = hex[32:] {
+		pairs := []string{}
+		for i := 0; i < 32; i += 2 {
+			pairs = append(pairs, hex[i:i+2])
+		}
+		lines = append(lines, strings.Join(pairs, ":"))
+	}
+	return lines
+}
