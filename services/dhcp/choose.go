@@ -1,0 +1,158 @@
+package dhcp
+
+import (
+	"hash/fnv"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// State is what decisions read; services/state's View has it.
+type State interface {
+	MachineByMAC(machine.MAC) (machine.Machine, bool)
+	MachineByUUID(string) (machine.Machine, bool)
+	Machines() []machine.Machine
+	Lease(netip.Addr) (machine.Lease, bool)
+	LeaseByMAC(machine.MAC) (machine.Lease, bool)
+}
+
+// View is the state, and the offers that were made and not taken up yet.
+type View interface {
+	State
+	Offered(netip.Addr) (machine.MAC, bool) // whom an address is offered to
+	OfferTo(machine.MAC) (netip.Addr, bool) // what is offered to a client
+}
+
+// chooser decides about addresses for one client on one link at one time.
+type chooser struct {
+	client
+	link    Link
+	view    View
+	now     time.Time
+	statics map[netip.Addr]bool // of other machines; made when first needed
+}
+
+// machine is the machine that the client belongs to, or nil.
+func (c *chooser) machine() *machine.Machine {
+	if c.uuid != "" {
+		if m, ok := c.view.MachineByUUID(c.uuid); ok {
+			return &m
+		}
+	}
+	if m, ok := c.view.MachineByMAC(c.mac); ok {
+		return &m
+	}
+	return nil
+}
+
+// fixed are the addresses that are the client's by somebody's decision, the
+// strongest first: reservation, the machine's static address, the site file's.
+func (c *chooser) fixed() (own []netip.Addr) {
+	for _, r := range c.link.Reservations {
+		if r.MAC == c.mac {
+			own = append(own, r.Address)
+		}
+	}
+	m := c.machine()
+	if m != nil && m.Address.IsValid() {
+		own = append(own, m.Address)
+	}
+	for _, l := range c.link.Listed {
+		if l.MAC == c.mac || l.UUID != "" && (l.UUID == c.uuid || m != nil && l.UUID == m.UUID) {
+			own = append(own, l.Address)
+		}
+	}
+	return own
+}
+
+func (c *chooser) isFixed(a netip.Addr) bool { return slices.Contains(c.fixed(), a) }
+
+// free says whether nobody else holds the address now or was offered it.
+func (c *chooser) free(a netip.Addr) bool {
+	if l, ok := c.view.Lease(a); ok && l.Expires.After(c.now) && (l.Declined || l.MAC != c.mac) {
+		return false
+	}
+	to, offered := c.view.Offered(a)
+	return !offered || to == c.mac
+}
+
+// holds says whether the client has a live lease of the address.
+func (c *chooser) holds(a netip.Addr) bool {
+	l, ok := c.view.Lease(a)
+	return ok && !l.Declined && l.MAC == c.mac && l.Expires.After(c.now)
+}
+
+// permitted says whether the client could have the address if it is free: one
+// that is fixed for it, or one of the pool that is fixed for nobody.
+func (c *chooser) permitted(a netip.Addr) bool {
+	if !a.Is4() || c.link.special(a) {
+		return false
+	}
+	if to := c.link.reservedFor(a); to != "" {
+		return to == c.mac
+	}
+	return c.isFixed(a) || c.link.inPool(a) && !c.static(a)
+}
+
+// static says whether the address is fixed for some machine.
+func (c *chooser) static(a netip.Addr) bool {
+	if c.statics == nil {
+		c.statics = map[netip.Addr]bool{}
+		for _, l := range c.link.Listed {
+			c.statics[l.Address] = true
+		}
+		for _, m := range c.view.Machines() {
+			if m.Address.IsValid() {
+				c.statics[m.Address] = true
+			}
+		}
+	}
+	return c.statics[a]
+}
+
+// choose finds the address to offer: a fixed one, the one it had, the one
+// offered a moment ago, the one it asks for, else one of the pool. Not ok: the
+// pool is exhausted.
+func (c *chooser) choose(requested netip.Addr) (a netip.Addr, ok bool) {
+	wishes := c.fixed()
+	if l, ok := c.view.LeaseByMAC(c.mac); ok {
+		wishes = append(wishes, l.Address)
+	}
+	if a, ok := c.view.OfferTo(c.mac); ok {
+		wishes = append(wishes, a)
+	}
+	wishes = append(wishes, requested)
+	for _, a := range wishes {
+		if c.permitted(a) && c.free(a) {
+			return a, true
+		}
+	}
+	return c.fromPool()
+}
+
+// fromPool prefers an address that nobody ever had, then the one whose lease
+// ran out first. It starts at a place that follows from the hardware address,
+// so that a client whose lease is forgotten most likely gets the same again.
+func (c *chooser) fromPool() (oldest netip.Addr, ok bool) {
+	h := fnv.New32a()
+	h.Write([]byte(c.mac)) // never fails
+	first, size := number(c.link.From), number(c.link.To)-number(c.link.From)+1
+	start := h.Sum32() % max(size, 1)
+	var expired time.Time
+	for i := range size {
+		a := address(first + (start+i)%size)
+		if !c.free(a) || !c.permitted(a) {
+			continue
+		}
+		l, used := c.view.Lease(a)
+		if !used {
+			return a, true
+		}
+		if !ok || l.Expires.Before(expired) {
+			oldest, expired, ok = a, l.Expires, true
+		}
+	}
+	return oldest, ok
+}

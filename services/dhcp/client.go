@@ -1,0 +1,146 @@
+package dhcp
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// Options that the library knows by number only.
+const (
+	optionUserClass  = dhcpv4.GenericOptionCode(77)  // RFC 3004; iPXE sends bare text
+	optionClientUUID = dhcpv4.GenericOptionCode(97)  // RFC 4578 section 2.3
+	optionIPXE       = dhcpv4.GenericOptionCode(175) // iPXE's own, encapsulated
+)
+
+// noArch is the architecture of a client that names none.
+const noArch = iana.Arch(0xffff)
+
+// client is who sent a request, as far as the answer depends on it.
+type client struct {
+	mac      machine.MAC
+	uuid     string // lower case; "" when unknown or junk
+	id       string // option 61, hex
+	hostname string
+	arch     iana.Arch // option 93 (RFC 4578 section 2.1)
+	pxe      bool      // firmware or iPXE, that wants a boot file
+	ipxe     bool
+}
+
+// readClient reads who sent req. It fails for what is no Ethernet client.
+func readClient(req *dhcpv4.DHCPv4) (client, error) {
+	hw := req.ClientHWAddr
+	if req.HWType != iana.HWTypeEthernet || len(hw) != 6 {
+		return client{}, fmt.Errorf("hardware type %d with an address of %d bytes is not Ethernet", req.HWType, len(hw))
+	}
+	// The lowest bit of the first byte marks a group; a group is no client.
+	if hw[0]&1 == 1 || string(hw) == "\x00\x00\x00\x00\x00\x00" {
+		return client{}, fmt.Errorf("hardware address %s is no client's", hw)
+	}
+	c := client{
+		mac:      machine.MAC(hw.String()),
+		uuid:     clientUUID(req.Options.Get(optionClientUUID)),
+		id:       hex.EncodeToString(clip(req.Options.Get(dhcpv4.OptionClientIdentifier), 255)),
+		hostname: hostname(req.Options.Get(dhcpv4.OptionHostName)),
+		arch:     noArch,
+	}
+	if b := req.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(b) >= 2 {
+		c.arch = iana.Arch(binary.BigEndian.Uint16(b))
+	}
+	c.ipxe = strings.Contains(string(req.Options.Get(optionUserClass)), "iPXE") || req.Options.Has(optionIPXE)
+	c.pxe = c.ipxe || strings.HasPrefix(string(req.Options.Get(dhcpv4.OptionClassIdentifier)), "PXEClient")
+	return c, nil
+}
+
+// what describes the client for people.
+func (c client) what() string {
+	arch := map[iana.Arch]string{
+		iana.INTEL_X86PC: "BIOS", iana.EFI_X86_64: "UEFI x64", iana.EFI_BC: "UEFI x64",
+		iana.EFI_IA32: "UEFI x86", iana.EFI_ARM64: "UEFI arm64", noArch: "no architecture named",
+	}[c.arch]
+	if arch == "" {
+		arch = fmt.Sprintf("architecture %d", uint16(c.arch))
+	}
+	switch {
+	case c.ipxe:
+		return arch + ", iPXE"
+	case c.pxe:
+		return arch + ", PXE"
+	}
+	return "not PXE"
+}
+
+// bootFile is what the client loads next, or "" with the reason.
+func (c client) bootFile(service netip.Addr) (file, reason string) {
+	switch {
+	case !c.pxe:
+		return "", ""
+	case c.ipxe:
+		return "http://" + service.String() + "/boot.ipxe", ""
+	case c.arch == iana.EFI_X86_64 || c.arch == iana.EFI_BC:
+		return "snponly.efi", ""
+	case c.arch == iana.INTEL_X86PC:
+		return "undionly.kpxe", ""
+	}
+	return "", "there is no boot file for " + c.what()
+}
+
+// junkUUIDs are in the firmware of machines whose maker did not bother.
+var junkUUIDs = map[string]bool{
+	"00000000-0000-0000-0000-000000000000": true,
+	"ffffffff-ffff-ffff-ffff-ffffffffffff": true,
+	"03000200-0400-0500-0006-000700080009": true, // AMI's template, bytes in order of value
+	"00020003-0004-0005-0006-000700080009": true, // the same, read without swapping
+	"12345678-1234-5678-90ab-cddeefaabbcc": true, // another template
+	"fefefefe-fefe-fefe-fefe-fefefefefefe": true,
+	"01020304-0506-0708-090a-0b0c0d0e0f10": true,
+}
+
+// clientUUID decodes option 97: a type byte (0) and sixteen bytes in SMBIOS
+// order, the first three fields little-endian (DSP0134 section 7.2.1; RFC 4578
+// section 2.3 says EFI's, which is the same). "" for anything else and for junk.
+func clientUUID(b []byte) string {
+	if len(b) != 17 || b[0] != 0 {
+		return ""
+	}
+	u := b[1:]
+	s := fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(u),
+		binary.LittleEndian.Uint16(u[4:]), binary.LittleEndian.Uint16(u[6:]), u[8:10], u[10:])
+	if junkUUIDs[s] {
+		return ""
+	}
+	return s
+}
+
+// hostname takes a client's name only if it is one that a host may have.
+func hostname(b []byte) string {
+	if len(b) == 0 || len(b) > 63 {
+		return ""
+	}
+	for _, c := range b {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.') {
+			return ""
+		}
+	}
+	return string(b)
+}
+
+func clip(b []byte, n int) []byte { return b[:min(len(b), n)] }
+
+// toAddr is the IPv4 address of a packet's field or option; invalid for none
+// and for 0.0.0.0.
+func toAddr(ip net.IP) netip.Addr {
+	a, ok := netip.AddrFromSlice(ip.To4())
+	if !ok || a.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return a
+}

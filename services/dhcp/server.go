@@ -1,0 +1,311 @@
+package dhcp
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+const (
+	// Each link has its own queue and workers, so that a flood on one is not
+	// another's outage. Workers mostly wait for commits, which are batched:
+	// many of them make one fsync serve many clients.
+	queueLength = 512
+	workers     = 128
+	// answerTime is how old a reply may get. Later the client has asked again.
+	answerTime = 2 * time.Second
+	// attempts at a decision that the state refuses because it changed since.
+	attempts = 3
+	// reopenPause is between attempts to open a link's socket.
+	reopenPause = time.Second
+	// exhaustedPause is between events about a link without a free address.
+	exhaustedPause = 5 * time.Minute
+	maxPacket      = 2048
+)
+
+// Server answers DHCP on its links while Run runs. The fields are set before.
+type Server struct {
+	Links []Link
+	// View gives the state as it is now.
+	View func() State
+	// Propose commits a command; it returns a *state.Refusal when the rules
+	// say no, and an error while this replica does not lead.
+	Propose func(ctx context.Context, by string, c state.Command) error
+	Now     func() time.Time // nil: time.Now
+	Logger  *slog.Logger     // nil: slog.Default
+
+	open func(context.Context, Link) (conn, error) // nil: openSocket
+
+	counters counters
+}
+
+// conn is a link's sockets.
+type conn interface {
+	Read(b []byte) (int, error)
+	Send(Target, []byte) error
+	Close() error
+}
+
+type counters struct{ received, dropped, malformed, sent, late, refused atomic.Uint64 }
+
+// Stats are counts since the server was made.
+type Stats struct {
+	Received  uint64 // packets read
+	Dropped   uint64 // packets that found the queue full
+	Malformed uint64 // packets that are no DHCP
+	Sent      uint64 // replies sent
+	Late      uint64 // replies not sent, because the commit took too long
+	Refused   uint64 // requests left unanswered by a limit or by the state
+}
+
+// Stats may be called at any time.
+func (s *Server) Stats() Stats {
+	c := &s.counters
+	return Stats{c.received.Load(), c.dropped.Load(), c.malformed.Load(), c.sent.Load(), c.late.Load(), c.refused.Load()}
+}
+
+// Run serves until ctx ends, then closes all sockets and returns nil. A link
+// whose socket fails is tried again each second; it is not an error.
+//
+// Serving follows the role: ctx must end when this replica stops leading.
+func (s *Server) Run(ctx context.Context) error {
+	if s.Now == nil {
+		s.Now = time.Now
+	}
+	if s.Logger == nil {
+		s.Logger = slog.Default()
+	}
+	if s.open == nil {
+		s.open = openSocket
+	}
+	var g errgroup.Group
+	shared := &shared{offers: newOffers(), naks: newBucket(50, 5), sightings: newBucket(1000, 20)}
+	for _, l := range s.Links {
+		g.Go(func() error {
+			w := &worker{Server: s, link: l, shared: shared, log: s.Logger.With("link", l.Interface)}
+			w.run(ctx)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// shared is what the links have in common.
+type shared struct {
+	offers    *offers
+	naks      *bucket // each NAK is an entry in the log, and strangers can ask for them
+	sightings *bucket // so is each sighting of a machine
+}
+
+// worker serves one link.
+type worker struct {
+	*Server
+	*shared
+	link Link
+	log  *slog.Logger
+
+	exhausted pause
+}
+
+func (w *worker) run(ctx context.Context) {
+	for told := ""; ctx.Err() == nil; {
+		c, err := w.open(ctx, w.link)
+		if err == nil {
+			w.log.Info("DHCP served", "service", w.link.Service, "from", w.link.From, "to", w.link.To)
+			err, told = w.serve(ctx, c), ""
+		}
+		if err != nil && err.Error() != told { // the same once a second helps nobody
+			told = err.Error()
+			w.log.Warn("DHCP not served; trying again each second", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reopenPause):
+		}
+	}
+}
+
+// arrival is a packet with the time it was read.
+type arrival struct {
+	packet []byte
+	at     time.Time
+}
+
+// serve reads until the socket fails or ctx ends (then nil); it closes c.
+func (w *worker) serve(ctx context.Context, c conn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	queue := make(chan arrival, queueLength)
+	closed := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		closed <- c.Close() // which ends Read
+	}()
+	var answering sync.WaitGroup
+	for range workers {
+		answering.Go(func() {
+			for a := range queue {
+				w.handle(ctx, c, a)
+			}
+		})
+	}
+	err := w.read(c, queue)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	close(queue)
+	cancel()
+	answering.Wait()
+	return errors.Join(err, <-closed)
+}
+
+// read fills the queue until the socket fails or is closed.
+func (w *worker) read(c conn, queue chan<- arrival) error {
+	buffer := make([]byte, maxPacket)
+	for {
+		n, err := c.Read(buffer)
+		if err != nil {
+			return fmt.Errorf("DHCP on %s: reading: %w", w.link.Interface, err)
+		}
+		w.counters.received.Add(1)
+		select {
+		case queue <- arrival{append([]byte(nil), buffer[:n]...), w.Now()}:
+		default:
+			w.counters.dropped.Add(1)
+		}
+	}
+}
+
+// handle answers one packet: decide, commit, send.
+func (w *worker) handle(ctx context.Context, c conn, a arrival) {
+	req, err := parse(a.packet)
+	if err != nil {
+		w.counters.malformed.Add(1)
+		w.log.Debug("packet dropped", "error", err)
+		return
+	}
+	log := w.log.With("mac", req.ClientHWAddr.String(), "type", req.MessageType().String())
+	ctx, cancel := context.WithTimeout(ctx, answerTime-w.Now().Sub(a.at))
+	defer cancel()
+	for range attempts {
+		now := w.Now()
+		d := Decide(req, w.link, moment{w.View(), w.offers, now}, now)
+		if d.Exhausted {
+			w.tellExhausted(ctx, now)
+		}
+		if d.Offer.IsValid() && !w.offers.take(d.Offer, macOf(req), now) {
+			continue // another worker offered it in this moment
+		}
+		if err := w.commit(ctx, d, now); err != nil {
+			var refusal *state.Refusal
+			if errors.As(err, &refusal) {
+				log.Info("state changed meanwhile, deciding again", "decision", d.Reason, "refusal", refusal)
+				continue
+			}
+			w.counters.refused.Add(1)
+			log.Warn("no answer", "decision", d.Reason, "error", err)
+			return
+		}
+		if d.Withdraw {
+			w.offers.withdraw(macOf(req))
+		}
+		log.Debug("decided", "decision", d.Reason)
+		if d.Reply != nil {
+			w.send(log, c, d, a)
+		}
+		return
+	}
+	w.counters.refused.Add(1)
+	log.Warn("no answer: the state refused each decision")
+}
+
+func (w *worker) send(log *slog.Logger, c conn, d Decision, a arrival) {
+	if age := w.Now().Sub(a.at); age > answerTime {
+		w.counters.late.Add(1)
+		log.Warn("reply dropped: the commit took too long", "age", age)
+		return
+	}
+	if err := c.Send(target(d.Reply), d.Reply.ToBytes()); err != nil {
+		log.Warn("reply not sent", "error", err)
+		return
+	}
+	w.counters.sent.Add(1)
+}
+
+var errLimit = errors.New("too many of its kind at the moment; it will ask again")
+
+// commit proposes the decision's commands in turn.
+func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
+	for _, command := range d.Commands {
+		switch x := command.(type) {
+		case state.Note:
+			if !w.naks.take(now) {
+				return fmt.Errorf("refusing an address: %w", errLimit)
+			}
+		case state.MachineSee:
+			if x.Text != "" && !w.sightings.take(now) {
+				return fmt.Errorf("noting a machine: %w", errLimit)
+			}
+			var err error
+			if x.ID, err = newMachineID(); err != nil {
+				return err
+			}
+			command = x
+		}
+		err := w.Propose(ctx, "dhcp", command)
+		var refusal *state.Refusal
+		if _, sighting := command.(state.MachineSee); sighting && errors.As(err, &refusal) {
+			// It stays unknown, and may have an address all the same.
+			w.log.Warn("machine not noted", "refusal", refusal)
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", command.Kind(), err)
+		}
+	}
+	return nil
+}
+
+func (w *worker) tellExhausted(ctx context.Context, now time.Time) {
+	if !w.exhausted.over(now, exhaustedPause) {
+		return
+	}
+	note := state.Note{
+		What: "dhcp.exhausted", Severity: machine.Error,
+		Text: fmt.Sprintf("No address is left in %s to %s on %s: new machines there get none. Make the pool larger in the site file, or its lease time shorter.", w.link.From, w.link.To, w.link.Interface),
+		Data: map[string]string{"link": w.link.Interface},
+	}
+	if err := w.Propose(ctx, "dhcp", note); err != nil {
+		w.log.Error(note.Text, "error", err)
+	}
+}
+
+// parse reads a packet; a panic of the library becomes an error, since anybody
+// on the link can send anything.
+func parse(b []byte) (req *dhcpv4.DHCPv4, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			req, err = nil, fmt.Errorf("DHCP packet of %d bytes: %v", len(b), p)
+		}
+	}()
+	return dhcpv4.FromBytes(b)
+}
+
+func macOf(req *dhcpv4.DHCPv4) machine.MAC { return machine.MAC(req.ClientHWAddr.String()) }
+
+func newMachineID() (machine.ID, error) {
+	b := make([]byte, 4)
+	if _, err := rand.Read(b); err != nil {
+		return "", fmt.Errorf("drawing a machine's ID: %w", err)
+	}
+	return machine.ID("m-" + hex.EncodeToString(b)), nil
+}

@@ -1,0 +1,324 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// pipe is a link without a network.
+type pipe struct {
+	in     chan []byte
+	out    chan *dhcpv4.DHCPv4
+	closed chan struct{}
+}
+
+func newPipe() *pipe {
+	return &pipe{make(chan []byte), make(chan *dhcpv4.DHCPv4, 4096), make(chan struct{})}
+}
+
+func (p *pipe) Read(b []byte) (int, error) {
+	select {
+	case m := <-p.in:
+		return copy(b, m), nil
+	case <-p.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+func (p *pipe) Send(_ Target, b []byte) error {
+	r, err := dhcpv4.FromBytes(b)
+	if err == nil {
+		p.out <- r
+	}
+	return err
+}
+
+func (p *pipe) Close() error { close(p.closed); return nil }
+
+// bench is a server on a pipe, with a state that takes delay to commit.
+type bench struct {
+	*pipe
+	server *Server
+
+	mu        sync.Mutex
+	world     *world
+	committed []state.Command
+	delay     time.Duration
+	err       func(state.Command) error // of a commit
+}
+
+// run runs f against a server in virtual time.
+func run(t *testing.T, f func(t *testing.T, b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{pipe: newPipe(), world: newWorld()}
+		b.server = &Server{
+			Links: []Link{testLink()}, View: func() State { return locked{b} },
+			Propose: b.propose, Logger: slog.New(slog.DiscardHandler),
+			open: func(context.Context, Link) (conn, error) { return b.pipe, nil },
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.server.Run(ctx) }()
+		f(t, b)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (b *bench) propose(ctx context.Context, _ string, c state.Command) error {
+	select {
+	case <-time.After(b.delay):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		if err := b.err(c); err != nil {
+			return err
+		}
+	}
+	b.world.apply(c)
+	b.committed = append(b.committed, c)
+	return nil
+}
+
+// locked is the bench's world for many readers.
+type locked struct{ b *bench }
+
+func (l locked) lock() (*world, func()) { l.b.mu.Lock(); return l.b.world, l.b.mu.Unlock }
+
+func (l locked) MachineByMAC(m machine.MAC) (machine.Machine, bool) {
+	w, unlock := l.lock()
+	defer unlock()
+	return w.MachineByMAC(m)
+}
+
+func (l locked) MachineByUUID(u string) (machine.Machine, bool) {
+	w, unlock := l.lock()
+	defer unlock()
+	return w.MachineByUUID(u)
+}
+
+func (l locked) Machines() []machine.Machine {
+	w, unlock := l.lock()
+	defer unlock()
+	return w.Machines()
+}
+
+func (l locked) Lease(a netip.Addr) (machine.Lease, bool) {
+	w, unlock := l.lock()
+	defer unlock()
+	return w.Lease(a)
+}
+
+func (l locked) LeaseByMAC(m machine.MAC) (machine.Lease, bool) {
+	w, unlock := l.lock()
+	defer unlock()
+	return w.LeaseByMAC(m)
+}
+
+// kinds are the committed commands.
+func (b *bench) kinds() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := ""
+	for _, c := range b.committed {
+		s += c.Kind() + " "
+	}
+	return s
+}
+
+func TestServerCommitsFirst(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.delay = time.Second
+		b.in <- packet4{kind: discover, mac: macA, options: pxe(7)}.build(t).ToBytes()
+		offer := <-b.out
+		if got := b.kinds(); got != "machine.see/1 " {
+			t.Errorf("committed before the offer: %q", got)
+		}
+		if see := b.committed[0].(state.MachineSee); len(see.ID) != 10 || see.ID[:2] != "m-" {
+			t.Errorf("machine ID %q", see.ID)
+		}
+		b.in <- packet4{kind: request, mac: macA, server: "10.77.0.3", requested: offer.YourIPAddr.String()}.build(t).ToBytes()
+		synctest.Wait()
+		if len(b.out) != 0 {
+			t.Error("an ACK left before the commit")
+		}
+		if ack := <-b.out; ack.MessageType() != dhcpv4.MessageTypeAck || !ack.YourIPAddr.Equal(offer.YourIPAddr) {
+			t.Errorf("got %s", ack.Summary())
+		}
+		if got := b.kinds(); got != "machine.see/1 lease.bind/1 " {
+			t.Errorf("committed %q", got)
+		}
+	})
+}
+
+func TestServerDropsLateReplies(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.delay = answerTime + time.Second
+		b.in <- packet4{kind: request, mac: macA, server: "10.77.0.3", requested: "10.77.0.100"}.build(t).ToBytes()
+		time.Sleep(b.delay + time.Second) // virtual
+		if len(b.out) != 0 {
+			t.Errorf("an answer after %v: %s", b.delay, (<-b.out).Summary())
+		}
+		if s := b.server.Stats(); s.Received != 1 || s.Sent != 0 || s.Refused+s.Late != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// A client that lost a race is told so, from the state as it is then.
+func TestServerDecidesAgain(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.err = func(c state.Command) error {
+			if bind, ok := c.(state.LeaseBind); ok {
+				b.world.lease(macB, bind.Lease.Address.String(), time.Hour)
+				return fmt.Errorf("proposing: %w", &state.Refusal{Text: "taken"})
+			}
+			return nil
+		}
+		b.in <- packet4{kind: request, mac: macA, server: "10.77.0.3", requested: "10.77.0.100"}.build(t).ToBytes()
+		if r := <-b.out; r.MessageType() != dhcpv4.MessageTypeNak {
+			t.Errorf("got %s", r.Summary())
+		}
+		if got := b.kinds(); got != "note/1 " {
+			t.Errorf("committed %q", got)
+		}
+	})
+}
+
+func TestServerIsSilentWithoutAuthority(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.err = func(state.Command) error { return errors.New("not the leader") }
+		b.in <- packet4{kind: request, mac: macA, server: "10.77.0.3", requested: "10.77.0.100"}.build(t).ToBytes()
+		synctest.Wait()
+		if len(b.out) != 0 || b.server.Stats().Refused != 1 {
+			t.Errorf("answered %d times, stats %+v", len(b.out), b.server.Stats())
+		}
+	})
+}
+
+func TestServerOffersNothingTwice(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		for i := range 20 {
+			b.in <- packet4{kind: discover, mac: fmt.Sprintf("52:54:00:00:01:%02x", i)}.build(t).ToBytes()
+		}
+		synctest.Wait()
+		// Four in the pool, of which one is reserved.
+		if len(b.out) != 3 {
+			t.Fatalf("%d offers of 3 addresses", len(b.out))
+		}
+		seen := map[string]bool{}
+		for range 3 {
+			seen[(<-b.out).YourIPAddr.String()] = true
+		}
+		if len(seen) != 3 {
+			t.Errorf("offered %v", seen)
+		}
+		if got := b.kinds(); got != "note/1 " {
+			t.Errorf("exhaustion was told as %q, want one note", got)
+		}
+		time.Sleep(offerTime + time.Second) // virtual
+		b.in <- packet4{kind: discover, mac: macA}.build(t).ToBytes()
+		if r := <-b.out; r.MessageType() != dhcpv4.MessageTypeOffer {
+			t.Errorf("after the offers ran out: %s", r.Summary())
+		}
+	})
+}
+
+// A flood fills the queue and no more.
+func TestServerDropsAFlood(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.delay = time.Second
+		const flood = workers + queueLength + 300
+		for i := range flood {
+			b.in <- packet4{kind: request, mac: fmt.Sprintf("52:54:00:00:%02x:%02x", i/256, i%256), server: "10.77.0.3", requested: "10.77.0.100"}.build(t).ToBytes()
+			synctest.Wait()
+		}
+		if s := b.server.Stats(); s.Received != flood || s.Dropped != 300 {
+			t.Errorf("stats %+v, want %d received and 300 dropped", s, flood)
+		}
+	})
+}
+
+func TestServerCountsNoise(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.in <- []byte("noise")
+		b.in <- nil
+		synctest.Wait()
+		if s := b.server.Stats(); s.Malformed != 2 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestLinks(t *testing.T) {
+	hw, _ := net.ParseMAC(macA)
+	site := machine.Site{
+		ServiceAddress: service,
+		Links: []machine.SiteLink{
+			{MAC: macA, Address: netip.MustParsePrefix("10.77.0.2/24"), DHCP: &machine.SiteDHCP{From: ip("10.77.0.100"), To: ip("10.77.0.199"), LeaseTime: machine.Duration(time.Hour)}},
+			{Interface: "eth1", Address: netip.MustParsePrefix("10.78.0.2/24")}, // not served
+			{Interface: "eth9", Address: netip.MustParsePrefix("10.79.0.2/24"), DHCP: &machine.SiteDHCP{}},
+		},
+		Machines: []machine.ListedMachine{{MAC: macB}, {MAC: macB, Address: ip("10.77.0.11")}},
+	}
+	links, err := Links(site, []net.Interface{{Name: "lo"}, {Name: "enp1s0", HardwareAddr: hw}, {Name: "eth1"}})
+	if len(links) != 1 || links[0].Interface != "enp1s0" || links[0].Prefix.String() != "10.77.0.0/24" || links[0].Own != ip("10.77.0.2") || len(links[0].Listed) != 1 {
+		t.Errorf("links %+v", links)
+	}
+	if err == nil || err.Error() != "links[2] of the site file: there is no network interface eth9; it is not served until one appears" {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestOffersTableIsBounded(t *testing.T) {
+	o := newOffers()
+	mac := func(i int) machine.MAC {
+		return machine.MAC(fmt.Sprintf("52:54:00:%02x:%02x:%02x", i>>16, i>>8&255, i&255))
+	}
+	first := number(ip("10.0.0.0"))
+	for i := range maxOffers + 100 {
+		if !o.take(address(first+uint32(i)), mac(i), start) {
+			t.Fatalf("offer %d was refused", i)
+		}
+	}
+	if len(o.byIP) != maxOffers || len(o.byMAC) != maxOffers {
+		t.Errorf("%d and %d entries, want %d", len(o.byIP), len(o.byMAC), maxOffers)
+	}
+	if o.take(address(first), mac(1), start) {
+		t.Error("an address was offered twice")
+	}
+	o.take(ip("10.99.0.1"), "52:54:01:00:00:00", start.Add(offerTime))
+	if len(o.byIP) != 1 {
+		t.Errorf("%d entries remain after they ran out", len(o.byIP))
+	}
+}
+
+func TestBucket(t *testing.T) {
+	b := newBucket(2, 1)
+	var got []bool
+	for _, second := range []int{0, 0, 0, 1, 1, 60, 60, 60} {
+		got = append(got, b.take(start.Add(time.Duration(second)*time.Second)))
+	}
+	if want := "[true true false true false true true false]"; fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}

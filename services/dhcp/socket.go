@@ -1,0 +1,86 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// socket is one link's pair: a UDP socket that receives, and answers those who
+// have an address; a packet socket that answers those who have none.
+type socket struct {
+	link  Link
+	hw    net.HardwareAddr
+	index int
+	udp   *ipv4.PacketConn
+	raw   *packet.Conn
+}
+
+// sendTime bounds a send: a link whose queue is full must not hold a worker.
+const sendTime = time.Second
+
+// openSocket binds port 67 to the link's device, so that nothing arrives from
+// another link. The port is not shared: a second server is an error, not a
+// thief of packets.
+func openSocket(ctx context.Context, link Link) (conn, error) {
+	ifi, err := net.InterfaceByName(link.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("DHCP on %s: %w", link.Interface, err)
+	}
+	if len(ifi.HardwareAddr) != 6 {
+		return nil, fmt.Errorf("DHCP on %s: it is not an Ethernet link; name another one in the site file", link.Interface)
+	}
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var bind error
+		if err := c.Control(func(fd uintptr) {
+			bind = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, link.Interface)
+		}); err != nil {
+			return err
+		}
+		return bind
+	}}
+	udp, err := config.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", serverPort))
+	if err != nil {
+		return nil, fmt.Errorf("DHCP on %s: %w; is another DHCP server running here?", link.Interface, err)
+	}
+	// Protocol 0: the socket sends, and receives nothing.
+	raw, err := packet.Listen(ifi, packet.Raw, 0, nil)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("DHCP on %s: packet socket: %w", link.Interface, err), udp.Close())
+	}
+	return &socket{link, ifi.HardwareAddr, ifi.Index, ipv4.NewPacketConn(udp), raw}, nil
+}
+
+// Read waits for the next packet.
+func (s *socket) Read(b []byte) (int, error) {
+	n, _, _, err := s.udp.ReadFrom(b)
+	return n, err
+}
+
+// Send sends a reply, always from the service address.
+func (s *socket) Send(t Target, payload []byte) error {
+	deadline := time.Now().Add(sendTime)
+	if t.Frame != nil {
+		if err := s.raw.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+		from := netip.AddrPortFrom(s.link.Service, serverPort)
+		_, err := s.raw.WriteTo(frame(s.hw, t.Frame, from, t.To, payload), &packet.Addr{HardwareAddr: t.Frame})
+		return err
+	}
+	if err := s.udp.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	_, err := s.udp.WriteTo(payload, &ipv4.ControlMessage{Src: toIP(s.link.Service), IfIndex: s.index}, net.UDPAddrFromAddrPort(t.To))
+	return err
+}
+
+func (s *socket) Close() error { return errors.Join(s.udp.Close(), s.raw.Close()) }
