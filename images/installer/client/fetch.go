@@ -1,0 +1,134 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// errWrite marks an error of the target, which no other transfer heals.
+var errWrite = errors.New("writing")
+
+// errMismatch says that the bytes are not those that were promised.
+var errMismatch = errors.New("digest mismatch")
+
+// Fetch streams a blob to w from offset 0 on and verifies it while it is
+// written. A connection that is cut or stalls is taken up where it stopped, for
+// as long as ctx lasts. Bytes that do not match are fetched once more from the
+// beginning. progress is told how many bytes are written; it may be nil.
+func (c *Client) Fetch(ctx context.Context, f wire.File, w io.WriterAt, progress func(done int64)) error {
+	if progress == nil {
+		progress = func(int64) {}
+	}
+	want, ok := strings.CutPrefix(f.Digest, "sha256:")
+	if raw, err := hex.DecodeString(want); !ok || err != nil || len(raw) != sha256.Size || f.Size < 0 {
+		return fmt.Errorf("blob %s: its digest %q or size %d is not valid", f.Name, f.Digest, f.Size)
+	}
+	for again := false; ; again = true {
+		t := &transfer{file: f, w: w, sum: sha256.New(), progress: progress}
+		err := c.Retry(ctx, "blob "+f.Name, func(err error) bool { return errors.Is(err, errWrite) || Permanent(err) },
+			func(ctx context.Context) error { return c.fetchRest(ctx, t) })
+		if err != nil {
+			return fmt.Errorf("%w (at %d of %d bytes)", err, t.done, f.Size)
+		}
+		if got := hex.EncodeToString(t.sum.Sum(nil)); got != want {
+			if !again {
+				c.log.Warn("a blob does not match its digest and is fetched again", "blob", f.Name, "want", want, "got", got)
+				continue
+			}
+			return fmt.Errorf("blob %s: %w: %s was promised, %s came, twice; check the boot service's store", f.Name, errMismatch, want, got)
+		}
+		return nil
+	}
+}
+
+// transfer is how far a blob has come; it outlives connections.
+type transfer struct {
+	file     wire.File
+	w        io.WriterAt
+	sum      hash.Hash
+	done     int64
+	progress func(int64)
+}
+
+// fetchRest asks for the bytes from t.done on.
+func (c *Client) fetchRest(ctx context.Context, t *transfer) error {
+	if t.done == t.file.Size {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("no byte came for %s", c.stall)) })
+	defer stalled.Stop()
+
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+wire.PathBlob+t.file.Digest+"/"+t.file.Name, nil)
+	if err != nil {
+		return err
+	}
+	if t.done > 0 {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.done))
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return explain(ctx, err)
+	}
+	defer resp.Body.Close()
+	body := io.Reader(resp.Body)
+	switch {
+	case resp.StatusCode == http.StatusPartialContent:
+		if start := fmt.Sprintf("bytes %d-", t.done); !strings.HasPrefix(resp.Header.Get("Content-Range"), start) {
+			return fmt.Errorf("the boot service sends range %q, %s… was asked for", resp.Header.Get("Content-Range"), start)
+		}
+	case resp.StatusCode == http.StatusOK:
+		if _, err := io.CopyN(io.Discard, body, t.done); err != nil {
+			return explain(ctx, err)
+		}
+	default:
+		text, err := io.ReadAll(io.LimitReader(body, 64<<10))
+		if err != nil {
+			return explain(ctx, err)
+		}
+		return statusError(resp.StatusCode, text)
+	}
+	return t.copy(ctx, body, func() { stalled.Reset(c.stall) })
+}
+
+func (t *transfer) copy(ctx context.Context, body io.Reader, alive func()) error {
+	buffer := make([]byte, 1<<20)
+	for t.done < t.file.Size {
+		n, err := io.ReadFull(body, buffer[:min(int64(len(buffer)), t.file.Size-t.done)])
+		if n > 0 {
+			alive()
+			if _, err := t.w.WriteAt(buffer[:n], t.done); err != nil {
+				return fmt.Errorf("%w at byte %d: %w", errWrite, t.done, err)
+			}
+			t.sum.Write(buffer[:n]) // never fails (hash.Hash)
+			t.done += int64(n)
+			t.progress(t.done)
+		}
+		if err != nil {
+			if t.done == t.file.Size {
+				return nil
+			}
+			return fmt.Errorf("cut off after %d of %d bytes: %w", t.done, t.file.Size, explain(ctx, err))
+		}
+	}
+	return nil
+}
+
+// explain prefers why the context ended over that it did.
+func explain(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
