@@ -13,7 +13,9 @@ import (
 // invalid in the answer to an INFORM. note says what is odd about it.
 func (c *chooser) reply(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, a netip.Addr) (r *dhcpv4.DHCPv4, note string) {
 	r = c.header(req, kind)
-	if kind == dhcpv4.MessageTypeAck {
+	// The client's own word for where it is, which the reply is sent to: only
+	// if it is where the client will be, or was checked (INFORM).
+	if own := toAddr(req.ClientIPAddr); kind == dhcpv4.MessageTypeAck && (own == a || !a.IsValid()) {
 		r.ClientIPAddr = req.ClientIPAddr
 	}
 	bits := make(net.IPMask, 4)
