@@ -1,0 +1,222 @@
+// Package appliance is PID 1 of the machine that is booted from the stick. It
+// finds its medium, keeps the data partition, sets up the links that the site
+// file names, keeps the boot service running, and shows where to go on.
+//
+// Nothing here stops the start: whatever goes wrong is shown, with the way out,
+// and the rest goes on.
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rackseed/rackseed/appliance/journal"
+	"github.com/rackseed/rackseed/appliance/keep"
+	"github.com/rackseed/rackseed/appliance/screen"
+	"github.com/rackseed/rackseed/images/pid1"
+	"github.com/rackseed/rackseed/images/pid1/kmod"
+)
+
+// Where things are; docs/interfaces.md, "The stick".
+const (
+	isoDir   = "/iso"
+	siteDir  = "/site"
+	dataDir  = "/data"
+	siteFile = siteDir + "/site.yaml"
+	goodSite = dataDir + "/site.good.yaml"
+	images   = isoDir + "/rackseed/oci"
+	webDir   = "/usr/share/rackseed/console"
+	socket   = "/run/rackseed/local.sock"
+)
+
+// Wanted says whether this process has to be the appliance: as PID 1, or
+// started by the kernel as /sbin/modprobe.
+func Wanted() bool { return os.Getpid() == 1 || kmod.IsModprobe(os.Args[0]) }
+
+// Main is the appliance. It does not return as PID 1.
+func Main() {
+	if kmod.IsModprobe(os.Args[0]) {
+		os.Exit(kmod.Modprobe(os.Args[1:], os.Stderr))
+	}
+	a := &appliance{journal: &journal.Journal{}, children: &pid1.Children{}}
+	how := a.run()
+	end := pid1.PowerOff
+	if how == stopReboot {
+		end = pid1.Reboot
+	}
+	// If even that fails there is nothing left to do, but a PID 1 that ends
+	// is a kernel panic, and the screen would be gone.
+	a.log.Error("the machine can be switched off now", "error", end())
+	select {}
+}
+
+type appliance struct {
+	journal  *journal.Journal
+	children *pid1.Children
+	log      *slog.Logger
+	service  *keep.Keeper
+
+	mu    sync.Mutex
+	view  screen.View
+	terms []*screen.Terminal
+}
+
+// run starts everything and returns when the machine shall stop, with all of
+// it stopped.
+func (a *appliance) run() stop {
+	a.log = slog.New(pid1.NewLineHandler(slog.LevelInfo, a.journal.Line))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	a.early(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { a.children.Reap(ctx) })
+	background.Go(func() { a.drivers(ctx) })
+
+	a.storage(ctx)
+	linkCtx, linksEnd := context.WithCancel(ctx)
+	background.Go(func() { a.links(linkCtx) })
+	a.service = &keep.Keeper{Name: "rackseed serve", Run: a.serve, Log: a.log}
+	a.service.OnChange(a.showService)
+	serveCtx, serveEnd := context.WithCancel(ctx)
+	serving := make(chan struct{})
+	go func() {
+		a.service.Keep(serveCtx)
+		close(serving)
+	}()
+	background.Go(func() { a.poll(ctx) })
+
+	how := waitForStop(ctx, a.log)
+	a.change(func(v *screen.View) { v.Status, v.Service = nil, "the machine is being stopped" })
+	// The boot service first, while its links and its disk are still there.
+	serveEnd()
+	select {
+	case <-serving:
+	case <-time.After(stopLimit + 5*time.Second):
+		a.log.Error("the boot service did not end; its last writes may be missing")
+	}
+	linksEnd()
+	if err := a.journal.Close(); err != nil {
+		a.log.Warn("closing the log", "error", err)
+	}
+	for _, dir := range []string{dataDir, siteDir, isoDir} {
+		if err := pid1.UnmountAll(dir); err != nil {
+			a.log.Warn("unmounting", "error", err)
+		}
+	}
+	a.log.Info("stopped")
+	return how
+}
+
+// early makes the process fit to work and to be seen.
+func (a *appliance) early(ctx context.Context) {
+	a.try("early mounts", pid1.MountEarly())
+	a.try("environment", pid1.SetEnvironment())
+	a.journal.OnLine(a.toTerminals)
+	kmsg, err := pid1.OpenKmsg()
+	a.try("kernel log", err)
+	if err == nil {
+		a.journal.OnLine(func(line string) {
+			_, _ = kmsg.Write([]byte(line)) // a copy; the journal has the line
+			a.toTerminals(line)
+		})
+	}
+	_, err = pid1.OpenConsole() // for what the runtime itself has to say
+	a.try("console", err)
+	a.openTerminals(ctx)
+	a.log.Info("Rackseed appliance", "built", pid1.BuildDate)
+	moved, err := pid1.SetClock(time.Now())
+	a.try("clock", err)
+	if moved {
+		a.log.Warn("the machine's clock was before the build date and was set to it")
+	}
+	a.try("loopback", loopback())
+}
+
+// openTerminals opens the display and the two serial ports; one that is not
+// there is left out.
+func (a *appliance) openTerminals(ctx context.Context) {
+	var terms []*screen.Terminal
+	start := func(path string, t *screen.Terminal, err error) {
+		if err != nil {
+			a.log.Debug("no terminal", "device", path, "error", err)
+			return
+		}
+		terms = append(terms, t)
+		go func() {
+			if err := t.Run(ctx); err != nil {
+				a.log.Warn("a terminal failed", "device", path, "error", err)
+			}
+		}()
+	}
+	t, err := screen.OpenDisplay("/dev/tty0", a.journal.Last)
+	start("/dev/tty0", t, err)
+	for _, path := range []string{"/dev/ttyS0", "/dev/ttyS1"} {
+		t, err := screen.OpenSerial(path)
+		start(path, t, err)
+	}
+	a.mu.Lock()
+	a.terms = terms
+	a.mu.Unlock()
+	a.change(func(*screen.View) {})
+}
+
+func (a *appliance) toTerminals(line string) {
+	a.mu.Lock()
+	terms := a.terms
+	a.mu.Unlock()
+	for _, t := range terms {
+		t.Log(line)
+	}
+}
+
+// change changes what is shown.
+func (a *appliance) change(f func(*screen.View)) {
+	a.mu.Lock()
+	f(&a.view)
+	v, terms := a.view, a.terms
+	v.Links, v.Faults = append([]string(nil), v.Links...), append([]string(nil), v.Faults...)
+	a.mu.Unlock()
+	for _, t := range terms {
+		t.Show(v)
+	}
+}
+
+// maxFaults bounds what the screen has room for; the log has all.
+const maxFaults = 5
+
+// fault shows what went wrong, and logs it.
+func (a *appliance) fault(err error) {
+	a.log.Error(err.Error())
+	a.change(func(v *screen.View) {
+		if len(v.Faults) < maxFaults {
+			v.Faults = append(v.Faults, err.Error())
+		}
+	})
+}
+
+// try shows an error, if there is one.
+func (a *appliance) try(what string, err error) {
+	if err != nil {
+		a.fault(fmt.Errorf("%s: %w", what, err))
+	}
+}
+
+// drivers loads the drivers of what is there and of what is plugged in later.
+func (a *appliance) drivers(ctx context.Context) {
+	loader, err := kmod.Open(a.log)
+	if err != nil {
+		a.fault(fmt.Errorf("kernel modules: %w", err))
+		return
+	}
+	// What no device asks for by itself; file systems and their tables of
+	// characters the kernel asks for through /sbin/modprobe.
+	a.try("kernel modules", loader.Load("usb_storage", "uas", "sd_mod", "sr_mod", "evdev", "button", "efivarfs"))
+	err = loader.Coldplug(ctx, kmod.Plug{Until: func() bool { return false }})
+	if ctx.Err() == nil {
+		a.try("drivers", err)
+	}
+}

@@ -1,0 +1,132 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/rackseed/rackseed/appliance/journal"
+	"github.com/rackseed/rackseed/appliance/screen"
+	"github.com/rackseed/rackseed/images/pid1/link"
+)
+
+const (
+	// stopLimit is how long the boot service may take to end.
+	stopLimit = 20 * time.Second
+	// lookAgain is how often a link that is missing is looked for.
+	lookAgain = 2 * time.Second
+	// askAgain is how often the boot service is asked for what the screen shows.
+	askAgain = time.Second
+)
+
+// serve runs the boot service once.
+func (a *appliance) serve(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "/init", "serve", "--data", dataDir, "--images", images,
+		"--site", siteFile, "--console", webDir, "--local", socket)
+	cmd.Args[0] = "rackseed"
+	out := &journal.Writer{Journal: a.journal}
+	cmd.Stdout, cmd.Stderr = out, out // the same: os/exec then has one writer
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopLimit
+	return a.children.Run(cmd)
+}
+
+// showService shows how the boot service is, as a program.
+func (a *appliance) showService() {
+	s := a.service.State()
+	a.change(func(v *screen.View) {
+		v.Service = ""
+		if s.Why != "" {
+			v.Service = s.Why
+			if s.Running {
+				v.Service = fmt.Sprintf("%s; started again, for the %d. time", s.Why, s.Restarts)
+			}
+		}
+		if !s.Running {
+			v.Status = nil
+		}
+	})
+}
+
+// poll keeps what the boot service says of itself on the screen.
+func (a *appliance) poll(ctx context.Context) {
+	client := statusClient(socket)
+	tick := time.NewTicker(askAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		status, err := askStatus(ctx, client)
+		if err != nil {
+			a.log.Debug("asking the boot service", "error", err)
+			status = nil
+		}
+		if a.service.State().Running {
+			a.change(func(v *screen.View) { v.Status = status })
+		}
+	}
+}
+
+// links sets up the links of the site file, as soon as each is there.
+func (a *appliance) links(ctx context.Context) {
+	s, err := readSite(siteFile, goodSite)
+	a.try("site file", err)
+	done := map[string]bool{}
+	var told []string
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		there, err := link.List()
+		if err != nil {
+			a.log.Warn("looking for links", "error", err)
+		}
+		found, missing := chooseLinks(s, there)
+		for _, l := range found {
+			if done[l.name] {
+				continue
+			}
+			if err := l.apply(); err != nil {
+				missing = append(missing, fmt.Sprintf("link %s: %v", l.name, err))
+				continue
+			}
+			done[l.name] = true
+			a.log.Info("link is set up", "link", l.name, "address", l.address)
+		}
+		a.change(func(v *screen.View) {
+			v.Links = v.Links[:0:0]
+			for _, l := range found {
+				if done[l.name] {
+					v.Links = append(v.Links, l.String())
+				}
+			}
+			v.Links = append(v.Links, missing...)
+		})
+		if !slices.Equal(missing, told) {
+			for _, m := range missing {
+				a.log.Warn(m)
+			}
+			told = missing
+		}
+		if len(missing) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
