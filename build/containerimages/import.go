@@ -15,7 +15,7 @@ import (
 	"github.com/rackseed/rackseed/build/pins"
 )
 
-// disabled are containerd's plugins that are not needed to import, or that
+// config is containerd's, without the plugins that are not needed to import or
 // would look at the build host.
 const config = `version = 3
 root = '%s'

@@ -31,7 +31,7 @@ const StoreFile = "store.tar"
 func Step(p Programs) *step.Step {
 	files := []step.File{p.Kubernetes, p.Etcd, p.CoreDNS, p.Pause, p.Containerd, p.Ctr, {Step: p.Debian}}
 	deps := step.Deps(files...)
-	inputs := []string{"1", strconv.Itoa(pins.SourceDateEpoch), fmt.Sprint(images), config}
+	inputs := []string{"3", strconv.Itoa(pins.SourceDateEpoch), fmt.Sprint(images), config}
 	for _, f := range files {
 		inputs = append(inputs, f.Path)
 	}
@@ -107,12 +107,15 @@ func store(root, work string) (tartree.Tree, error) {
 			t[p] = e
 		}
 	}
-	if err := addTree(t, overlayDir+"/snapshots", filepath.Join(root, overlayDir, "snapshots")); err != nil {
+	if err := addSnapshots(t, overlayDir+"/snapshots", filepath.Join(root, overlayDir, "snapshots")); err != nil {
 		return nil, err
 	}
-	for _, db := range []string{metadataDB, snapshotsDB} {
+	for db, change := range map[string]rewrite{
+		metadataDB:  fixedTimes,
+		snapshotsDB: fixedUsage(filepath.Join(root, overlayDir, "snapshots")),
+	} {
 		canonical := filepath.Join(work, path.Base(db))
-		if err := canonicalise(canonical, filepath.Join(root, db)); err != nil {
+		if err := canonicalise(canonical, filepath.Join(root, db), change); err != nil {
 			return nil, fmt.Errorf("%s: %w", db, err)
 		}
 		if err := t.File(db, 0o644, canonical); err != nil {
@@ -120,6 +123,22 @@ func store(root, work string) (tartree.Tree, error) {
 		}
 	}
 	return t, nil
+}
+
+// addSnapshots adds each snapshot's files, and its empty work folder: what the
+// kernel left in that is for nobody, and differs.
+func addSnapshots(t tartree.Tree, at, dir string) error {
+	numbers, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		p := path.Join(at, n.Name())
+		if err := errors.Join(t.Dir(p, 0o700), t.Dir(p+"/work", 0o711), addTree(t, p+"/fs", filepath.Join(dir, n.Name(), "fs"))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addTree adds a folder with its exact modes, all owned by root.

@@ -36,9 +36,6 @@ var links = map[string]string{
 	"/usr/local/bin/kubelet": "kubernetes",
 	"/usr/local/bin/kubectl": "kubernetes",
 	"/root":                  "var/roothome",
-	// Not resolved's stub: its address means nothing in a pod, and CoreDNS
-	// takes it for a loop.
-	"/etc/resolv.conf": "../run/systemd/resolve/resolv.conf",
 }
 
 // folders are made empty. The first is where the data partition is mounted.
