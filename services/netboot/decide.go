@@ -172,23 +172,29 @@ func (s *Server) serveScript(w http.ResponseWriter, r *http.Request) error {
 		writeScript(w, http.StatusServiceUnavailable, waitScript(base, "the boot service could not decide just now"))
 		return nil
 	}
+	s.Logger.Info("boot script", "machine", m.ID, "mac", a.mac, "boots", d.Kind, "reason", d.Reason)
+	writeScript(w, http.StatusOK, s.scriptFor(base, view, a, m, d))
+	return nil
+}
+
+// scriptFor is the script of a decision that is committed.
+func (s *Server) scriptFor(base string, view state.View, a asker, m machine.Machine, d machine.BootDecision) string {
 	b := boot{base: base, who: called(m, a), mac: a.mac, decision: d}
+	if d.Kind == machine.BootLocal {
+		return b.script()
+	}
+	if !a.bootable() {
+		return refusedScript("there is no installer for " + a.arch + " machines")
+	}
+	var err error
+	if b.kernel, b.initrd, err = s.installer(view); err != nil {
+		s.Logger.Error("boot script", "machine", m.ID, "error", err)
+		return waitScript(base, "the installer is not available")
+	}
 	if site, ok := view.Site(); ok {
 		b.emulated = site.Emulated
 	}
-	script := b.script
-	if d.Kind != machine.BootLocal {
-		if b.kernel, b.initrd, err = s.installer(); err != nil {
-			s.Logger.Error("boot script", "machine", m.ID, "error", err)
-			script = func() string { return waitScript(base, "the installer is not available") }
-		}
-		if !a.bootable() {
-			script = func() string { return refusedScript("there is no installer for " + a.arch + " machines") }
-		}
-	}
-	s.Logger.Info("boot script", "machine", m.ID, "mac", a.mac, "boots", d.Kind, "reason", d.Reason)
-	writeScript(w, http.StatusOK, script())
-	return nil
+	return b.script()
 }
 
 // called is the machine's name for whoever stands before it.
@@ -200,8 +206,8 @@ func called(m machine.Machine, a asker) string {
 }
 
 // installer finds the digests of the installer's kernel and initrd.
-func (s *Server) installer() (kernel, initrd string, err error) {
-	image, ok := s.Store.View().Image("installer")
+func (s *Server) installer(view state.View) (kernel, initrd string, err error) {
+	image, ok := view.Image("installer")
 	if !ok {
 		return "", "", errors.New("no installer is published: wait until the boot service has read its images")
 	}

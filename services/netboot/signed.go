@@ -138,14 +138,19 @@ func (s *Server) binding(r *http.Request, m machine.Machine, c state.Command) er
 	return nil
 }
 
+// pollTime reads ?wait=; what cannot be read does not wait.
+func pollTime(ask string) time.Duration {
+	wait, err := time.ParseDuration(ask)
+	if err != nil {
+		return 0
+	}
+	return min(max(wait, 0), longestWait)
+}
+
 // poll answers as soon as answer is not waiting any more, or after the wait
 // that the request asks for (?wait=25s, at most longestWait).
 func poll[T any](s *Server, r *http.Request, tables []string, answer func(state.View) (T, bool, error)) (T, error) {
-	wait, err := time.ParseDuration(r.URL.Query().Get("wait"))
-	if err != nil {
-		wait = 0
-	}
-	timer := time.NewTimer(min(max(wait, 0), longestWait))
+	timer := time.NewTimer(pollTime(r.URL.Query().Get("wait")))
 	defer timer.Stop()
 	for {
 		view := s.Store.View()

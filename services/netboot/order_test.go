@@ -1,0 +1,121 @@
+package netboot
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// plainOrders is an orders over plain values.
+type plainOrders struct {
+	site      machine.Site
+	machines  map[machine.ID]machine.Machine
+	profile   *machine.Profile
+	intent    *machine.Intent
+	bootstrap *machine.Intent
+}
+
+func (o plainOrders) Site() (machine.Site, bool) { return o.site, true }
+func (o plainOrders) Machine(id machine.ID) (machine.Machine, bool) {
+	m, ok := o.machines[id]
+	return m, ok
+}
+func (o plainOrders) InstallIntent(machine.ID) *machine.Intent { return o.intent }
+func (o plainOrders) Bootstrap() *machine.Intent               { return o.bootstrap }
+func (o plainOrders) Profile(machine.ID) (machine.Profile, bool) {
+	if o.profile == nil {
+		return machine.Profile{}, false
+	}
+	return *o.profile, true
+}
+
+func TestInstallerOrder(t *testing.T) {
+	m := machine.Machine{ID: "m-1", Session: &machine.Session{ID: "s-2"}}
+	profile := &machine.Profile{KernelArguments: []string{"quiet"}}
+	intent := func(session string, status machine.IntentStatus) *machine.Intent {
+		return &machine.Intent{ID: "i-1", Session: session, Status: status, Epoch: 3, Reason: "because", Image: "sha256:aa", Disk: machine.DiskHint{Serial: "d"}}
+	}
+	files := func(string) ([]wire.File, error) { return []wire.File{{Name: "root.erofs"}}, nil }
+	missing := func(string) ([]wire.File, error) { return nil, errors.New("not here") }
+	for name, c := range map[string]struct {
+		o     plainOrders
+		files func(string) ([]wire.File, error)
+		want  wire.OrderKind
+		says  string
+	}{
+		"nothing":           {plainOrders{}, files, wire.OrderWait, "approval"},
+		"older session's":   {plainOrders{intent: intent("s-1", machine.IntentRevoked)}, files, wire.OrderWait, "approval"},
+		"open":              {plainOrders{intent: intent("s-2", machine.IntentOpen), profile: profile}, files, wire.OrderInstall, ""},
+		"claimed":           {plainOrders{intent: intent("s-2", machine.IntentClaimed), profile: profile}, files, wire.OrderInstall, ""},
+		"failed":            {plainOrders{intent: intent("s-2", machine.IntentFailed), profile: profile}, files, wire.OrderWait, "because"},
+		"done":              {plainOrders{intent: intent("s-2", machine.IntentDone), profile: profile}, files, wire.OrderWait, "reboot"},
+		"revoked":           {plainOrders{intent: intent("s-2", machine.IntentRevoked), profile: profile}, files, wire.OrderRevoked, "because"},
+		"image is not here": {plainOrders{intent: intent("s-2", machine.IntentOpen), profile: profile}, missing, wire.OrderWait, "not here"},
+		"no profile":        {plainOrders{intent: intent("s-2", machine.IntentOpen)}, files, wire.OrderWait, "profile"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := installerOrder(c.o, m, c.files)
+			if got.Kind != c.want || !strings.Contains(got.Reason, c.says) {
+				t.Fatalf("%+v, want %s: %q", got, c.want, c.says)
+			}
+			if c.want == wire.OrderInstall && (got.Intent != "i-1" || got.Epoch != 3 || got.Disk.Serial != "d" || got.Image.Digest != "sha256:aa" ||
+				len(got.Image.Files) != 1 || strings.Join(got.KernelArguments, " ") != "quiet") {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	emulated := plainOrders{intent: intent("s-2", machine.IntentOpen), profile: profile, site: machine.Site{Emulated: true}}
+	if got := strings.Join(installerOrder(emulated, m, files).KernelArguments, " "); got != "quiet "+strings.Join(emulatedArguments, " ") {
+		t.Errorf("emulated: %q", got)
+	}
+	if len(profile.KernelArguments) != 1 {
+		t.Error("the profile was changed")
+	}
+}
+
+func TestNodeOrder(t *testing.T) {
+	first := map[machine.ID]machine.Machine{"m-1": {ID: "m-1", Name: "node-1"}}
+	bootstrap := func(status machine.IntentStatus) *machine.Intent {
+		return &machine.Intent{ID: "b-1", Machine: "m-1", Status: status}
+	}
+	for name, c := range map[string]struct {
+		o    plainOrders
+		of   machine.ID
+		want wire.NodeOrderKind
+		says string
+	}{
+		"none approved":      {plainOrders{}, "m-1", wire.NodeWait, "no control plane"},
+		"the first":          {plainOrders{bootstrap: bootstrap(machine.IntentOpen)}, "m-1", wire.NodeInit, ""},
+		"the first again":    {plainOrders{bootstrap: bootstrap(machine.IntentClaimed)}, "m-1", wire.NodeInit, ""},
+		"the first, done":    {plainOrders{bootstrap: bootstrap(machine.IntentDone)}, "m-1", wire.NodeWait, "never runs twice"},
+		"another":            {plainOrders{bootstrap: bootstrap(machine.IntentOpen), machines: first}, "m-2", wire.NodeWait, "waiting for node-1"},
+		"another, forgotten": {plainOrders{bootstrap: bootstrap(machine.IntentClaimed)}, "m-2", wire.NodeWait, "waiting for m-1"},
+		"another, done":      {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first}, "m-2", wire.NodeWait, "started by node-1"},
+	} {
+		got := nodeOrder(c.o, machine.Machine{ID: c.of})
+		if got.Kind != c.want || !strings.Contains(got.Reason, c.says) || (got.Kind == wire.NodeInit && got.Intent != "b-1") {
+			t.Errorf("%s: %+v, want %s: %q", name, got, c.want, c.says)
+		}
+	}
+}
+
+func TestMayFetchIgnition(t *testing.T) {
+	m := machine.Machine{ID: "m-1", Session: &machine.Session{ID: "s-1"}}
+	for status, may := range map[machine.IntentStatus]bool{
+		machine.IntentOpen: false, machine.IntentClaimed: true, machine.IntentFailed: false,
+		machine.IntentDone: false, machine.IntentRevoked: false,
+	} {
+		for session, own := range map[string]bool{"s-1": true, "s-0": false} {
+			intent := &machine.Intent{ID: "i-1", Session: session, Status: status}
+			if got, err := mayFetchIgnition(plainOrders{intent: intent}, m); (err == nil) != (may && own) || (got != nil) != (may && own) {
+				t.Errorf("%s, bound to %s: %v, %v", status, session, got, err)
+			}
+		}
+	}
+	if _, err := mayFetchIgnition(plainOrders{}, m); err == nil {
+		t.Error("without any intent it may")
+	}
+}
