@@ -78,9 +78,17 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 	}
 	listed, _ := Listed(site, m)
 
-	profile, err := chooseProfile(site, v.Bootstrap() == nil, first(wish.Profile, listed.Profile))
+	b := v.Bootstrap()
+	// The one that may start the cluster stays that one when its install was
+	// cut off: nobody else ever may.
+	starts := b.Live() && b.Machine == m.ID
+	profile, err := chooseProfile(site, b == nil || starts, first(wish.Profile, listed.Profile), m.Profile)
 	if err != nil {
 		return no("%w", err)
+	}
+	if starts && profile.Role != machine.RoleControlPlane {
+		return no("it is the one that starts the cluster, which a %s cannot (profile %q): choose a profile of role %s",
+			profile.Role, profile.Name, machine.RoleControlPlane)
 	}
 	t := takenBy(site, v.Machines(), m.ID)
 	name, err := t.chooseName(first(wish.Name, listed.Name), m.Name)
@@ -159,10 +167,11 @@ var builtin = []machine.Profile{
 	{Name: string(machine.RoleWorker), Role: machine.RoleWorker},
 }
 
-// chooseProfile finds the profile named, or for an empty name the one that the
-// cluster needs next: a control plane while nothing was ever bootstrapped. The
-// one named like the role is preferred to others of that role.
-func chooseProfile(site machine.Site, bootstrap bool, name string) (machine.Profile, error) {
+// chooseProfile finds the profile named; for an empty name the one that the
+// machine had before, if there still is one; else the one that the cluster
+// needs next: a control plane if control, else a worker. The one named like
+// the role is preferred to others of that role.
+func chooseProfile(site machine.Site, control bool, name, before string) (machine.Profile, error) {
 	profiles := site.Profiles
 	if len(profiles) == 0 {
 		profiles = builtin
@@ -179,8 +188,13 @@ func chooseProfile(site machine.Site, bootstrap bool, name string) (machine.Prof
 		}
 		return machine.Profile{}, fmt.Errorf("profile %q is not in the site file, which has %s", name, strings.Join(names, ", "))
 	}
+	for _, p := range profiles {
+		if before != "" && p.Name == before {
+			return p, nil
+		}
+	}
 	role := machine.RoleWorker
-	if bootstrap {
+	if control {
 		role = machine.RoleControlPlane
 	}
 	var found *machine.Profile

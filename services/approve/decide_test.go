@@ -107,6 +107,19 @@ func TestDecide(t *testing.T) {
 			m.Name, m.Address = "old", ip("10.77.0.150")
 			v.machines = append(v.machines, machine.Machine{ID: "m-2", Name: "old"})
 		}, "node-1 control-plane 10.77.0.11 "},
+		"as what it was": {func(v *view, m *machine.Machine, w *Wish) {
+			m.Profile = "gpu"
+		}, "node-1 gpu 10.77.0.11 "},
+		"what it was is gone": {func(v *view, m *machine.Machine, w *Wish) {
+			m.Profile = "arm"
+			v.bootstrap = &machine.Intent{Machine: "m-2", Status: machine.IntentDone}
+		}, "node-1 worker 10.77.0.11 "},
+		"it starts the cluster": {func(v *view, m *machine.Machine, w *Wish) {
+			v.bootstrap = &machine.Intent{Machine: "m-1", Status: machine.IntentOpen}
+		}, "node-1 control-plane 10.77.0.11 "},
+		"it started the cluster": {func(v *view, m *machine.Machine, w *Wish) {
+			v.bootstrap = &machine.Intent{Machine: "m-1", Status: machine.IntentDone}
+		}, "node-1 worker 10.77.0.11 "},
 		"own reservation": {func(v *view, m *machine.Machine, w *Wish) {
 			v.site.Links[0].DHCP.Reservations = []machine.Reservation{{MAC: mac2, Address: ip("10.77.0.11")}, {MAC: mac1, Address: ip("10.77.0.70")}}
 		}, "node-1 control-plane 10.77.0.70 "},
@@ -164,8 +177,12 @@ func TestDecideRefuses(t *testing.T) {
 		}, "i-0 is failed"},
 		"unknown profile": {func(v *view, m *machine.Machine, w *Wish) { w.Profile = "x" }, `profile "x" is not in the site file, which has gpu, control-plane, worker`},
 		"no such role":    {func(v *view, m *machine.Machine, w *Wish) { v.site.Profiles = v.site.Profiles[:1] }, "no profile of role control-plane"},
-		"bad name":        {func(v *view, m *machine.Machine, w *Wish) { w.Name = "Web_1" }, `"Web_1": lower-case`},
-		"long name":       {func(v *view, m *machine.Machine, w *Wish) { w.Name = strings.Repeat("a", 64) }, "63 at most"},
+		"starts the cluster": {func(v *view, m *machine.Machine, w *Wish) {
+			v.bootstrap = &machine.Intent{Machine: "m-1", Status: machine.IntentClaimed}
+			w.Profile = "worker"
+		}, "it is the one that starts the cluster"},
+		"bad name":  {func(v *view, m *machine.Machine, w *Wish) { w.Name = "Web_1" }, `"Web_1": lower-case`},
+		"long name": {func(v *view, m *machine.Machine, w *Wish) { w.Name = strings.Repeat("a", 64) }, "63 at most"},
 		"another's name": {func(v *view, m *machine.Machine, w *Wish) {
 			w.Name = "a"
 			v.machines = append(v.machines, machine.Machine{ID: "m-2", Name: "a"})

@@ -1,0 +1,152 @@
+package approve
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// lived is a real state with the loop over it.
+type lived struct {
+	t     *testing.T
+	store *state.Store
+	ctx   context.Context
+}
+
+func live(t *testing.T) lived {
+	t.Helper()
+	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	if err := store.WaitLeader(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l := lived{t, store, ctx}
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	loop := &Loop{Store: store, Logger: slog.New(slog.DiscardHandler)}
+	go func() { done <- loop.Run(running) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("the loop ended with %v", err)
+		}
+		cancel()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+func (l lived) propose(c state.Command) {
+	l.t.Helper()
+	if _, err := l.store.Propose(l.ctx, "test", c); err != nil {
+		l.t.Fatalf("%s: %v", c.Kind(), err)
+	}
+}
+
+// until waits for a state in which it holds.
+func (l lived) until(what string, holds func(state.View) bool) {
+	l.t.Helper()
+	for {
+		v := l.store.View()
+		changed := v.Changed()
+		if holds(v) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-l.ctx.Done():
+			l.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// session opens an installer session on machine id; n is its number.
+func (l lived) session(id machine.ID, mac machine.MAC, n byte) machine.Session {
+	l.t.Helper()
+	key := sha256.Sum256([]byte{n, byte(len(mac)), mac[len(mac)-1]})
+	s := machine.Session{ID: "s-" + string(mac[len(mac)-1]) + string('0'+rune(n)), SignKey: key[:], SealKey: key[:], Opened: time.Unix(0, 0)}
+	l.propose(state.SessionOpen{NewID: id, Session: s, Inventory: machine.Inventory{
+		Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}}})
+	return s
+}
+
+func TestLoop(t *testing.T) {
+	l := live(t)
+	site := machine.Site{
+		Version: 1, ServiceAddress: ip("10.77.0.1"),
+		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("10.77.0.2/24"),
+			DHCP: &machine.SiteDHCP{From: ip("10.77.0.100"), To: ip("10.77.0.199")}}},
+		Machines: []machine.ListedMachine{{MAC: mac1, Approve: true}},
+	}
+	l.propose(state.SiteApply{Site: site})
+	l.session("m-00000001", mac1, 1)
+	l.session("m-00000002", mac2, 1) // not listed
+
+	// Not without an image, and that is told, once.
+	told := func(v state.View) (n int) {
+		for _, e := range v.Events(0, "m-00000001", 0) {
+			if e.Kind == "approve.impossible" && strings.Contains(e.Text, "no node image is published yet") {
+				n++
+			}
+		}
+		return n
+	}
+	l.until("the reason is told", func(v state.View) bool { return told(v) == 1 })
+	l.propose(state.Note{Machine: "m-00000002", What: "x", Severity: machine.Info, Text: "x"})
+	l.propose(state.MachineSee{ID: "m-00000009", MAC: mac1, Via: "dhcp.discover"})
+
+	l.propose(state.ImagePublish{Images: []machine.Image{{Ref: "node", Digest: "sha256:" + strings.Repeat("a", 64)}}})
+	open := func(session string) func(state.View) bool {
+		return func(v state.View) bool {
+			i := v.InstallIntent("m-00000001")
+			return i != nil && i.Session == session && i.Status == machine.IntentOpen
+		}
+	}
+	l.until("it is approved", open("s-11"))
+	v := l.store.View()
+	if told(v) != 1 {
+		t.Errorf("the reason was told %d times", told(v))
+	}
+	m, _ := v.Machine("m-00000001")
+	if m.Name != "node-1" || m.Address != ip("10.77.0.10") || v.Bootstrap() == nil || v.Bootstrap().Machine != m.ID {
+		t.Errorf("%+v, bootstrap %+v", m, v.Bootstrap())
+	}
+
+	// A restart in the middle: approved again, as what it was.
+	l.session("m-00000003", mac1, 2)
+	l.until("it is approved again", open("s-12"))
+	if again, _ := l.store.View().Machine("m-00000001"); again.Name != m.Name || again.Address != m.Address || again.Profile != m.Profile {
+		t.Errorf("%+v, before %+v", again, m)
+	}
+
+	// Installed: a new session waits, since the list's word counted. Machine
+	// two, listed now, shows that the loop came by.
+	i := l.store.View().InstallIntent("m-00000001")
+	l.propose(state.IntentClaim{Intent: i.ID, Epoch: i.Epoch, Session: "s-12", Disk: machine.Disk{Path: "/dev/vda"}})
+	l.propose(state.InstallReport{Machine: "m-00000001", Session: "s-12", Report: wire.Report{
+		Number: 1, Intent: i.ID, Epoch: i.Epoch, Step: wire.StepReboot, Status: wire.StepDone}})
+	l.session("m-00000004", mac1, 3)
+	site.Machines = append(site.Machines, machine.ListedMachine{MAC: mac2, Approve: true})
+	l.propose(state.SiteApply{Site: site})
+	l.until("machine two is approved", func(v state.View) bool { return v.InstallIntent("m-00000002").Live() })
+	v = l.store.View()
+	if last := v.InstallIntent("m-00000001"); last.ID != i.ID {
+		t.Errorf("an installed machine was approved by the list: %+v", last)
+	}
+	if two, _ := v.Machine("m-00000002"); two.Name != "node-2" || two.Profile != "worker" {
+		t.Errorf("%+v", two)
+	}
+}
