@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/kube/pki"
+	"github.com/rackseed/rackseed/kube/podnet"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// node is an installed node in a folder, whose programs are shell scripts.
+type node struct {
+	t    *testing.T
+	root string
+	s    *service
+}
+
+func newNode(t *testing.T) *node {
+	n := &node{t, t.TempDir(), newService(t)}
+	b, err := json.Marshal(wire.NodeConfig{URL: n.s.URL, Machine: "m-1", Name: "node-1", Role: machine.RoleControlPlane, KeySeed: testSeed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.write(wire.PathNodeConfig, string(b))
+	n.write(bootIDFile, "boot-1\n")
+	n.write(cmdlineFile, "root=PARTUUID=x rackseed.slot=b\n")
+	n.write(networkState, "OPER_STATE=routable\nADDRESS_STATE=routable\n")
+	n.write(config.KubeadmPath, "kind: InitConfiguration\n")
+	n.program("ctr", "exit 0")
+	n.program("journalctl", `echo "E1124 12:00:00.000000 1 a.go:2] the $4 is sad"`)
+	return n
+}
+
+func (n *node) write(path, text string) {
+	n.t.Helper()
+	file := filepath.Join(n.root, path)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) program(name, script string) {
+	n.t.Helper()
+	n.write("bin/"+name, "#!/bin/sh\n"+script+"\n")
+	if err := os.Chmod(filepath.Join(n.root, "bin", name), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) read(path string) string {
+	b, err := os.ReadFile(filepath.Join(n.root, path))
+	if err != nil {
+		n.t.Error(err)
+	}
+	return string(b)
+}
+
+// boot starts an agent; stop ends it as SIGTERM does.
+func (n *node) boot() (stop func(), marked, joined chan struct{}) {
+	n.t.Helper()
+	a, err := newAgent(n.root, quiet())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	marked = make(chan struct{})
+	a.commands.path = filepath.Join(n.root, "bin") + ":/usr/bin:/bin"
+	a.commands.env = []string{"ROOT=" + n.root}
+	a.markGood = func() error { close(marked); return nil }
+	a.setRoutes = func([]podnet.Route) error { return nil }
+	a.setMasquerade = func(context.Context, podSubnet) error { return nil }
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.run(ctx) }()
+	stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			n.t.Error(err)
+		}
+		done <- nil
+	}
+	n.t.Cleanup(stop)
+	return stop, marked, a.joined
+}
+
+func (n *node) events() []wire.NodeEvent {
+	var events []wire.NodeEvent
+	for _, r := range n.s.events {
+		events = append(events, r.Event)
+	}
+	return events
+}
+
+func (n *node) untilEvents(want ...wire.NodeEvent) {
+	n.t.Helper()
+	n.s.until(fmt.Sprint(want), func() bool { return slices.Equal(n.events(), want) })
+}
+
+const goodKubeadm = `echo "$@" > "$ROOT/arguments"
+mkdir -p "$ROOT/etc/kubernetes" "$ROOT/var/lib/etcd/member"
+echo "[certs] Using token: abcdef.0123456789abcdef"
+echo "[done]" >&2`
+
+func TestFirstControlPlane(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.program("kubeadm", goodKubeadm)
+	n.s.order = wire.NodeOrder{Kind: wire.NodeInit, Intent: "i-1"}
+	stop, marked, joined := n.boot()
+	<-marked
+	n.untilEvents(wire.NodeBooted, wire.NodeJoining, wire.NodeJoined)
+	<-joined
+	n.s.until("kubeadm's lines", func() bool { return len(n.s.lines["node-boot-1"]) == 2 })
+	want := []string{"[certs] Using token: abcdef.****************", "[done]"}
+	if got := n.s.lines["node-boot-1"]; !slices.Equal(got, want) {
+		t.Errorf("output %q", got)
+	}
+	if got := n.s.events[0]; got.Slot != "b" || got.BootID != "boot-1" || got.Number != 1 {
+		t.Errorf("first report %+v", got)
+	}
+	stop()
+	wantArgs := strings.Join(kubeadmArgs(stepInit, filepath.Join(n.root, config.KubeadmPath)), " ") + "\n"
+	if got := n.read("arguments"); got != wantArgs {
+		t.Errorf("kubeadm %s", got)
+	}
+
+	// Restarted in the same boot, and rebooted: kubeadm never runs again, whatever
+	// the order says.
+	n.program("kubeadm", `echo ran > "$ROOT/again"`)
+	stop, _, joined = n.boot()
+	<-joined
+	stop()
+	n.write(bootIDFile, "boot-2\n")
+	stop, _, joined = n.boot()
+	<-joined
+	n.untilEvents(wire.NodeBooted, wire.NodeJoining, wire.NodeJoined, wire.NodeBooted)
+	stop()
+	if _, err := os.Stat(filepath.Join(n.root, "again")); err == nil {
+		t.Error("kubeadm ran on a node that had joined")
+	}
+	if got := n.read(doneFile); got != `{"reported":true}` {
+		t.Errorf("done-mark %s", got)
+	}
+}
+
+// TestJoinedIsToldAfterAPowerLoss: kubeadm had ended, nobody knew.
+func TestJoinedIsToldAfterAPowerLoss(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write(doneFile, `{"reported":false}`)
+	n.boot()
+	n.untilEvents(wire.NodeBooted, wire.NodeJoined)
+	if n.s.ordered != 0 {
+		t.Error("it asked for an order")
+	}
+}
+
+func TestKubeadmFails(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.program("kubeadm", "echo 'error: the disk is full'; exit 1")
+	n.s.order = wire.NodeOrder{Kind: wire.NodeInit}
+	n.boot()
+	n.untilEvents(wire.NodeBooted, wire.NodeJoining, wire.NodeFailed)
+	text := n.s.events[2].Text
+	for _, part := range []string{"kubeadm", "exit status 1", "the disk is full", "tried again"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("the report does not say %q: %s", part, text)
+		}
+	}
+	n.s.until("the digest", func() bool { return len(n.s.lines["node-boot-1"]) == 3 })
+	if got := n.s.lines["node-boot-1"][1]; !strings.HasPrefix(got, "kubelet: E1124") {
+		t.Errorf("digest %q", got)
+	}
+}
+
+// TestInterruptedInitIsResumed: the power went while kubeadm wrote files.
+func TestInterruptedInitIsResumed(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.program("kubeadm", goodKubeadm)
+	n.s.order = wire.NodeOrder{Kind: wire.NodeInit}
+	secrets, err := pki.New(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(name string) ([]byte, bool) { b, ok := secrets[name]; return b, ok }
+	admin, err := pki.Admin(find, "lab", "https://10.77.0.1:6443", "ann", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := map[string]string{
+		adminConf:                       string(admin),
+		kubernetes + "/pki/ca.crt":      string(secrets["pki/ca.crt"]),
+		kubernetes + "/pki/good.crt":    string(secrets["pki/ca.crt"]),
+		kubernetes + "/pki/etcd/ca.key": "", // broken, but not kubeadm's to make again
+		"/var/lib/etcd/member/snap/db":  "data",
+	}
+	torn := map[string]string{
+		kubeletConf:                           "",
+		kubernetes + "/scheduler.conf":        string(admin)[:100],
+		kubernetes + "/pki/apiserver.crt":     string(secrets["pki/ca.crt"])[:100],
+		kubernetes + "/pki/etcd/server.key":   "\x00\x00\x00",
+		kubernetes + "/pki/etcd/.hidden.conf": "",
+	}
+	for _, files := range []map[string]string{whole, torn} {
+		for path, text := range files {
+			n.write(path, text)
+		}
+	}
+	n.boot()
+	n.untilEvents(wire.NodeBooted, wire.NodeJoining, wire.NodeJoined)
+	if got := n.read("arguments"); !strings.Contains(got, "--skip-phases preflight,show-join-command") {
+		t.Errorf("kubeadm %s", got)
+	}
+	for path, text := range whole {
+		if n.read(path) != text {
+			t.Errorf("%s was changed", path)
+		}
+	}
+	delete(torn, kubernetes+"/pki/etcd/.hidden.conf")
+	for path := range torn {
+		if _, err := os.Stat(filepath.Join(n.root, path)); err == nil {
+			t.Errorf("%s is still there", path)
+		}
+	}
+}
+
+func TestWaitsWithAReason(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	stop, _, _ := n.boot()
+	n.s.until("the reason", func() bool {
+		return slices.Equal(n.s.lines["node-boot-1"], []string{"rackseed: waiting: nothing to do"})
+	})
+	n.s.until("a second question", func() bool { return n.s.ordered > 1 })
+	stop()
+	n.untilEvents(wire.NodeBooted)
+}
+
+func TestNewAgentRefuses(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write(wire.PathNodeConfig, "{}")
+	if _, err := newAgent(n.root, quiet()); err == nil || !strings.Contains(err.Error(), "reinstall") {
+		t.Errorf("an empty configuration: %v", err)
+	}
+	if _, err := newAgent(t.TempDir(), quiet()); err == nil || !strings.Contains(err.Error(), "not installed by Rackseed") {
+		t.Errorf("another system: %v", err)
+	}
+	n = newNode(t)
+	n.write(doneFile, "{")
+	if _, err := (host{n.root}).facts(); err == nil || !strings.Contains(err.Error(), doneFile) {
+		t.Errorf("a torn done-mark: %v", err)
+	}
+}
