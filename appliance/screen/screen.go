@@ -16,6 +16,7 @@ type Status struct {
 	Fingerprint  string   `json:"fingerprint"` // of the console's certificate: SHA-256, hex
 	SetupCode    string   `json:"setupCode"`   // empty once it was used
 	SiteProblems []string `json:"siteProblems"`
+	Warnings     []string `json:"warnings"`
 	Health       []Health `json:"health"`
 }
 
@@ -113,6 +114,9 @@ func (p *page) health(v View) {
 	}
 	if v.Service != "" {
 		p.item("Service", v.Service)
+	}
+	for _, w := range v.Status.Warnings {
+		p.item("Note", w)
 	}
 	well := []string{}
 	for _, h := range v.Status.Health {

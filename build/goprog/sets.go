@@ -1,6 +1,8 @@
 package goprog
 
 import (
+	"time"
+
 	"github.com/rackseed/rackseed/build/pins"
 	"github.com/rackseed/rackseed/build/step"
 )
@@ -47,6 +49,10 @@ func Nested(build *step.Step) []Set {
 			Packages: map[string]string{"coredns": "github.com/coredns/coredns"},
 		},
 		{
+			Name: "go-pause", Module: "build/modules/pause",
+			Packages: map[string]string{"pause": "."},
+		},
+		{
 			Name: "go-runc", Module: "build/modules/runc",
 			Packages: map[string]string{"runc": "github.com/opencontainers/runc"},
 			Tags:     "seccomp,urfave_cli_no_docs",
@@ -66,9 +72,12 @@ func Nested(build *step.Step) []Set {
 	}
 }
 
+// buildDate is the date before which no PID 1 of ours believes a clock.
+var buildDate = "-X github.com/rackseed/rackseed/images/pid1.BuildDate=" + pins.Epoch().Format(time.RFC3339)
+
 // Main are the programs of this module.
 var Main = []Set{
-	{Name: "go-rackseed", Module: ".", Packages: map[string]string{"rackseed": "."}},
-	{Name: "go-installer", Module: ".", Packages: map[string]string{"installer": "./images/installer"}},
-	{Name: "go-nodeinit", Module: ".", Packages: map[string]string{"nodeinit": "./images/node/nodeinit"}},
+	{Name: "go-rackseed", Module: ".", Packages: map[string]string{"rackseed": "."}, LDFlags: buildDate},
+	{Name: "go-installer", Module: ".", Packages: map[string]string{"installer": "./images/installer"}, LDFlags: buildDate},
+	{Name: "go-nodeinit", Module: ".", Packages: map[string]string{"nodeinit": "./images/node/nodeinit"}, LDFlags: buildDate},
 }

@@ -212,6 +212,11 @@ func findLayout(image, uuid string) (Layout, error) {
 	if err != nil {
 		return Layout{}, fmt.Errorf("%s: %w", image, err)
 	}
+	// The appliance makes its data partition there; see docs/interfaces.md.
+	const dataOffset = 8 << 30
+	if info.Size() > dataOffset {
+		return Layout{}, fmt.Errorf("%s has %d bytes, and the stick's data partition begins at %d", image, info.Size(), int64(dataOffset))
+	}
 	l := Layout{UUID: uuid}
 	for _, p := range table.Partitions {
 		if p.Number > 3 {

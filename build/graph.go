@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"github.com/rackseed/rackseed/build/console"
+	"github.com/rackseed/rackseed/build/containerimages"
+	"github.com/rackseed/rackseed/build/debian"
+	"github.com/rackseed/rackseed/build/goprog"
+	"github.com/rackseed/rackseed/build/initramfs"
+	"github.com/rackseed/rackseed/build/iso"
+	"github.com/rackseed/rackseed/build/oci"
+	"github.com/rackseed/rackseed/build/pins"
+	"github.com/rackseed/rackseed/build/rootfs"
+	"github.com/rackseed/rackseed/build/step"
+	"github.com/rackseed/rackseed/build/tools"
+)
+
+// graph is everything that is built, from sources to the ISO. Making it runs
+// nothing but hashing, and go list for our own programs; a step's Make is run
+// only when its output is asked for and not in the cache.
+type graph struct {
+	ctx     context.Context
+	repo    string
+	archive *debian.Archive
+	made    map[string]*step.Step
+}
+
+// Targets by their names on the command line.
+func (g *graph) target(name string) (*step.Step, error) {
+	if s, ok := g.made[name]; ok {
+		return s, nil
+	}
+	var s *step.Step
+	var err error
+	switch name {
+	case "tools", "boot", "build", "peers", "node-packages":
+		set := name
+		if name == "node-packages" {
+			set = "node"
+		}
+		s, err = g.archive.Unpacked(g.ctx, set)
+	case "console":
+		s, err = console.Step(g.repo)
+	case "kernel":
+		s, err = g.kernel()
+	case "appliance-initrd", "installer-initrd", "node-initrd":
+		s, err = g.initrd(name)
+	case "node-images":
+		s, err = g.containerImages()
+	case "node-root":
+		s, err = g.nodeRoot()
+	case "oci":
+		s, err = g.oci()
+	case "iso-base":
+		s, err = g.isoBase()
+	default:
+		s, err = g.program(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.made[name] = s
+	return s, nil
+}
+
+// targets makes several.
+func (g *graph) targets(names ...string) ([]*step.Step, error) {
+	var list []*step.Step
+	for _, n := range names {
+		s, err := g.target(n)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// program finds the set of Go programs that is named, "go-" left out or not.
+func (g *graph) program(name string) (*step.Step, error) {
+	for _, set := range goprog.Main {
+		if set.Name != name && set.Name != "go-"+name {
+			continue
+		}
+		var packages []string
+		for _, p := range set.Packages {
+			packages = append(packages, p)
+		}
+		in, err := goprog.PackageInput(g.ctx, g.repo, packages...)
+		if err != nil {
+			return nil, err
+		}
+		return goprog.Step(g.repo, set, in), nil
+	}
+	libraries, err := g.target("build")
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range goprog.Nested(libraries) {
+		if set.Name != name && set.Name != "go-"+name {
+			continue
+		}
+		in, err := goprog.ModuleInput(g.repo, set.Module)
+		if err != nil {
+			return nil, err
+		}
+		return goprog.Step(g.repo, set, in), nil
+	}
+	return nil, fmt.Errorf("there is no target %q", name)
+}
+
+func (g *graph) file(target, path string) (step.File, error) {
+	s, err := g.target(target)
+	return step.File{Step: s, Path: path}, err
+}
+
+func (g *graph) kernel() (*step.Step, error) {
+	deps, err := g.targets("boot", "tools")
+	if err != nil {
+		return nil, err
+	}
+	return rootfs.Kernel(deps[0], deps[1]), nil
+}
+
+// initrds: what each has beside the kernel's modules.
+var initrds = map[string]struct {
+	program  string
+	modules  []string
+	programs []string
+	console  bool
+}{
+	"appliance-initrd": {"rackseed", initramfs.Wide, fileSystemTools, true},
+	"installer-initrd": {"installer", initramfs.Wide, fileSystemTools, false},
+	"node-initrd":      {"nodeinit", initramfs.Root, nil, false},
+}
+
+var fileSystemTools = []string{"usr/sbin/mke2fs", "usr/sbin/mkfs.fat"}
+
+func (g *graph) initrd(name string) (*step.Step, error) {
+	want := initrds[name]
+	deps, err := g.targets(want.program, "boot", "tools")
+	if err != nil {
+		return nil, err
+	}
+	if want.console {
+		c, err := g.target("console")
+		if err != nil {
+			return nil, err
+		}
+		deps = append(deps, c)
+	}
+	code, err := step.Files(g.repo, "build/initramfs", "images/pid1/kmod")
+	if err != nil {
+		return nil, err
+	}
+	return &step.Step{
+		Name: name, Inputs: []string{code, strconv.Itoa(pins.SourceDateEpoch), fmt.Sprint(want)}, Deps: deps,
+		Make: func(ctx context.Context, out string, dirs []string, _ io.Writer) error {
+			s := initramfs.Spec{
+				Init: filepath.Join(dirs[0], want.program), Kernel: dirs[1], Modules: want.modules,
+				Debian: dirs[2], Programs: want.programs, Epoch: pins.SourceDateEpoch,
+				Run: tools.Root(dirs[2]).Command, Files: map[string]string{},
+			}
+			if len(want.programs) > 0 {
+				s.Files["etc/mke2fs.conf"] = filepath.Join(dirs[2], "etc/mke2fs.conf")
+			}
+			if want.console {
+				s.Files["usr/share/rackseed/console"] = dirs[3]
+			}
+			return initramfs.Write(ctx, filepath.Join(out, "initrd.img"), s)
+		},
+	}, nil
+}
+
+// files makes a list of files, each from a target.
+func (g *graph) files(list map[string][2]string) (map[string]step.File, error) {
+	m := map[string]step.File{}
+	for name, f := range list {
+		file, err := g.file(f[0], f[1])
+		if err != nil {
+			return nil, err
+		}
+		m[name] = file
+	}
+	return m, nil
+}
+
+func (g *graph) containerImages() (*step.Step, error) {
+	f, err := g.files(map[string][2]string{
+		"kubernetes": {"kubernetes", "kubernetes"}, "etcd": {"etcd", "etcd"}, "coredns": {"coredns", "coredns"},
+		"pause": {"pause", "pause"}, "containerd": {"containerd", "containerd"}, "ctr": {"containerd", "ctr"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	node, err := g.target("node-packages")
+	if err != nil {
+		return nil, err
+	}
+	return containerimages.Step(containerimages.Programs{
+		Kubernetes: f["kubernetes"], Etcd: f["etcd"], CoreDNS: f["coredns"], Pause: f["pause"],
+		Containerd: f["containerd"], Ctr: f["ctr"], Debian: node,
+	}), nil
+}
+
+// nodePrograms are our Go programs in the node's root, as docs/interfaces.md
+// lists them.
+var nodePrograms = map[string][2]string{
+	"/usr/local/bin/rackseed":                {"rackseed", "rackseed"},
+	"/usr/local/bin/kubernetes":              {"kubernetes", "kubernetes"},
+	"/usr/local/bin/containerd":              {"containerd", "containerd"},
+	"/usr/local/bin/containerd-shim-runc-v2": {"containerd", "containerd-shim-runc-v2"},
+	"/usr/local/bin/ctr":                     {"containerd", "ctr"},
+	"/usr/local/sbin/runc":                   {"runc", "runc"},
+	"/usr/lib/rackseed/ignition":             {"ignition", "ignition"},
+	"/opt/cni/bin/bridge":                    {"cni", "bridge"},
+	"/opt/cni/bin/loopback":                  {"cni", "loopback"},
+	"/opt/cni/bin/host-local":                {"cni", "host-local"},
+	"/opt/cni/bin/portmap":                   {"cni", "portmap"},
+}
+
+func (g *graph) nodeRoot() (*step.Step, error) {
+	programs, err := g.files(nodePrograms)
+	if err != nil {
+		return nil, err
+	}
+	deps, err := g.targets("tools", "kernel")
+	if err != nil {
+		return nil, err
+	}
+	store, err := g.file("node-images", containerimages.StoreFile)
+	if err != nil {
+		return nil, err
+	}
+	base, err := rootfs.Base(g.ctx, g.archive, deps[0])
+	if err != nil {
+		return nil, err
+	}
+	return rootfs.Image(rootfs.Spec{
+		Base: base, Kernel: deps[1], Tools: deps[0], Store: store, Programs: programs,
+		Files: filepath.Join(g.repo, "images/node/files"),
+	})
+}
+
+const (
+	shim = "usr/lib/shim/shimx64.efi.signed"
+	mok  = "usr/lib/shim/mmx64.efi.signed"
+	// The GRUB for removable media: its prefix is /boot/grub, on the ISO as
+	// on a node's ESP.
+	grub = "usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"
+)
+
+func (g *graph) oci() (*step.Step, error) {
+	names := []string{"boot", "kernel", "installer-initrd", "node-initrd", "node-root"}
+	deps, err := g.targets(names...)
+	if err != nil {
+		return nil, err
+	}
+	code, err := step.Files(g.repo, "build/oci", "images/node/grub.cfg")
+	if err != nil {
+		return nil, err
+	}
+	return &step.Step{
+		Name: "oci", Inputs: []string{code, shim, mok, grub}, Deps: deps,
+		Make: func(_ context.Context, out string, dirs []string, _ io.Writer) error {
+			boot, kernel := dirs[0], filepath.Join(dirs[1], "vmlinuz")
+			return oci.Write(out,
+				oci.Artifact{Ref: "ipxe", Type: oci.TypeFirmware, Files: map[string]string{
+					"snponly.efi":   filepath.Join(boot, "usr/lib/ipxe/snponly.efi"),
+					"undionly.kpxe": filepath.Join(boot, "usr/lib/ipxe/undionly.kpxe"),
+				}},
+				oci.Artifact{Ref: "installer", Type: oci.TypeBoot, Files: map[string]string{
+					"vmlinuz": kernel, "initrd.img": filepath.Join(dirs[2], "initrd.img"),
+				}},
+				oci.Artifact{Ref: "node", Type: oci.TypeNode, Files: map[string]string{
+					"root.erofs": filepath.Join(dirs[4], "root.erofs"), "vmlinuz": kernel,
+					"initrd.img": filepath.Join(dirs[3], "initrd.img"), "grub.cfg": filepath.Join(g.repo, "images/node/grub.cfg"),
+					"shimx64.efi": filepath.Join(boot, shim), "grubx64.efi": filepath.Join(boot, grub), "mmx64.efi": filepath.Join(boot, mok),
+				}},
+			)
+		},
+	}, nil
+}
+
+func (g *graph) isoBase() (*step.Step, error) {
+	deps, err := g.targets("kernel", "appliance-initrd", "oci", "boot", "tools")
+	if err != nil {
+		return nil, err
+	}
+	code, err := step.Files(g.repo, "build/iso", "images/pid1/gpt")
+	if err != nil {
+		return nil, err
+	}
+	s := &step.Step{Name: "iso-base", Inputs: []string{code, strconv.Itoa(pins.SourceDateEpoch)}, Deps: deps}
+	build := s.Key()
+	s.Make = func(ctx context.Context, out string, dirs []string, log io.Writer) error {
+		return iso.Base(ctx, out, iso.Spec{
+			Kernel: filepath.Join(dirs[0], "vmlinuz"), Initrd: filepath.Join(dirs[1], "initrd.img"),
+			OCI: dirs[2], Boot: dirs[3], Build: build, Epoch: pins.SourceDateEpoch,
+			Run: command(dirs[4]), Log: log,
+		})
+	}
+	return s, nil
+}
+
+func command(root string) iso.Command {
+	return func(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+		return tools.Root(root).Command(ctx, name, args...)
+	}
+}

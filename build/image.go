@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rackseed/rackseed/build/iso"
+	"github.com/rackseed/rackseed/build/pins"
+	"github.com/rackseed/rackseed/services/site"
+)
+
+const readme = `Rackseed
+
+This stick turns bare machines into a Kubernetes cluster.
+
+1. Describe your site in site.yaml, beside this file, with any text editor.
+2. Boot one machine from the stick. Its screen says where to open the console,
+   or, if there is a mistake in site.yaml, on which line and what is expected.
+3. Let the other machines boot from the network. They show up in the console.
+
+Boot machines only on a network where you are in charge: the stick answers DHCP
+on the links that site.yaml names, and on no other.
+`
+
+// iso makes out/rackseed.iso with the site file that SITE names.
+func (b *builder) iso() error {
+	text, emulated, err := b.siteFile(os.Getenv("SITE"))
+	if err != nil {
+		return err
+	}
+	steps, err := b.graph.targets("iso-base", "tools")
+	if err != nil {
+		return err
+	}
+	dirs, err := b.cache.Build(b.ctx, steps...)
+	if err != nil {
+		return err
+	}
+	out := filepath.Join(b.repo, "out", iso.FileName)
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return err
+	}
+	var log bytes.Buffer
+	err = iso.Personalise(b.ctx, dirs[0], out, iso.Personal{
+		Site: text, Readme: []byte(strings.ReplaceAll(readme, "\n", "\r\n")),
+		Emulated: emulated || os.Getenv("EMULATED") == "1", Epoch: pins.SourceDateEpoch,
+		Run: command(dirs[1]), Log: &log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, log.String())
+	}
+	info, err := os.Stat(out)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "  out     %s (%d MiB)\n", out, info.Size()>>20)
+	return nil
+}
+
+// siteFile reads and checks the site file; without one it is the commented
+// example, which sets nothing up.
+func (b *builder) siteFile(path string) (text []byte, emulated bool, err error) {
+	if path == "" {
+		example, err := os.ReadFile(filepath.Join(b.repo, "docs/site.example.yaml"))
+		if err != nil {
+			return nil, false, err
+		}
+		return template(example), false, nil
+	}
+	text, err = os.ReadFile(path)
+	if err != nil {
+		return nil, false, fmt.Errorf("SITE: %w", err)
+	}
+	s, err := site.Parse(path, text)
+	if err != nil {
+		return nil, false, fmt.Errorf("the site file that SITE names:\n%w", err)
+	}
+	return text, s.Emulated, nil
+}
+
+// template is the example with every line made a comment, so that a stick that
+// nobody wrote a site file for gives nobody access and serves no link.
+func template(example []byte) []byte {
+	var b bytes.Buffer
+	b.WriteString("# Nothing is set up until this file describes your site: take away \"#- \" where\n# you need a line, and put your own values in.\n\n")
+	for line := range strings.Lines(string(example)) {
+		if t := strings.TrimSpace(line); t != "" && !strings.HasPrefix(t, "#") {
+			line = "#- " + line
+		}
+		b.WriteString(line)
+	}
+	return b.Bytes()
+}
+
+// verify assembles the ISO once more, beside the cached one, and compares.
+func (b *builder) verify() error {
+	s, err := b.graph.target("iso-base")
+	if err != nil {
+		return err
+	}
+	cached, err := b.cache.Get(b.ctx, s)
+	if err != nil {
+		return err
+	}
+	deps, err := b.cache.Build(b.ctx, s.Deps...)
+	if err != nil {
+		return err
+	}
+	again, err := os.MkdirTemp(b.cache.Dir, "verify-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(again)
+	var log bytes.Buffer
+	if err := s.Make(b.ctx, again, deps, &log); err != nil {
+		return fmt.Errorf("verify: %w\n%s", err, log.String())
+	}
+	if err := same(filepath.Join(cached, iso.FileName), filepath.Join(again, iso.FileName)); err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	fmt.Println("verify: assembled twice, the ISO has the same bytes")
+	return nil
+}
+
+// same says where two files differ; nil if they do not.
+func same(a, b string) error {
+	var sums [2][]byte
+	for i, p := range []string{a, b} {
+		f, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		sums[i] = h.Sum(nil)
+	}
+	if !bytes.Equal(sums[0], sums[1]) {
+		return fmt.Errorf("%s has SHA-256 %x, made anew %x: something that is not an input got in", a, sums[0], sums[1])
+	}
+	return nil
+}
