@@ -1,0 +1,102 @@
+# Everything here is thin: what is built, and how, is in build/; virtual machines
+# are in vm-test/. "make" alone prints what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+# --- Go -----------------------------------------------------------------------
+# The host's, or Debian 13's unpacked into the build cache; either fetches the
+# pinned toolchain (build/pins) as a module.
+
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+GO := $(shell sh build/bootstrap.sh)
+ifeq ($(GO),)
+$(error there is no Go; what is missing is said above)
+endif
+export PATH := $(dir $(GO)):$(PATH)
+endif
+export GOTOOLCHAIN := $(shell sed -n 's/^const Go = "\(.*\)"/\1/p' build/pins/pins.go)
+export GOFLAGS := -buildvcs=false
+BUILD := go run ./build
+RACK := go run ./vm-test/cmd/rack
+
+# --- Variables, given as make VARIABLE=value TARGET -----------------------------
+
+SITE ?=
+EMULATED ?=
+UNLOCKED ?=
+MACHINES ?=
+export SITE EMULATED UNLOCKED MACHINES
+
+# --- Using it -------------------------------------------------------------------
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^# ---/ {gsub(/^# -+ | -+$$/, ""); head = $$0} /^[a-z-]+:.*## / {if (head) printf "\n%s\n", head; head = ""; printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: ## build all, start a virtual rack, and follow a machine until it is Ready
+	$(RACK) run
+
+.PHONY: iso
+iso: ## out/rackseed.iso, with SITE=site.yaml carrying that site file
+	$(BUILD) iso
+
+.PHONY: dev
+dev: ## boot service and console on loopback, without virtual machines
+	$(BUILD) console
+	mkdir -p .run/dev
+	go run . serve --dev --data .run/dev --site $${SITE:-docs/site.example.yaml} --console out/console
+
+# --- Proving it -----------------------------------------------------------------
+# In the order of what they need; the first failure ends them.
+
+.PHONY: test
+test: test-unit test-host test-browser test-vm ## everything that CI runs
+
+.PHONY: test-unit
+test-unit: ## pure decisions, the state machine, property tests: need nothing
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "these files are not gofmt'd" >&2; exit 1; }
+	go vet ./...
+	go test -race ./...
+
+.PHONY: test-host
+test-host: ## real clients and tools in network namespaces: needs root
+	export RACKSEED_TOOLS="$$($(BUILD) path peers)"
+	export RACKSEED_KUBERNETES="$$($(BUILD) path kubernetes)/kubernetes"
+	export RACKSEED_ETCD="$$($(BUILD) path etcd)/etcd"
+	go vet -tags host ./...
+	go test -tags host -p 1 ./...
+
+.PHONY: test-browser
+test-browser: ## the console in headless Chromium against a live service
+	cd console/web && npm ci --no-audit --no-fund --ignore-scripts && npm run check && npm run test:browser
+
+.PHONY: test-vm
+test-vm: ## the ISO, booted in QEMU, and a machine installed from it to Ready
+	$(BUILD) verify
+	$(RACK) test
+
+.PHONY: test-full
+test-full: test ## all of that, and the slow ones: what is built twice, and compared
+	go test -tags slow -timeout 60m ./build/...
+
+.PHONY: bench
+bench: ## side by side with others' programs; lines "bench NAME ours=… peer=… ratio=…"
+	$(RACK) bench
+
+# --- Keeping it -----------------------------------------------------------------
+
+.PHONY: lock
+lock: ## take the newest Debian packages into build/locks/debian.lock
+	$(BUILD) lock
+
+.PHONY: doctor
+doctor: ## say what this machine lacks for building
+	$(BUILD) doctor
+
+.PHONY: clean
+clean: ## remove out/ and .run/; the build cache stays (its path: make doctor)
+	rm -rf out .run

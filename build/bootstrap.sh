@@ -1,0 +1,82 @@
+#!/bin/sh
+# Prints the path of a go command that can build Rackseed, and gets one first if
+# the host has none or an older one than Go 1.21, the first that fetches newer
+# toolchains by itself (https://go.dev/doc/toolchain): Debian 13's, unpacked into
+# the build cache. Nothing is installed, and nothing on the host is changed.
+#
+# Variables: RACKSEED_DEBIAN_MIRROR, as http://HOST/debian; without it the mirror
+# of the host's own apt configuration.
+set -eu
+
+say() { echo "bootstrap: $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# new_enough GO: the command runs, and is Go 1.21 or newer.
+new_enough() {
+	v=$(cd / && GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
+	case $v in
+	go1.[0-9] | go1.[0-9].* | go1.1[0-9] | go1.1[0-9].* | go1.20 | go1.20.*) return 1 ;;
+	go[1-9]*) return 0 ;;
+	esac
+	return 1
+}
+
+host=$(command -v go || true)
+if [ -n "$host" ] && new_enough "$host"; then
+	echo "$host"
+	exit 0
+fi
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/rackseed/go-debian13
+go=$cache/root/usr/lib/go-1.24/bin/go
+if [ -x "$go" ] && new_enough "$go"; then
+	echo "$go"
+	exit 0
+fi
+
+for need in apt-get apt-cache dpkg-deb; do
+	command -v "$need" >/dev/null || fail "there is no Go 1.21 or newer and no $need to get one with: install Go from https://go.dev/dl"
+done
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -r "$keys" ] || fail "$keys is missing: install debian-archive-keyring"
+
+# The mirror: from the variable, else the first one in the host's own lists
+# (deb822 and one-line format) whose path ends in /debian.
+mirror=${RACKSEED_DEBIAN_MIRROR:-}
+if [ -z "$mirror" ]; then
+	mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+		sed -n -e 's/#.*//' -e 's/^URIs:/ /p' -e 's/^deb / /p' | tr ' \t' '\n\n' |
+		sed -n 's|^\(https*://[^ ]*/debian\)/*$|\1|p' | head -n 1)
+fi
+[ -n "$mirror" ] || fail "no Debian mirror is known: set RACKSEED_DEBIAN_MIRROR=http://HOST/debian"
+
+say "this host has no Go 1.21 or newer; unpacking Debian 13's into $cache"
+apt=$cache/apt
+rm -rf "$cache"
+mkdir -p "$apt/etc/preferences.d" "$apt/etc/trusted.gpg.d" "$apt/etc/none" "$apt/state/lists/partial" "$apt/cache/archives/partial" "$cache/debs" "$cache/root"
+: >"$apt/status"
+echo "deb [signed-by=$keys] $mirror trixie main" >"$apt/etc/sources.list"
+
+# The host's own way through proxies, and nothing else of its configuration.
+apt-config dump --format '%f "%v";%n' 2>/dev/null | grep '^Acquire::http' >"$apt/apt.conf" || : >"$apt/apt.conf"
+cat >>"$apt/apt.conf" <<-EOF
+	Dir "$apt";
+	Dir::Etc "$apt/etc";
+	Dir::Etc::parts "none";
+	Dir::State "$apt/state";
+	Dir::State::status "$apt/status";
+	Dir::Cache "$apt/cache";
+	APT::Architecture "amd64";
+	APT::Architectures "amd64";
+	APT::Sandbox::User "$(id -un)";
+	Acquire::Languages "none";
+EOF
+export APT_CONFIG="$apt/apt.conf"
+apt-get -qq update >&2 || fail "the package lists of $mirror could not be read"
+(cd "$cache/debs" && apt-get -qq download golang-1.24-go golang-1.24-src >&2) || fail "Go could not be downloaded from $mirror"
+for deb in "$cache"/debs/*.deb; do
+	dpkg-deb -x "$deb" "$cache/root"
+done
+rm -rf "$cache/debs" "$apt"
+new_enough "$go" || fail "$go was unpacked but does not run"
+echo "$go"
