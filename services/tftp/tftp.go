@@ -28,9 +28,11 @@ import (
 	"net/netip"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pin/tftp/v3"
+	"golang.org/x/sys/unix"
 )
 
 // Files are what is served.
@@ -65,11 +67,26 @@ var errBusy = errors.New("too many transfers, try again")
 // until ctx ends, then ends the transfers and returns nil. It fails if it
 // cannot listen.
 func Serve(ctx context.Context, listen string, files Files) error {
-	conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp4", listen)
+	conn, err := open(ctx, listen)
 	if err != nil {
 		return fmt.Errorf("TFTP: %w", err)
 	}
 	return serve(ctx, conn, files, slog.Default())
+}
+
+// open makes a socket that tells from its first packet on which address it was
+// sent to. pin asks for that too, but only after the socket is open.
+func open(ctx context.Context, listen string) (net.PacketConn, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		if err := c.Control(func(fd uintptr) {
+			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+		}); err != nil {
+			return err
+		}
+		return set
+	}}
+	return config.ListenPacket(ctx, "udp4", listen)
 }
 
 func serve(ctx context.Context, conn net.PacketConn, files Files, log *slog.Logger) error {
