@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -97,15 +98,25 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // until waits until found says so of what the service has, or the test's time
-// is up.
+// is nearly up.
 func (s *service) until(what string, found func() bool) {
 	s.t.Helper()
-	stop := context.AfterFunc(s.t.Context(), func() { s.cond.Broadcast() })
+	ctx := s.t.Context()
+	if deadline, found := s.t.Deadline(); found {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-5*time.Second))
+		defer cancel()
+	}
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cond.Broadcast()
+	})
 	defer stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !found() {
-		if s.t.Context().Err() != nil {
+		if ctx.Err() != nil {
 			s.t.Fatalf("waiting for %s: have events %+v, lines %q", what, s.events, s.lines)
 		}
 		s.cond.Wait()
