@@ -1,7 +1,9 @@
 package pid1
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,4 +43,24 @@ func SetClock(t time.Time) (bool, error) {
 		return false, fmt.Errorf("setting the clock to %s: %w", t.UTC().Format(time.RFC3339), err)
 	}
 	return true, nil
+}
+
+// SetRTC writes the clock to the machine's battery-backed one, so that the next
+// boot begins with it. A machine without one is no error.
+func SetRTC(t time.Time) (err error) {
+	f, err := os.OpenFile("/dev/rtc0", os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the machine's clock: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	t = t.UTC()
+	rtc := unix.RTCTime{Sec: int32(t.Second()), Min: int32(t.Minute()), Hour: int32(t.Hour()),
+		Mday: int32(t.Day()), Mon: int32(t.Month()) - 1, Year: int32(t.Year()) - 1900}
+	if err := unix.IoctlSetRTCTime(int(f.Fd()), &rtc); err != nil {
+		return fmt.Errorf("setting the machine's clock: %w", err)
+	}
+	return nil
 }

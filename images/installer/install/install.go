@@ -1,0 +1,187 @@
+package install
+
+import (
+	"context"
+	"crypto/ecdh"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/rackseed/rackseed/images/installer/disk"
+	"github.com/rackseed/rackseed/images/pid1"
+	"github.com/rackseed/rackseed/images/pid1/block"
+	"github.com/rackseed/rackseed/images/pid1/gpt"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+const (
+	target = "/mnt/root" // the new root
+	esp    = "/mnt/esp"
+	// programLimit bounds each program that is run; making a file system on a
+	// large disk takes the longest.
+	programLimit = 15 * time.Minute
+	// settleLimit bounds the wait for new partitions.
+	settleLimit = time.Minute
+)
+
+// Service is what an install needs of the boot service (client.Client).
+type Service interface {
+	Claim(context.Context, wire.ClaimRequest) error
+	Ignition(context.Context) (wire.Sealed, error)
+	Fetch(ctx context.Context, f wire.File, w io.WriterAt, progress func(done int64)) error
+	Retry(ctx context.Context, what string, permanent func(error) bool, do func(context.Context) error) error
+}
+
+// Installer installs, one order at a time.
+type Installer struct {
+	Service   Service
+	Permanent func(error) bool // tells the service's refusals from its absence
+	Report    func(wire.Report)
+	Log       *slog.Logger
+	Children  *pid1.Children
+	SealKey   *ecdh.PrivateKey
+	UEFI      bool
+	Disks     func() ([]machine.Disk, error)
+	LoadFS    func() error // loads the file systems' kernel modules
+}
+
+// run is one install.
+type run struct {
+	*Installer
+	order wire.Order
+	disk  machine.Disk
+	table gpt.Table
+	parts map[int]block.Device
+}
+
+// step is one of the install's, in the words of wire. do returns what is to be
+// told when it is done.
+type step struct {
+	name, text string
+	do         func(*run, context.Context) (string, error)
+}
+
+var steps = []step{
+	{wire.StepDisk, "choosing the disk", (*run).choose},
+	{wire.StepPartition, "dividing the disk", (*run).partition},
+	{wire.StepImage, "writing the node image", (*run).image},
+	{wire.StepIgnition, "configuring the node", (*run).ignition},
+	{wire.StepBootloader, "installing the boot loader", (*run).bootloader},
+	{wire.StepReboot, "writing everything to the disk", (*run).finish},
+}
+
+// Run carries out an install order from the beginning, whatever an earlier try
+// left behind, and reports each step. It ends before StepReboot is reported
+// done: the caller does that once nothing can fail any more.
+func (i *Installer) Run(ctx context.Context, order wire.Order) (err error) {
+	r := &run{Installer: i, order: order}
+	if err := unmount(); err != nil {
+		return r.fail(wire.StepDisk, fmt.Errorf("what an earlier try left mounted: %w", err))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unmount())
+		}
+	}()
+	for _, s := range steps {
+		i.Log.Info(s.text, "step", s.name)
+		r.report(s.name, wire.StepStarted, s.text, 0, 0)
+		started := time.Now()
+		text, err := s.do(r, ctx)
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = errors.Join(cause, err)
+			}
+			return r.fail(s.name, err)
+		}
+		i.Log.Info(text, "step", s.name, "took", time.Since(started).Round(time.Millisecond))
+		if s.name != wire.StepReboot {
+			r.report(s.name, wire.StepDone, text, 0, 0)
+		}
+	}
+	return nil
+}
+
+func (r *run) report(name string, status wire.ReportStatus, text string, done, total int64) {
+	r.Report(wire.Report{Intent: r.order.Intent, Epoch: r.order.Epoch, Step: name, Status: status, Text: text, Done: done, Total: total})
+}
+
+func (r *run) fail(name string, err error) error {
+	r.Log.Error("the install failed; it can be tried again from the console", "step", name, "error", err)
+	r.report(name, wire.StepFailed, err.Error(), 0, 0)
+	return fmt.Errorf("step %s: %w", name, err)
+}
+
+// choose only decides; nothing is written.
+func (r *run) choose(ctx context.Context) (string, error) {
+	if err := check(r.order, r.UEFI); err != nil {
+		return "", err
+	}
+	disks, err := r.Disks()
+	if err != nil {
+		return "", err
+	}
+	if r.disk, err = disk.Choose(disks, r.order.Disk); err != nil {
+		return "", err
+	}
+	if r.table, err = disk.Layout(r.disk.Bytes, r.disk.SectorSize, gpt.NewGUID); err != nil {
+		return "", err
+	}
+	return "installing on " + disk.List([]machine.Disk{r.disk}), r.LoadFS()
+}
+
+// partition asks for the permission to write, immediately before the first
+// write, then divides the disk and makes the two file systems.
+func (r *run) partition(ctx context.Context) (string, error) {
+	claim := wire.ClaimRequest{Intent: r.order.Intent, Epoch: r.order.Epoch, Disk: r.disk}
+	if err := r.Service.Retry(ctx, "permission to write to "+r.disk.Path, r.Permanent, func(ctx context.Context) error {
+		return r.Service.Claim(ctx, claim)
+	}); err != nil {
+		return "", err
+	}
+	settle, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	var err error
+	if r.parts, err = disk.Partition(settle, r.disk.Path, r.table); err != nil {
+		return "", err
+	}
+	if err := r.program(ctx, "mkfs.fat", "-F", "32", "-n", "RS-ESP", r.parts[disk.ESP].Path); err != nil {
+		return "", err
+	}
+	if err := r.program(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "rs-data", "-m", "1", r.parts[disk.Data].Path); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("disk %s has five partitions", r.disk.Path), nil
+}
+
+func (r *run) program(ctx context.Context, name string, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, programLimit)
+	defer cancel()
+	out, err := r.Children.Output(ctx, name, args...)
+	if err != nil {
+		r.Log.Error("a program failed", "program", name, "error", err, "output", out)
+	}
+	return err
+}
+
+// finish leaves nothing mounted: then everything is on the disk.
+func (r *run) finish(context.Context) (string, error) {
+	if err := unmount(); err != nil {
+		return "", err
+	}
+	if err := flush(r.disk.Path); err != nil {
+		return "", err
+	}
+	return "installed; the machine restarts into the node", nil
+}
+
+func unmount() error {
+	return errors.Join(pid1.UnmountAll(target), pid1.UnmountAll(esp))
+}
+
+// bootPath is where a file of the ESP is while it is mounted.
+func bootPath(path string) string { return filepath.Join(esp, path) }

@@ -1,0 +1,125 @@
+// Command installer is PID 1 of the netbooted initramfs. It tells the boot
+// service what the machine is, waits for an order, and writes the node onto the
+// machine's disk. Without an order it only looks.
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/rackseed/rackseed/images/installer/client"
+	"github.com/rackseed/rackseed/images/installer/efi"
+	"github.com/rackseed/rackseed/images/installer/install"
+	"github.com/rackseed/rackseed/images/installer/inventory"
+	"github.com/rackseed/rackseed/images/installer/journal"
+	"github.com/rackseed/rackseed/images/installer/report"
+	"github.com/rackseed/rackseed/images/installer/session"
+	"github.com/rackseed/rackseed/images/pid1"
+	"github.com/rackseed/rackseed/images/pid1/block"
+	"github.com/rackseed/rackseed/images/pid1/kmod"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// Version is set by the linker.
+var Version = "development"
+
+const (
+	restartRevoked = 10 * time.Second
+	restartFailed  = 60 * time.Second
+)
+
+func main() {
+	if kmod.IsModprobe(os.Args[0]) {
+		os.Exit(kmod.Modprobe(os.Args[1:], os.Stderr))
+	}
+	j := journal.New(journal.Limit)
+	log := slog.New(pid1.NewLineHandler(slog.LevelInfo, func(line string) { fmt.Println(line) }))
+	wait := restartFailed
+	switch err := run(&log, j); {
+	case err == nil:
+		log.Info("restarting into the installed node")
+		wait = 0
+	case errors.Is(err, session.ErrRevoked):
+		log.Warn("the machine restarts in "+restartRevoked.String(), "error", err)
+		wait = restartRevoked
+	default:
+		log.Error("the installer cannot go on; the machine restarts in "+restartFailed.String(), "error", err)
+	}
+	time.Sleep(wait)
+	log.Error("the machine did not restart", "error", pid1.Reboot())
+	select {} // PID 1 must not end
+}
+
+// run returns nil when the machine is installed and shall restart.
+func run(log **slog.Logger, j *journal.Journal) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a fault of the installer: %v", p)
+		}
+	}()
+	ctx := context.Background()
+	if err := errors.Join(pid1.SetEnvironment(), pid1.MountEarly()); err != nil {
+		return err
+	}
+	if err := openLog(log, j); err != nil {
+		return err
+	}
+	line, err := pid1.ReadCommandLine()
+	if err != nil {
+		return err
+	}
+	(*log).Info("Rackseed installer", "version", Version, "mode", line.Get("rackseed.mode"), "service", line.Get("rackseed.url"))
+	url := line.Get("rackseed.url")
+	if url == "" {
+		return errors.New("kernel command line: rackseed.url is missing: expected as rackseed.url=http://192.0.2.1")
+	}
+	if _, err := pid1.SetClock(time.Now()); err != nil {
+		(*log).Warn("the clock was not corrected", "error", err)
+	}
+	children := &pid1.Children{}
+	go children.Reap(ctx)
+	modules, err := kmod.Open(*log)
+	if err != nil {
+		return err
+	}
+	nic, err := connect(ctx, modules, line, *log)
+	if err != nil {
+		return err
+	}
+	sign, seal, err := wire.NewKeys()
+	if err != nil {
+		return err
+	}
+	service := client.New(url, sign, *log)
+	setTime(ctx, service, *log)
+
+	variables, err := pid1.MountEFIVars()
+	if err != nil {
+		(*log).Warn("the firmware's variables are not to be had", "error", err)
+	}
+	plugLate(ctx, modules, *log)
+	found := inventory.Collect(nic.MAC, pid1.IsUEFI(), variables && efi.System.SecureBoot(), *log)
+	for _, d := range found.Disks {
+		(*log).Info("disk", "path", d.Path, "transport", d.Transport, "model", d.Model, "serial", d.Serial, "bytes", d.Bytes, "contents", d.Contents)
+	}
+	reports := report.New()
+	installer := &install.Installer{
+		Service: service, Permanent: client.Permanent, Report: reports.Add, Log: *log, Children: children, SealKey: seal, UEFI: pid1.IsUEFI(),
+		Disks: func() ([]machine.Disk, error) {
+			plugLate(ctx, modules, *log)
+			return inventory.Disks(block.System)
+		},
+		LoadFS: func() error { return loadFileSystems(modules, *log) },
+	}
+	s := &session.Session{
+		Client: service, Journal: j, Reports: reports, Log: *log, Install: installer.Run,
+		Request: wire.SessionRequest{SignKey: sign.Public().(ed25519.PublicKey), SealKey: seal.PublicKey().Bytes(), Version: Version, Inventory: found},
+	}
+	return s.Run(ctx)
+}
