@@ -19,9 +19,10 @@ const (
 	// maxLine is the longest line that is kept, in bytes; the boot service
 	// cuts there too.
 	maxLine = 8 << 10
-	// sendLines go in one request: at their longest they are within
-	// wire.MaxBody.
-	sendLines = 250
+	// sendLines and sendBytes go in one request at most; with every byte
+	// escaped to six in JSON they are within wire.MaxBody.
+	sendLines = 1000
+	sendBytes = 512 << 10
 )
 
 // output numbers the node's lines and sends them until they are committed.
@@ -136,10 +137,18 @@ func acknowledged(first, next uint64, n int) int {
 	return int(min(next-first, uint64(n)))
 }
 
+// head is what goes in the next request: at least one line, if there is one.
 func (o *output) head() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.lines[:min(len(o.lines), sendLines):min(len(o.lines), sendLines)]
+	n, size := 0, 0
+	for n < min(len(o.lines), sendLines) {
+		if size += len(o.lines[n]); size > sendBytes && n > 0 {
+			break
+		}
+		n++
+	}
+	return o.lines[:n:n]
 }
 
 func (o *output) drop(n int) {

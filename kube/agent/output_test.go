@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -121,5 +122,21 @@ func TestReportsAreBounded(t *testing.T) {
 	<-first // let go
 	if len(r.queue) != maxReports {
 		t.Errorf("%d reports wait", len(r.queue))
+	}
+}
+
+func TestARequestIsBounded(t *testing.T) {
+	t.Parallel()
+	o := newOutput(nil, "node-x", quiet())
+	for range 200 {
+		o.Print(strings.Repeat("<", maxLine))
+	}
+	body, err := json.Marshal(wire.Output{Stream: o.stream, First: 1, Lines: o.head()})
+	if err != nil || len(body) > wire.MaxBody {
+		t.Errorf("a request of %d bytes, error %v", len(body), err)
+	}
+	o.drop(len(o.head()))
+	if got := len(o.head()); got == 0 {
+		t.Error("nothing is left to send")
 	}
 }

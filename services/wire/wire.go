@@ -126,7 +126,7 @@ type Report struct {
 }
 
 // Output is a run of log lines. Lines are numbered from 1 in each stream; what
-// was sent twice is stored once.
+// was sent twice is stored once. Without lines it only asks for Next.
 type Output struct {
 	Stream string   `json:"stream"` // the session's ID, or "node-" and the boot ID
 	First  uint64   `json:"first"`
