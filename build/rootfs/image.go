@@ -54,7 +54,7 @@ func Image(s Spec) (*step.Step, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the node's files: %w", err)
 	}
-	inputs := []string{"1", strconv.Itoa(pins.SourceDateEpoch), uuid, fmt.Sprint(dropped), fmt.Sprint(links), fmt.Sprint(folders), fmt.Sprint(erofsFlags), files}
+	inputs := []string{"2", strconv.Itoa(pins.SourceDateEpoch), uuid, fmt.Sprint(dropped), fmt.Sprint(links), fmt.Sprint(folders), fmt.Sprint(erofsFlags), files}
 	all := []step.File{s.Store}
 	paths := make([]string, 0, len(s.Programs))
 	for p := range s.Programs {

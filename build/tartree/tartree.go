@@ -35,7 +35,8 @@ type Entry struct {
 	minor  int64
 }
 
-// Tree is files by their cleaned paths, relative to the root ("usr/bin/x").
+// Tree is files by their cleaned paths, relative to the root ("usr/bin/x"). The
+// root itself is "": root's and 0755 unless it was added.
 type Tree map[string]Entry
 
 // Clean is how a Tree names a path.
@@ -45,10 +46,10 @@ func Clean(p string) string { return strings.TrimPrefix(path.Clean("/"+p), "/") 
 // folder above is a link: the file would end up elsewhere, or nowhere.
 func (t Tree) Put(p string, e Entry) error {
 	p = Clean(p)
-	if p == "" {
-		return nil
+	if p == "" && e.Type != tar.TypeDir {
+		return fmt.Errorf("/: the root is a folder")
 	}
-	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+	for dir := path.Dir(p); p != "" && dir != "."; dir = path.Dir(dir) {
 		above, ok := t[dir]
 		if ok && above.Type != tar.TypeDir {
 			return fmt.Errorf("/%s: /%s above it is not a folder (it is a link to %q)", p, dir, above.Link)
@@ -226,6 +227,12 @@ func (t Tree) Write(ctx context.Context, file string, mtime time.Time) (err erro
 	defer func() { err = errors.Join(err, f.Close()) }()
 	buffered := bufio.NewWriterSize(f, 1<<20)
 	w := tar.NewWriter(buffered)
+	if _, ok := t[""]; !ok {
+		root := Entry{Type: tar.TypeDir, Mode: 0o755}
+		if err := writeEntry(w, "", root, mtime); err != nil {
+			return fmt.Errorf("%s: /: %w", file, err)
+		}
+	}
 	for _, p := range t.Paths() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -242,7 +249,10 @@ func writeEntry(w *tar.Writer, p string, e Entry, mtime time.Time) (err error) {
 		Devmajor: e.major, Devminor: e.minor, Format: tar.FormatPAX}
 	switch e.Type {
 	case tar.TypeDir:
-		h.Name += "/"
+		h.Name = "./"
+		if p != "" {
+			h.Name = p + "/"
+		}
 	case tar.TypeReg:
 		h.Size = e.Size
 	}

@@ -69,7 +69,7 @@ func TestWriteIsRepeatableAndSorted(t *testing.T) {
 			t.Errorf("%s is of %s, want %s", h.Name, h.ModTime, epoch)
 		}
 	}
-	want := []string{"bin", "etc/", "etc/a", "usr/", "usr/bin/", "usr/bin/b", "usr/bin/ping", "var/", "var/lib/", "var/lib/x/"}
+	want := []string{"./", "bin", "etc/", "etc/a", "usr/", "usr/bin/", "usr/bin/b", "usr/bin/ping", "var/", "var/lib/", "var/lib/x/"}
 	if !slices.Equal(names, want) {
 		t.Errorf("names %q, want %q", names, want)
 	}
@@ -84,6 +84,9 @@ func TestTarIsReadAsItWasWritten(t *testing.T) {
 	}
 	if _, two := write(t, again); !bytes.Equal(one, two) {
 		t.Error("a tree that was read back is written differently")
+	}
+	if e := again[""]; e.Type != tar.TypeDir || e.Mode != 0o755 {
+		t.Errorf("the root became %+v, want a folder of mode 0755", e)
 	}
 	below := Tree{}
 	if err := below.Tar("/store", file, func(p string, _ Entry) bool { return p == "etc/a" }); err != nil {
