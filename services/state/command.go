@@ -86,8 +86,10 @@ type BootDecide struct {
 }
 
 // SessionOpen opens an installer session. The machine is found by the
-// inventory's UUID, then by its MACs, else created under NewID. An older
-// session is revoked with every live install intent bound to it.
+// inventory's UUID, then by its MACs (unless an earlier inventory showed that
+// their machine has another UUID: then a network card moved), else created
+// under NewID. An older session is revoked with every live install intent
+// bound to it.
 type SessionOpen struct {
 	NewID     machine.ID        `json:"newId"`
 	Session   machine.Session   `json:"session"` // Number is set by the state

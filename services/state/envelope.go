@@ -79,8 +79,8 @@ func decode(b []byte) (envelope, Command, error) {
 	var e envelope
 	strict := decodeStrict(b, &e)
 	if strict != nil { // perhaps a newer envelope: say so rather than which field is strange
-		if err := json.Unmarshal(b, &e); err != nil {
-			return envelope{}, nil, fmt.Errorf("the entry is no envelope: %w", err)
+		if json.Unmarshal(b, &e) != nil {
+			return envelope{}, nil, fmt.Errorf("the entry is no envelope: %w", strict)
 		}
 	}
 	if e.V != envelopeVersion {

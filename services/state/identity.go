@@ -203,6 +203,13 @@ func (c *change) sessionOpen(x SessionOpen) error {
 		return err
 	}
 	found := c.find(uuid, macs)
+	if found != nil && found.Machine.Inventory != nil && uuid != "" {
+		// An inventory showed that the owner of the address is another board:
+		// its network card is in this machine now.
+		if was := uuidOf(found.Machine.Inventory.UUID); was != "" && was != uuid {
+			found = nil
+		}
+	}
 	if owner := c.machineBySignKey(s.SignKey); owner != nil {
 		if found == nil || found.Machine.ID != owner.Machine.ID {
 			return refuse("installer session: its key is machine %s's", owner.Machine.ID)
@@ -223,8 +230,8 @@ func (c *change) sessionOpen(x SessionOpen) error {
 		}
 		r = c.edit(found)
 		if uuid != "" && r.Machine.UUID != "" && uuid != r.Machine.UUID {
-			c.event(r.Machine.ID, "machine.uuid-changed", machine.Warning,
-				fmt.Sprintf("The SMBIOS UUID is %s now, it was %s", uuid, r.Machine.UUID), "uuid", uuid, "was", r.Machine.UUID)
+			c.event(r.Machine.ID, "machine.uuid-changed", machine.Info,
+				fmt.Sprintf("The SMBIOS UUID is %s; packets said %s", uuid, r.Machine.UUID), "uuid", uuid, "was", r.Machine.UUID)
 		}
 		if uuid != "" {
 			r.Machine.UUID = uuid

@@ -179,7 +179,7 @@ func (c *change) intentClaim(x IntentClaim) error {
 	claimed.Intent.Status, claimed.Claimed = machine.IntentClaimed, &disk
 	m.Machine.Phase, m.Machine.Reason = machine.PhaseInstalling, "writing "+clip(x.Disk.Path)
 	c.event(m.Machine.ID, "intent.claimed", machine.Info,
-		clip(fmt.Sprintf("Permitted to write disk %s (%s %s, %s)", x.Disk.Path, x.Disk.Model, x.Disk.Serial, size(x.Disk.Bytes))),
+		clip(fmt.Sprintf("Permitted to write disk %s (%s)", x.Disk.Path, diskWords(x.Disk))),
 		"intent", x.Intent, "epoch", fmt.Sprint(x.Epoch), "disk", clip(x.Disk.Path), "serial", clip(x.Disk.Serial))
 	c.machine, c.intent = m, claimed
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"golang.org/x/sys/unix"
 )
 
@@ -154,7 +155,11 @@ func (s *Store) openStores() (stores, error) {
 	}
 	s.closers = append(s.closers, held)
 	logger := newRaftLogger(s.config.Logger)
-	entries, err := wal.Open(log, wal.WithLogger(logger.Named("wal")))
+	// raft-wal 0.4.0 does not close the database of its metadata, whose lock
+	// would keep the next Open of this process waiting for ever: it is ours.
+	meta := &metadb.BoltMetaDB{}
+	s.closers = append([]io.Closer{meta}, s.closers...)
+	entries, err := wal.Open(log, wal.WithLogger(logger.Named("wal")), wal.WithMetaStore(meta))
 	if err != nil {
 		return stores{}, fmt.Errorf("opening the log: %w", err)
 	}

@@ -150,14 +150,14 @@ func TestPhases(t *testing.T) {
 	phase(machine.PhaseWaiting, "restarted in the middle")
 	equal(t, "intent", w.view().InstallIntent(machineID(1)).Status, machine.IntentRevoked)
 	second := approval(1)
-	second.Session, second.Intent = "s-2", "i-2"
+	second.Session, second.Intent, second.NodeSeed = "s-2", "i-2", bytes32("second")
 	w.must(second)
 	w.must(IntentRevoke{Intent: "i-2", Reason: "wrong rack"})
 	phase(machine.PhaseWaiting, "revoked")
 
 	// An installer that could not say that it ended: the node's report does.
 	third := approval(1)
-	third.Session, third.Intent = "s-2", "i-3"
+	third.Session, third.Intent, third.NodeSeed = "s-2", "i-3", bytes32("third")
 	w.must(third)
 	w.must(IntentClaim{Intent: "i-3", Epoch: 1, Session: "s-2", Disk: disk(1)})
 	w.must(nodeReport(1, "boot-1", 1, wire.NodeBooted))

@@ -83,6 +83,18 @@ func summary(i machine.Inventory) string {
 	return clip(strings.Join(parts, ", "))
 }
 
+// diskWords tell a disk from others: "Samsung SSD, serial S4EV, 20 GiB".
+func diskWords(d machine.Disk) string {
+	var parts []string
+	if model := strings.TrimSpace(d.Model); model != "" {
+		parts = append(parts, model)
+	}
+	if d.Serial != "" {
+		parts = append(parts, "serial "+d.Serial)
+	}
+	return strings.Join(append(parts, size(d.Bytes)), ", ")
+}
+
 // stepWords says what happens in a step of the install: its name, and what is
 // being done.
 var stepWords = map[string][2]string{

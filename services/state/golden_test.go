@@ -1,0 +1,177 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// Golden files hold the formats of the log and of snapshots: what was written
+// once is read for ever. A change in them is a new kind or a new version.
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// samples has one command of each kind, with every field that matters.
+func samples() []Command {
+	event := lease(100, mac(1), start, time.Hour)
+	event.Lease.ClientID, event.Lease.Hostname, event.Lease.Machine, event.Event = "0152540000", "host", machineID(1), true
+	approve := approval(1)
+	approve.Disk = machine.DiskHint{Serial: "D1", WWN: "eui.1", Path: "/dev/vda"}
+	approve.Profile.KernelArguments, approve.Profile.Labels, approve.Profile.Taints = []string{"quiet"}, map[string]string{"b": "2", "a": "1"}, []string{"k=v:NoSchedule"}
+	open := session("s-1", inventory(1), machineID(1))
+	report := installReport(1, 3, wire.StepImage, wire.StepProgress, "writing", 214<<20, 420<<20)
+	node := nodeReport(1, "boot-1", 2, wire.NodeJoined)
+	node.Report.Text, node.Report.Slot, node.Report.Image = "well", "a", digestOf("node")
+	return []Command{
+		SiteApply{Site: machine.Site{Version: 1, Name: "lab", ServiceAddress: address(1), Emulated: true,
+			Links: []machine.SiteLink{{MAC: mac(9), Address: mustPrefix("10.77.0.2/24"), DHCP: &machine.SiteDHCP{From: address(100), To: address(200), LeaseTime: machine.Duration(time.Hour),
+				Reservations: []machine.Reservation{{MAC: mac(1), Address: address(101)}}}}},
+			Machines: []machine.ListedMachine{{MAC: mac(1), Name: "node-1", Profile: "control-plane", Approve: true}}}},
+		ClusterCreate{ID: "c-1", Generation: 1, Secrets: map[string][]byte{"pki/ca.key": []byte("key"), "console.key": []byte("key")}, SetupHash: bytes32("setup")},
+		EpochBegin{Leader: "r-1"},
+		ImagePublish{Images: []machine.Image{{Ref: "node", Digest: digestOf("node")}}},
+		MachineSee{ID: machineID(1), MAC: mac(1), UUID: uuid(1), Via: "dhcp.discover", Text: "DHCP discover"},
+		event,
+		LeaseRelease{Address: address(100), MAC: mac(1)},
+		LeaseDecline{Address: address(100), MAC: mac(1), Until: start.Add(time.Hour)},
+		BootDecide{Machine: machineID(1), Decision: machine.BootDecision{Kind: machine.BootInstall, Reason: "approved"}},
+		open, approve,
+		MachineForget{Machine: machineID(1)},
+		claim(1),
+		IntentRetry{Intent: "i-1", Disk: &machine.DiskHint{Serial: "D2"}},
+		IntentRevoke{Intent: "i-1", Reason: "wrong rack"},
+		report, node,
+		BootstrapClaim{Machine: machineID(1)},
+		OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}},
+		UserPut{Name: "ann", PasswordHash: []byte("bcrypt"), SetupHash: bytes32("setup")},
+		LoginOpen{TokenHash: bytes32("token"), User: "ann", Expires: start.Add(time.Hour)},
+		LoginEnd{TokenHash: bytes32("token")},
+		Note{Machine: machineID(1), What: "note", Severity: machine.Warning, Text: "text", Data: map[string]string{"b": "2", "a": "1"}},
+	}
+}
+
+func golden(t *testing.T, name string, got []byte) []byte {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return want
+}
+
+func TestGoldenCommands(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range samples() {
+		seen[c.Kind()] = true
+		t.Run(c.Kind(), func(t *testing.T) {
+			entry, err := encode(start, "operator:ann", c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var pretty bytes.Buffer
+			if err := json.Indent(&pretty, entry, "", "  "); err != nil {
+				t.Fatal(err)
+			}
+			want := golden(t, strings.ReplaceAll(c.Kind(), "/", "-")+".json", append(pretty.Bytes(), '\n'))
+			if got := append(pretty.Bytes(), '\n'); !bytes.Equal(got, want) {
+				t.Errorf("encoded differently from what is in logs:\n%s", got)
+			}
+			e, back, err := decode(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.By != "operator:ann" || !e.At.Equal(start) || !reflect.DeepEqual(back, c) {
+				t.Errorf("decoded from the golden file: %+v by %s at %s", back, e.By, e.At)
+			}
+		})
+	}
+	for _, k := range kinds {
+		if !seen[k.kind] {
+			t.Errorf("command %s has no sample, hence no golden file", k.kind)
+		}
+	}
+}
+
+// TestEveryCommandIsKnown compares the commands of command.go with the kinds
+// that the log may hold: one that is missing would halt every replica.
+func TestEveryCommandIsKnown(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "command.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declared []string
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Name.Name != "Kind" || f.Recv == nil {
+			continue
+		}
+		kind := f.Body.List[0].(*ast.ReturnStmt).Results[0].(*ast.BasicLit).Value
+		declared = append(declared, strings.Trim(kind, `"`))
+	}
+	var known []string
+	for _, k := range kinds {
+		known = append(known, k.kind)
+	}
+	slices.Sort(declared)
+	slices.Sort(known)
+	if len(declared) == 0 || !slices.Equal(declared, known) {
+		t.Errorf("command.go declares %v\nthe log may hold %v", declared, known)
+	}
+	if len(kindByName) != len(kinds) {
+		t.Errorf("%d kinds have %d names", len(kinds), len(kindByName))
+	}
+	for _, c := range samples() {
+		if _, err := decide(newWorld(t).view().t, start, "test", 2, c); err != nil && strings.Contains(err.Error(), "has no rule") {
+			t.Error(err)
+		}
+	}
+}
+
+func TestGoldenSnapshot(t *testing.T) {
+	w := newWorld(t)
+	story(w)
+	var got bytes.Buffer
+	if err := writeSnapshot(&got, w.view().v.txn); err != nil {
+		t.Fatal(err)
+	}
+	want := golden(t, "snapshot.json", got.Bytes())
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("the story's snapshot differs from the golden one; got\n%s", got.Bytes())
+	}
+	db, _, err := readSnapshot(bytes.NewReader(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored, err := hash(db.Txn(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "hash of the golden snapshot restored", restored, w.hash())
+	// Every table has a row in it: the file holds every format.
+	for _, table := range catalog {
+		if !bytes.Contains(want, []byte(`"table":"`+table.name+`"`)) {
+			t.Errorf("the golden snapshot has no row of table %s", table.name)
+		}
+	}
+}
