@@ -26,6 +26,8 @@ const (
 	kubeadmLimit = 2 * time.Hour
 	// orderWait is how long the boot service may hold an order request.
 	orderWait = "25s"
+	// askPause is between an answer and the next question.
+	askPause = time.Second
 )
 
 // waitHealthy waits until the network is up and containerd answers, and says
@@ -69,6 +71,7 @@ func (a *agent) healthy(ctx context.Context) error {
 func (a *agent) join(ctx context.Context) error {
 	var order *wire.NodeOrder
 	var lastReason string
+	asked := false
 	retry := backoff{first: 15 * time.Second, most: retryMost}
 	for ctx.Err() == nil {
 		f, err := a.host.facts()
@@ -96,6 +99,11 @@ func (a *agent) join(ctx context.Context) error {
 				lastReason = reason
 				a.output.Print("rackseed: waiting: " + reason)
 			}
+			// An order that leads nowhere must not make a busy loop.
+			if asked && !pause(ctx, askPause) {
+				return nil
+			}
+			asked = true
 			order = a.ask(ctx)
 		case stepInit, stepResume:
 			if err := a.kubeadm(ctx, step); err != nil {
@@ -121,21 +129,16 @@ func (a *agent) join(ctx context.Context) error {
 func (a *agent) ask(ctx context.Context) *wire.NodeOrder {
 	retry := backoff{first: time.Second, most: 15 * time.Second}
 	for {
-		begun := time.Now()
 		var order wire.NodeOrder
 		err := a.client.call(ctx, http.MethodGet, wire.PathNodeOrder+"?wait="+orderWait, nil, &order)
-		if err == nil && order.Kind == wire.NodeInit {
-			return &order
-		}
-		if err != nil && ctx.Err() == nil {
-			a.log.Warn("asking the boot service for an order", "error", err)
-		}
-		// An answer that did not take its time must not make a busy loop.
-		if (err != nil || time.Since(begun) < time.Second) && !retry.wait(ctx) {
-			return nil
-		}
 		if err == nil {
 			return &order
+		}
+		if ctx.Err() == nil {
+			a.log.Warn("asking the boot service for an order", "error", err)
+		}
+		if !retry.wait(ctx) {
+			return nil
 		}
 	}
 }
