@@ -13,6 +13,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+
+	"github.com/rackseed/rackseed/console/client"
 )
 
 // options are the flags that every command has.
@@ -44,7 +46,7 @@ func Add(root *cobra.Command) {
 }
 
 // connect makes a client from flags, environment and the kept login.
-func (o *options) connect() (*client, error) {
+func (o *options) connect() (*client.Client, error) {
 	kept, err := load()
 	if err != nil && !errors.Is(err, errNoLogin) {
 		return nil, err
@@ -53,7 +55,7 @@ func (o *options) connect() (*client, error) {
 	if c.Server == "" || c.Token == "" {
 		return nil, errNoLogin
 	}
-	return newClient(c.Server, c.Fingerprint, c.Token)
+	return client.New(c.Server, c.Fingerprint, c.Token)
 }
 
 // show asks for path and writes the answer: as asked for, or as text made by
@@ -63,7 +65,7 @@ func show[T any](ctx context.Context, o *options, w io.Writer, path string, quer
 	if err != nil {
 		return err
 	}
-	answer, err := c.raw(ctx, http.MethodGet, path, query, nil)
+	answer, err := c.Raw(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return err
 	}
@@ -76,7 +78,7 @@ func act[T any](ctx context.Context, o *options, w io.Writer, path string, in an
 	if err != nil {
 		return err
 	}
-	answer, err := c.raw(ctx, http.MethodPost, path, nil, in)
+	answer, err := c.Raw(ctx, http.MethodPost, path, nil, in)
 	if err != nil {
 		return err
 	}

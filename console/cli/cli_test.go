@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
@@ -70,7 +71,7 @@ func newRig(t *testing.T) *rig {
 	h := httptest.NewTLSServer(server.Handler())
 	t.Cleanup(h.Close)
 	sum := sha256.Sum256(h.Certificate().Raw)
-	r := &rig{t: t, store: store, url: h.URL, fingerprint: colons(sum[:])}
+	r := &rig{t: t, store: store, url: h.URL, fingerprint: client.Colons(sum[:])}
 	r.propose(state.ClusterCreate{ID: "c-1", Generation: 1, SetupHash: api.SetupHash(code)})
 	r.propose(state.SiteApply{Site: machine.Site{
 		Version: 1, Name: "lab", ServiceAddress: netip.MustParseAddr("192.0.2.1"),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -31,15 +32,15 @@ func (o *options) events() *cobra.Command {
 				return err
 			}
 			write := func(e machine.Event) error { return o.writeEvent(cmd.OutOrStdout(), e) }
-			if after, err = c.pastEvents(cmd.Context(), after, of, write); err != nil || !follow {
+			if after, err = pastEvents(cmd.Context(), c, after, of, write); err != nil || !follow {
 				return err
 			}
-			id, err := c.machineID(cmd.Context(), of)
+			id, err := machineID(cmd.Context(), c, of)
 			if err != nil {
 				return err
 			}
 			return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
-				return c.stream(ctx, "/api/stream", number("after", after), func(message []byte) error {
+				return c.Stream(ctx, "/api/stream", number("after", after), func(message []byte) error {
 					live()
 					var m struct {
 						Type  string        `json:"type"`
@@ -73,7 +74,7 @@ func (o *options) events() *cobra.Command {
 
 // pastEvents writes every event there is after a number and returns the last
 // number that was looked at.
-func (c *client) pastEvents(ctx context.Context, after uint64, of string, write func(machine.Event) error) (uint64, error) {
+func pastEvents(ctx context.Context, c *client.Client, after uint64, of string, write func(machine.Event) error) (uint64, error) {
 	for {
 		q := number("after", after)
 		q.Set("limit", strconv.Itoa(pageSize))
@@ -81,7 +82,7 @@ func (c *client) pastEvents(ctx context.Context, after uint64, of string, write 
 			q.Set("machine", of)
 		}
 		var list api.EventList
-		if err := c.call(ctx, "GET", "/api/events", q, nil, &list); err != nil {
+		if err := c.Call(ctx, "GET", "/api/events", q, nil, &list); err != nil {
 			return after, err
 		}
 		for _, e := range list.Items {
@@ -111,12 +112,12 @@ func (o *options) writeEvent(w io.Writer, e machine.Event) error {
 }
 
 // machineID finds the ID of what a person calls a machine; "" is none.
-func (c *client) machineID(ctx context.Context, word string) (machine.ID, error) {
+func machineID(ctx context.Context, c *client.Client, word string) (machine.ID, error) {
 	if word == "" {
 		return "", nil
 	}
 	var m api.Machine
-	err := c.call(ctx, "GET", machinePath(word, ""), nil, nil, &m)
+	err := c.Call(ctx, "GET", machinePath(word, ""), nil, nil, &m)
 	return m.ID, err
 }
 
@@ -136,7 +137,7 @@ func (o *options) log() *cobra.Command {
 			}
 			if follow {
 				return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
-					return c.stream(ctx, machinePath(args[0], "/output/stream"), number("after", after), func(message []byte) error {
+					return c.Stream(ctx, machinePath(args[0], "/output/stream"), number("after", after), func(message []byte) error {
 						live()
 						var l api.StreamLines
 						if err := json.Unmarshal(message, &l); err != nil {
@@ -150,7 +151,7 @@ func (o *options) log() *cobra.Command {
 				q := number("after", after)
 				q.Set("limit", strconv.Itoa(pageSize))
 				var list api.List[api.Lines]
-				if err := c.call(cmd.Context(), "GET", machinePath(args[0], "/output"), q, nil, &list); err != nil {
+				if err := c.Call(cmd.Context(), "GET", machinePath(args[0], "/output"), q, nil, &list); err != nil {
 					return err
 				}
 				for _, l := range list.Items {
@@ -202,7 +203,7 @@ func resume(ctx context.Context, w io.Writer, run func(ctx context.Context, live
 	wait := againFirst
 	for {
 		err := run(ctx, func() { wait = againFirst })
-		var lost *lostError
+		var lost *client.LostError
 		switch {
 		case ctx.Err() != nil:
 			return nil // interrupted by the person who follows

@@ -122,7 +122,7 @@ func (o *options) forget() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.call(cmd.Context(), "POST", machinePath(args[0], "/forget"), nil, nil, nil)
+			return c.Call(cmd.Context(), "POST", machinePath(args[0], "/forget"), nil, nil, nil)
 		},
 	}
 }

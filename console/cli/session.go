@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/api"
 )
 
@@ -82,7 +83,7 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 			return err
 		}
 	}
-	c, err := newClient(who.Server, who.Fingerprint, "")
+	c, err := client.New(who.Server, who.Fingerprint, "")
 	if err != nil {
 		return err
 	}
@@ -91,15 +92,15 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 		return err
 	}
 	var session api.Login
-	if err := c.call(cmd.Context(), http.MethodPost, path, nil, in, &session); err != nil {
+	if err := c.Call(cmd.Context(), http.MethodPost, path, nil, in, &session); err != nil {
 		return err
 	}
-	file, err := save(credentials{Server: c.server.String(), Fingerprint: who.Fingerprint, Token: session.Token})
+	file, err := save(credentials{Server: c.Server().String(), Fingerprint: who.Fingerprint, Token: session.Token})
 	if err != nil {
 		return fmt.Errorf("logged in, but the login cannot be kept: %w", err)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Logged in to %s as %s until %s; kept in %s\n",
-		c.server, session.Name, session.Expires.Local().Format(time.DateTime), file)
+		c.Server(), session.Name, session.Expires.Local().Format(time.DateTime), file)
 	return err
 }
 
@@ -111,9 +112,9 @@ func (o *options) logout() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = c.call(cmd.Context(), http.MethodPost, "/api/logout", nil, nil, nil)
-			var answer *answerError
-			if errors.As(err, &answer) && answer.status == http.StatusUnauthorized {
+			err = c.Call(cmd.Context(), http.MethodPost, "/api/logout", nil, nil, nil)
+			var answer *client.AnswerError
+			if errors.As(err, &answer) && answer.Status == http.StatusUnauthorized {
 				err = nil // it is over already
 			}
 			if err != nil {
@@ -179,7 +180,7 @@ func (a *asker) confirm(ctx context.Context, server string) (string, error) {
 	if _, ok := a.terminal(); !ok {
 		return "", errors.New("--fingerprint is needed: the SHA-256 of the server's certificate, on the appliance's screen")
 	}
-	u, err := parseServer(server)
+	u, err := client.ParseServer(server)
 	if err != nil {
 		return "", err
 	}
@@ -199,7 +200,7 @@ func (a *asker) confirm(ctx context.Context, server string) (string, error) {
 	if err := conn.Close(); err != nil {
 		return "", err
 	}
-	fmt.Fprintf(a.out, "Fingerprint of %s:\n  %s\n", server, colons(sum[:]))
+	fmt.Fprintf(a.out, "Fingerprint of %s:\n  %s\n", server, client.Colons(sum[:]))
 	var answer string
 	if err := a.fill(&answer, "Is it the one on the appliance's screen? (yes/no)"); err != nil {
 		return "", err
@@ -207,5 +208,5 @@ func (a *asker) confirm(ctx context.Context, server string) (string, error) {
 	if answer != "yes" {
 		return "", errors.New("not connected: the fingerprint was not confirmed; somebody may be in between")
 	}
-	return colons(sum[:]), nil
+	return client.Colons(sum[:]), nil
 }

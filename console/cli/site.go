@@ -91,7 +91,7 @@ cannot be reached; the boot service is the one of the login, or RACKSEED_SERVER.
 			if server != "" {
 				q.Set("server", server)
 			}
-			config, err := c.raw(cmd.Context(), http.MethodGet, "/api/kubeconfig", q, nil)
+			config, err := c.Raw(cmd.Context(), http.MethodGet, "/api/kubeconfig", q, nil)
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,5 @@
-package cli
+// Package client speaks to a boot service's API as people's programs do.
+package client
 
 import (
 	"bytes"
@@ -25,26 +26,26 @@ const requestTimeout = 60 * time.Second
 // maxAnswer is the most that is read of one answer, in bytes.
 const maxAnswer = 64 << 20
 
-// client speaks to one boot service, whose certificate is known by its
+// Client speaks to one boot service, whose certificate is known by its
 // fingerprint. Nothing else is believed: no authority, no name, no date.
-type client struct {
+type Client struct {
 	server *url.URL
 	token  string
 	http   *http.Client
 	tls    *tls.Config
 }
 
-// answerError is what the boot service answered instead of what was asked for.
-type answerError struct {
-	status int
-	text   string
+// AnswerError is what the boot service answered instead of what was asked for.
+type AnswerError struct {
+	Status int
+	Text   string
 }
 
-func (e *answerError) Error() string { return e.text }
+func (e *AnswerError) Error() string { return e.Text }
 
-// newClient makes a client. server is a URL as https://192.0.2.1.
-func newClient(server, fingerprint, token string) (*client, error) {
-	u, err := parseServer(server)
+// New makes a client. server is a URL as https://192.0.2.1.
+func New(server, fingerprint, token string) (*Client, error) {
+	u, err := ParseServer(server)
 	if err != nil {
 		return nil, err
 	}
@@ -57,10 +58,14 @@ func newClient(server, fingerprint, token string) (*client, error) {
 		TLSClientConfig: config, Proxy: http.ProxyFromEnvironment,
 		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: requestTimeout,
 	}
-	return &client{server: u, token: token, tls: config, http: &http.Client{Transport: transport, Timeout: requestTimeout}}, nil
+	return &Client{server: u, token: token, tls: config, http: &http.Client{Transport: transport, Timeout: requestTimeout}}, nil
 }
 
-func parseServer(server string) (*url.URL, error) {
+// Server is the boot service's URL.
+func (c *Client) Server() *url.URL { return c.server }
+
+// ParseServer reads a URL as https://192.0.2.1; the scheme may be left out.
+func ParseServer(server string) (*url.URL, error) {
 	if !strings.Contains(server, "://") {
 		server = "https://" + server
 	}
@@ -71,11 +76,11 @@ func parseServer(server string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
-// parseFingerprint reads a certificate's SHA-256 in hex, with or without colons.
+// parseFingerprint reads a certificate's SHA-256 in hex, with or without Colons.
 func parseFingerprint(s string) ([]byte, error) {
 	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(strings.TrimSpace(s)), "sha256:"), ":", ""))
 	if err != nil || len(b) != sha256.Size {
-		return nil, fmt.Errorf("fingerprint %q: expected 64 hex digits, with or without colons; it stands on the appliance's screen", s)
+		return nil, fmt.Errorf("fingerprint %q: expected 64 hex digits, with or without Colons; it stands on the appliance's screen", s)
 	}
 	return b, nil
 }
@@ -91,15 +96,15 @@ func pinned(want []byte) *tls.Config {
 			if subtle.ConstantTimeCompare(got[:], want) != 1 {
 				return fmt.Errorf("the server's certificate has the fingerprint %s, and %s is expected: "+
 					"it is another boot service, or somebody is in between; compare with the appliance's screen, then log in again",
-					colons(got[:]), colons(want))
+					Colons(got[:]), Colons(want))
 			}
 			return nil
 		},
 	}
 }
 
-// colons writes a fingerprint as the appliance's screen and browsers do.
-func colons(b []byte) string {
+// Colons writes a fingerprint as the appliance's screen and browsers do.
+func Colons(b []byte) string {
 	parts := make([]string, len(b))
 	for i, v := range b {
 		parts[i] = fmt.Sprintf("%02X", v)
@@ -107,8 +112,8 @@ func colons(b []byte) string {
 	return strings.Join(parts, ":")
 }
 
-// raw sends a request and returns the answer's body.
-func (c *client) raw(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
+// Raw sends a request and returns the answer's body.
+func (c *Client) Raw(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -145,9 +150,9 @@ func (c *client) raw(ctx context.Context, method, path string, query url.Values,
 	return answer, nil
 }
 
-// call sends a request and decodes the answer into out, if that is not nil.
-func (c *client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	answer, err := c.raw(ctx, method, path, query, in)
+// Call sends a request and decodes the answer into out, if that is not nil.
+func (c *Client) Call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	answer, err := c.Raw(ctx, method, path, query, in)
 	if err != nil || out == nil {
 		return err
 	}
@@ -157,7 +162,7 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 	return nil
 }
 
-func (c *client) url(scheme, path string, query url.Values) string {
+func (c *Client) url(scheme, path string, query url.Values) string {
 	return scheme + "://" + c.server.Host + path + suffix(query)
 }
 
@@ -169,7 +174,7 @@ func suffix(query url.Values) string {
 }
 
 // unreached says that there was no answer, and what to look at.
-func (c *client) unreached(err error) error {
+func (c *Client) unreached(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
@@ -178,7 +183,7 @@ func (c *client) unreached(err error) error {
 }
 
 // refused makes an error of a problem document (RFC 9457).
-func (c *client) refused(status int, answer []byte) error {
+func (c *Client) refused(status int, answer []byte) error {
 	var problem struct {
 		Detail string `json:"detail"`
 		Errors []struct {
@@ -193,13 +198,13 @@ func (c *client) refused(status int, answer []byte) error {
 			text += "; " + e.Location + ": " + e.Message
 		}
 	}
-	return &answerError{status, text}
+	return &AnswerError{status, text}
 }
 
-// stream opens a stream at path and hands each message to got until ctx ends,
+// Stream opens a stream at path and hands each message to got until ctx ends,
 // got returns an error, or the stream ends. err is what ended it; a lost
-// connection is a *lostError, after which one may resume.
-func (c *client) stream(ctx context.Context, path string, query url.Values, got func(message []byte) error) error {
+// connection is a *LostError, after which one may resume.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values, got func(message []byte) error) error {
 	header := http.Header{}
 	if c.token != "" {
 		header.Set("Authorization", "Bearer "+c.token)
@@ -212,7 +217,7 @@ func (c *client) stream(ctx context.Context, path string, query url.Values, got 
 		return errors.Join(c.refused(resp.StatusCode, answer), readErr)
 	}
 	if err != nil {
-		return &lostError{c.unreached(err)}
+		return &LostError{c.unreached(err)}
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends ReadMessage
@@ -224,7 +229,7 @@ func (c *client) stream(ctx context.Context, path string, query url.Values, got 
 	})
 	for {
 		if err := alive(); err != nil {
-			return &lostError{err}
+			return &LostError{err}
 		}
 		_, message, err := conn.ReadMessage()
 		var end *websocket.CloseError
@@ -234,7 +239,7 @@ func (c *client) stream(ctx context.Context, path string, query url.Values, got 
 		case errors.As(err, &end) && (end.Code == websocket.ClosePolicyViolation || end.Code == websocket.CloseNormalClosure):
 			return errors.New(end.Text)
 		case err != nil:
-			return &lostError{c.unreached(err)}
+			return &LostError{c.unreached(err)}
 		}
 		if err := got(message); err != nil {
 			return err
@@ -242,7 +247,7 @@ func (c *client) stream(ctx context.Context, path string, query url.Values, got 
 	}
 }
 
-// lostError is a connection that was lost, or not made.
-type lostError struct{ error }
+// LostError is a connection that was lost, or not made.
+type LostError struct{ error }
 
-func (e *lostError) Unwrap() error { return e.error }
+func (e *LostError) Unwrap() error { return e.error }
