@@ -1,0 +1,241 @@
+package address
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+var (
+	macA = net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+	macB = net.HardwareAddr{0x52, 0x54, 0, 0, 0, 2}
+	ours = netip.MustParseAddr("10.77.0.3")
+)
+
+func TestARP(t *testing.T) {
+	got := probe(macA, ours).bytes()
+	want := []byte{0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 77, 0, 3}
+	if !bytes.Equal(got, want) {
+		t.Errorf("probe\n% x, want\n% x", got, want)
+	}
+	p, ok := parseARP(append(announcement(macB, ours).bytes(), make([]byte, 18)...))
+	if !ok || p.operation != 1 || p.senderIP != ours || p.targetIP != ours || !bytes.Equal(p.senderMAC, macB) {
+		t.Errorf("announcement read as %+v, %v", p, ok)
+	}
+	for _, b := range [][]byte{nil, want[:27], append([]byte{0, 6}, want[2:]...)} {
+		if _, ok := parseARP(b); ok {
+			t.Errorf("% x was taken for ARP over Ethernet", b)
+		}
+	}
+}
+
+func TestClaims(t *testing.T) {
+	other := netip.MustParseAddr("10.77.0.9")
+	const reply = 2
+	tests := []struct {
+		name string
+		p    arp
+		want bool
+	}{
+		{"a reply of its owner", arp{reply, macB, macA, ours, other}, true},
+		{"its owner asks for another", arp{arpRequest, macB, noMAC, ours, other}, true},
+		{"another one probes for it", arp{arpRequest, macB, noMAC, unknownIP, ours}, true},
+		{"our own probe", arp{arpRequest, macA, noMAC, unknownIP, ours}, false},
+		{"somebody asks who has it", arp{arpRequest, macB, noMAC, other, ours}, false},
+		{"a reply about another", arp{reply, macB, macA, other, ours}, false},
+	}
+	for _, test := range tests {
+		if got := test.p.claims(macA, ours); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
+func TestOrder(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	bad := map[string]time.Time{"b": now.Add(-time.Second), "c": now.Add(-badTime)}
+	for turn, want := range []string{"[a c b]", "[c a b]", "[c a b]", "[a c b]"} {
+		if got := fmt.Sprint(order([]string{"a", "b", "c"}, uint64(turn), bad, now)); got != want {
+			t.Errorf("turn %d: %s, want %s", turn, got, want)
+		}
+	}
+}
+
+// listen makes a TCP listener on loopback.
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// answerer answers each connection with name and all that was sent, once the
+// client has ended its half.
+func answerer(t *testing.T, name string) string {
+	t.Helper()
+	l := listen(t)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				all, err := io.ReadAll(c)
+				if err == nil {
+					fmt.Fprintf(c, "%s: %s", name, all)
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// startForwarder forwards until the test ends; it returns where.
+func startForwarder(t *testing.T, slots int, targets func() []string) (at string, stop func()) {
+	t.Helper()
+	l := listen(t)
+	f := &forwarder{targets: targets, log: slog.New(slog.DiscardHandler), bad: map[string]time.Time{}, slots: make(chan struct{}, slots)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.serve(ctx, l) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+func dial(t *testing.T, to string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn)
+}
+
+// ask sends a question, ends its half, and reads the answer.
+func ask(t *testing.T, to, question string) (string, error) {
+	t.Helper()
+	c := dial(t, to)
+	if _, err := io.WriteString(c, question); err != nil {
+		return "", err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+func TestForwardPassesHalfCloseOn(t *testing.T) {
+	target := answerer(t, "one")
+	at, _ := startForwarder(t, 10, func() []string { return []string{target} })
+	if got, err := ask(t, at, "hello"); got != "one: hello" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestForwardGoesToTheLiving(t *testing.T) {
+	gone := listen(t)
+	dead := gone.Addr().String()
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	alive := answerer(t, "alive")
+	at, _ := startForwarder(t, 10, func() []string { return []string{dead, alive} })
+	for range 4 {
+		if got, err := ask(t, at, "x"); got != "alive: x" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+}
+
+func TestForwardTakesTurns(t *testing.T) {
+	targets := []string{answerer(t, "a"), answerer(t, "b")}
+	at, _ := startForwarder(t, 10, func() []string { return targets })
+	seen := map[string]int{}
+	for range 4 {
+		got, err := ask(t, at, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[got]++
+	}
+	if seen["a: "] != 2 || seen["b: "] != 2 {
+		t.Errorf("answers: %v", seen)
+	}
+}
+
+func TestForwardWithoutTargets(t *testing.T) {
+	at, _ := startForwarder(t, 10, func() []string { return nil })
+	if b, err := io.ReadAll(dial(t, at)); len(b) != 0 || err != nil && !isReset(err) {
+		t.Errorf("got %q, %v; want the connection closed", b, err)
+	}
+}
+
+// isReset: what a close looks like when something was not read yet.
+func isReset(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && !op.Timeout()
+}
+
+func TestForwardLimitAndEnd(t *testing.T) {
+	target := answerer(t, "one")
+	at, stop := startForwarder(t, 1, func() []string { return []string{target} })
+	first := dial(t, at)
+	if _, err := io.WriteString(first, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(dial(t, at)); len(b) != 0 || err != nil && !isReset(err) {
+		t.Errorf("one too many got %q, %v; want the connection closed", b, err)
+	}
+	stop() // must end the first one, which would wait for ever
+	if _, err := io.ReadAll(first); err != nil && !isReset(err) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestForwardCannotListen(t *testing.T) {
+	l := listen(t)
+	defer l.Close()
+	if err := Forward(t.Context(), l.Addr().String(), nil); err == nil {
+		t.Error("two listen at one place")
+	}
+}
+
+func TestHoldRefuses(t *testing.T) {
+	for _, test := range []struct{ link, prefix, want string }{
+		{"lo", "fd00::1/64", "address fd00::1/64 on lo: it is not IPv4"},
+		{"rs-nothing0", "10.77.0.3/24", "address 10.77.0.3/24 on rs-nothing0: Link not found"},
+	} {
+		err := Hold(t.Context(), test.link, netip.MustParsePrefix(test.prefix))
+		if err == nil || err.Error() != test.want {
+			t.Errorf("got %v, want %s", err, test.want)
+		}
+	}
+}
