@@ -30,7 +30,9 @@ const (
 // netX is the NIC that iPXE booted from, whatever its number. --replace lets
 // the next script end as the firmware's boot option does: without it, control
 // would come back here. ${serial} may hold anything, so it goes as a URI
-// component.
+// component. An answer of 503 is not executed: iPXE itself asks again after
+// its Retry-After. (Debian 13's iPXE 1.21.1+git20250501: seen as QEMU's BIOS
+// ROM and as snponly.efi on OVMF, with this script and those below.)
 func bootScript(base string) string {
 	return `#!ipxe
 :again
@@ -55,7 +57,8 @@ func chainBack(base string) string {
 //
 // The status matters. For UEFI, a boot option that returns success has ended
 // the boot (UEFI 2.10 §3.1.7), and the firmware shows its menu; one that fails
-// is followed by the next. A BIOS goes on to the next device either way.
+// is followed by the next: OVMF was seen to go on. A BIOS goes on to the next
+// device either way: SeaBIOS was seen to.
 func localScript(who, reason string) string {
 	return fmt.Sprintf("#!ipxe\necho Rackseed: %s boots its own disk: %s\nexit 1\n", plain(who), plain(reason))
 }

@@ -54,6 +54,8 @@ func TestScriptsGolden(t *testing.T) {
 
 var commandLine = regexp.MustCompile(`^(echo|sleep|goto|chain|kernel|initrd|boot|imgfree|exit|:[a-z]+)\b`)
 
+var harmless = regexp.MustCompile(`^[a-zA-Z0-9 .,:/()_+=?-]*$`)
+
 // checkScript holds what every script must be: iPXE knows it by its first
 // line, each line is one command, each label that is jumped to exists, and it
 // ends by going on or by handing over, never at a prompt.
@@ -67,7 +69,7 @@ func checkScript(t *testing.T, script string) {
 		if !commandLine.MatchString(l) && !strings.HasPrefix(l, ":") {
 			t.Errorf("line %q is no command", l)
 		}
-		if strings.HasPrefix(l, "echo ") && plain(l) != l {
+		if strings.HasPrefix(l, "echo ") && (!harmless.MatchString(l) || strings.Contains(l, " -")) {
 			t.Errorf("line %q is not plain", l)
 		}
 		if i := strings.Index(l, "goto "); i >= 0 && !strings.Contains(script, "\n:"+l[i+len("goto "):]+"\n") {
