@@ -74,9 +74,12 @@ func tryKernel(ctx context.Context, h Host, kernel string) error {
 func exitsWith(ctx context.Context, h Host, limit time.Duration, want int, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	all := append([]string{"-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-display", "none",
-		"-L", filepath.Join(h.Root, "usr/share/qemu"), "-L", filepath.Join(h.Root, "usr/share/seabios")}, args...)
-	err := h.Command(ctx, "qemu-system-x86_64", all...).Run()
+	all := append([]string{"-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-display", "none"}, args...)
+	cmd, err := h.Tools.QEMU(ctx, all...)
+	if err != nil {
+		return err
+	}
+	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:

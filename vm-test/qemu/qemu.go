@@ -16,15 +16,13 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/rackseed/rackseed/build/tools"
 )
 
-// Host is where the programs come from: an unpacked Debian root, whose
-// programs are run through its own loader.
+// Host is where QEMU and firmware come from.
 type Host struct {
-	// Command makes a command of a program of the root, by its name.
-	Command func(ctx context.Context, name string, args ...string) *exec.Cmd
-	// Root is the unpacked root: firmware and QEMU's data come from it.
-	Root string
+	Tools tools.Root
 	// KVM says that /dev/kvm was tried and works.
 	KVM bool
 }
@@ -74,8 +72,7 @@ func (m Machine) arguments(h Host) []string {
 		"-name", m.Name, "-machine", "q35", "-accel", accel, "-cpu", cpu,
 		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.MiB),
 		"-nodefaults", "-display", "none", "-no-user-config",
-		"-L", filepath.Join(h.Root, "usr/share/qemu"), "-L", filepath.Join(h.Root, "usr/share/seabios"),
-		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + filepath.Join(h.Root, "usr/share/OVMF/OVMF_CODE_4M.fd"),
+		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + h.Tools.OVMF("OVMF_CODE_4M.fd"),
 		"-drive", "if=pflash,format=raw,unit=1,file=" + m.path("vars.fd"),
 		"-chardev", "file,id=serial0,append=on,path=" + m.path("serial.log"), "-serial", "chardev:serial0",
 		"-qmp", "unix:" + m.path("qmp.sock") + ",server=on,wait=off",
@@ -145,7 +142,7 @@ func Start(ctx context.Context, h Host, m Machine) (*VM, error) {
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
 	if _, err := os.Stat(m.path("vars.fd")); errors.Is(err, os.ErrNotExist) {
-		if err := copyFile(m.path("vars.fd"), filepath.Join(h.Root, "usr/share/OVMF/OVMF_VARS_4M.fd")); err != nil {
+		if err := copyFile(m.path("vars.fd"), h.Tools.OVMF("OVMF_VARS_4M.fd")); err != nil {
 			return nil, fmt.Errorf("machine %s: firmware variables: %w", m.Name, err)
 		}
 	}
@@ -154,7 +151,10 @@ func Start(ctx context.Context, h Host, m Machine) (*VM, error) {
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
 	defer stderr.Close()
-	cmd := h.Command(ctx, "qemu-system-x86_64", m.arguments(h)...)
+	cmd, err := h.Tools.QEMU(ctx, m.arguments(h)...)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
+	}
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	// A group of its own: Ctrl-C reaches us alone, and we end the machines. If
 	// we are killed ourselves, the kernel ends them.

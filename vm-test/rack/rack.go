@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,10 +29,8 @@ type Config struct {
 	Host qemu.Host
 	// Dir holds the room's disks, sockets and logs; made if absent.
 	Dir string
-	// ISO is the image that the stick is written with.
-	ISO string
-	// PutSite writes site.yaml into the image's FAT partition.
-	PutSite func(ctx context.Context, image string, site []byte) error
+	// WriteISO writes the image that carries a site file to a path.
+	WriteISO func(ctx context.Context, path string, site []byte, emulated bool) error
 	// Machines is how many empty machines there are.
 	Machines int
 	// Approve lists the machines in the site file, to be installed unasked.
@@ -94,7 +91,7 @@ func New(ctx context.Context, c Config) (*Rack, error) {
 // PowerOnAppliance boots the stick.
 func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 	vm, err := qemu.Start(ctx, r.Host, qemu.Machine{
-		Name: machineName(0), Dir: r.dir(0), CPUs: 2, MiB: 2048,
+		Name: machineName(0), Dir: r.dir(0), CPUs: 2, MiB: applianceMiB,
 		UUID: "7ac5eed0-0000-4000-8000-000000000000", Serial: "RS-APPLIANCE",
 		NICs: []qemu.NIC{
 			{MAC: applianceMAC, Socket: r.socket(0)},
@@ -110,7 +107,7 @@ func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 // its disk.
 func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
 	vm, err := qemu.Start(ctx, r.Host, qemu.Machine{
-		Name: machineName(i), Dir: r.dir(i), CPUs: 2, MiB: 4096,
+		Name: machineName(i), Dir: r.dir(i), CPUs: 2, MiB: machineMiB,
 		UUID:   fmt.Sprintf("7ac5eed0-0000-4000-8000-%012d", i),
 		Serial: fmt.Sprintf("RS-%04d", i),
 		NICs:   []qemu.NIC{{MAC: MachineMAC(i), Socket: r.socket(i), Boot: 1}},
@@ -146,25 +143,13 @@ func (r *Rack) dir(i int) string    { return filepath.Join(r.Dir, machineName(i)
 func (r *Rack) socket(i int) string { return filepath.Join(r.dir(i), "net.sock") }
 func (r *Rack) disk(i int) string   { return filepath.Join(r.dir(i), "disk.img") }
 
-// writeStick writes the ISO to the stick, as dd would, with the site file.
+// writeStick writes the ISO to the stick, as dd would.
 func (r *Rack) writeStick(ctx context.Context) error {
-	in, err := os.Open(r.ISO)
-	if err != nil {
-		return fmt.Errorf("virtual stick: %w; make iso builds it", err)
-	}
-	defer in.Close()
-	if err := emptyDisk(r.disk(0), stickBytes); err != nil {
-		return err
-	}
-	out, err := os.OpenFile(r.disk(0), os.O_WRONLY, 0)
-	if err != nil {
+	if err := r.WriteISO(ctx, r.disk(0), r.Site, !r.Host.KVM); err != nil {
 		return fmt.Errorf("virtual stick: %w", err)
 	}
-	_, err = io.Copy(out, in)
-	if err = errors.Join(err, out.Close()); err != nil {
-		return fmt.Errorf("virtual stick: %w", err)
-	}
-	if err := r.PutSite(ctx, r.disk(0), r.Site); err != nil {
+	// The stick is larger than the image, and empty behind it.
+	if err := os.Truncate(r.disk(0), stickBytes); err != nil {
 		return fmt.Errorf("virtual stick: %w", err)
 	}
 	return nil

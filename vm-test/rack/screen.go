@@ -19,24 +19,22 @@ type Screen struct {
 }
 
 var (
-	fingerprintPattern = regexp.MustCompile(`(?:[0-9A-F]{2}:){31}[0-9A-F]{2}`)
-	setupCodePattern   = regexp.MustCompile(`(?im)setup code:?\s+([0-9A-Z]{4}(?:-[0-9A-Z]{4})+)`)
+	// The fingerprint is 32 octets in hex, in lines of 16 after its heading.
+	fingerprintPattern = regexp.MustCompile(`must have this SHA-256:\s+((?:[0-9A-F]{2}:){15}[0-9A-F]{2})\s+((?:[0-9A-F]{2}:){15}[0-9A-F]{2})\s`)
+	setupCodePattern   = regexp.MustCompile(`(?m)Setup\s+code ([0-9A-Z]{4}(?:-[0-9A-Z]{4})+)`)
 )
 
-// readScreen finds what the console needs in what the appliance printed.
+// readScreen finds what the console needs in what the appliance printed, the
+// newest of each.
 func readScreen(printed string) (Screen, bool) {
-	s := Screen{Fingerprint: last(fingerprintPattern.FindAllString(printed, -1))}
-	if code := setupCodePattern.FindAllStringSubmatch(printed, -1); code != nil {
-		s.SetupCode = code[len(code)-1][1]
+	var s Screen
+	if found := fingerprintPattern.FindAllStringSubmatch(printed, -1); found != nil {
+		s.Fingerprint = found[len(found)-1][1] + ":" + found[len(found)-1][2]
+	}
+	if found := setupCodePattern.FindAllStringSubmatch(printed, -1); found != nil {
+		s.SetupCode = found[len(found)-1][1]
 	}
 	return s, s.Fingerprint != "" && s.SetupCode != ""
-}
-
-func last(all []string) string {
-	if len(all) == 0 {
-		return ""
-	}
-	return all[len(all)-1]
 }
 
 // WaitScreen waits until the appliance shows where to open the console, as a

@@ -3,16 +3,21 @@ package rack
 import (
 	"strings"
 	"testing"
+
+	"github.com/rackseed/rackseed/appliance/screen"
 )
 
 func TestReadScreen(t *testing.T) {
-	fingerprint := strings.Repeat("AB:", 31) + "CD"
-	printed := "Console      https://10.77.0.1\nFingerprint  " + fingerprint + "\nSetup code   1A2B-3C4D-5E6F-7G8H\n"
+	view := screen.View{Status: &screen.Status{
+		ConsoleURLs: []string{"https://10.77.0.1"}, Fingerprint: strings.Repeat("ab", 31) + "cd", SetupCode: "1A2B-3C4D-5E6F-7G8H",
+	}}
+	printed := strings.Join(screen.Head(view, 80), "\r\n")
 	got, ok := readScreen(printed)
-	if want := (Screen{fingerprint, "1A2B-3C4D-5E6F-7G8H"}); !ok || got != want {
-		t.Errorf("got %+v, %t; want %+v", got, ok, want)
+	if want := (Screen{strings.Repeat("AB:", 31) + "CD", "1A2B-3C4D-5E6F-7G8H"}); !ok || got != want {
+		t.Errorf("got %+v, %t; want %+v, from\n%s", got, ok, want, printed)
 	}
-	if got, ok := readScreen("Fingerprint  AB:CD\nSetup code\n"); ok {
+	view.Status.SetupCode = ""
+	if got, ok := readScreen(strings.Join(screen.Head(view, 80), "\r\n")); ok {
 		t.Errorf("half a screen was taken for a whole one: %+v", got)
 	}
 }

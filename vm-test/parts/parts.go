@@ -1,0 +1,86 @@
+// Package parts has everything built that a virtual rack is made of.
+package parts
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/rackseed/rackseed/build/iso"
+	"github.com/rackseed/rackseed/build/pins"
+	"github.com/rackseed/rackseed/build/tools"
+)
+
+// Parts are the folders that the build made.
+type Parts struct {
+	Repository string
+	Tools      tools.Root // QEMU, firmware, mtools
+	Kernel     string     // the Linux kernel's file
+	Kubectl    string     // kubectl
+	isoBase    string
+}
+
+// Build builds what is not in the cache. Progress goes to out.
+func Build(ctx context.Context, out io.Writer) (Parts, error) {
+	root, err := repository()
+	if err != nil {
+		return Parts{}, err
+	}
+	dirs := map[string]string{}
+	for _, target := range []string{"tools", "kernel", "kubernetes", "iso-base"} {
+		cmd := exec.CommandContext(ctx, "go", "run", "./build", "path", target)
+		cmd.Dir, cmd.Stderr = root, out
+		path, err := cmd.Output()
+		if err != nil {
+			return Parts{}, fmt.Errorf("building %s: %w; what is wrong is said above", target, err)
+		}
+		dirs[target] = strings.TrimSpace(string(path))
+	}
+	p := Parts{Repository: root, Tools: tools.Root(dirs["tools"]), isoBase: dirs["iso-base"], Kernel: filepath.Join(dirs["kernel"], "vmlinuz")}
+	// kubectl is one of the names of the multi-call binary.
+	bin := filepath.Join(root, "out", "bin")
+	p.Kubectl = filepath.Join(bin, "kubectl")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return Parts{}, err
+	}
+	if err := os.Remove(p.Kubectl); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return Parts{}, err
+	}
+	if err := os.Symlink(filepath.Join(dirs["kubernetes"], "kubernetes"), p.Kubectl); err != nil {
+		return Parts{}, err
+	}
+	return p, nil
+}
+
+// WriteISO writes the image with a site file to path.
+func (p Parts) WriteISO(ctx context.Context, path string, site []byte, emulated bool) error {
+	var log bytes.Buffer
+	err := iso.Personalise(ctx, p.isoBase, path, iso.Personal{
+		Site: site, Readme: []byte("A stick of the virtual rack.\r\n"), Emulated: emulated, Epoch: pins.SourceDateEpoch,
+		Run: p.Tools.Command, Log: &log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, log.String())
+	}
+	return nil
+}
+
+// repository is the folder, at or above the current one, with our go.mod.
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for d := dir; d != filepath.Dir(d); d = filepath.Dir(d) {
+		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
+			return d, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not in the Rackseed repository", dir)
+}
