@@ -78,7 +78,17 @@ func (a *appliance) run() stop {
 
 	a.storage(ctx)
 	linkCtx, linksEnd := context.WithCancel(ctx)
-	background.Go(func() { a.links(linkCtx) })
+	set := make(chan struct{})
+	background.Go(func() {
+		a.links(linkCtx)
+		close(set)
+	})
+	// The boot service would find its addresses missing, and wait longer than
+	// a driver needs.
+	select {
+	case <-set:
+	case <-time.After(linksFirst):
+	}
 	a.service = &keep.Keeper{Name: "rackseed serve", Run: a.serve, Log: a.log}
 	a.service.OnChange(a.showService)
 	serveCtx, serveEnd := context.WithCancel(ctx)
@@ -127,6 +137,7 @@ func (a *appliance) early(ctx context.Context) {
 	_, err = pid1.OpenConsole() // for what the runtime itself has to say
 	a.try("console", err)
 	a.openTerminals(ctx)
+	a.try("kernel log", a.quietKernel(ctx))
 	a.log.Info("Rackseed appliance", "built", pid1.BuildDate)
 	moved, err := pid1.SetClock(time.Now())
 	a.try("clock", err)

@@ -127,3 +127,18 @@ func TestAskStatus(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestKernelError(t *testing.T) {
+	for record, want := range map[string]string{
+		"3,1500,64523336,-;sda: I/O error\n SUBSYSTEM=block\n": "kernel: sda: I/O error",
+		"0,1,1,-;panic":                   "kernel: panic",
+		"4,1,1,-;only a warning":          "",
+		"15,1,1,-;rackseed: our own line": "",
+		"11,1,1,-;an error of a program":  "",
+		"no record":                       "", "x;y": "", "": "",
+	} {
+		if got, ok := kernelError([]byte(record)); got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %t", record, got, ok)
+		}
+	}
+}

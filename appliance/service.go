@@ -19,7 +19,9 @@ const (
 	// stopLimit is how long the boot service may take to end.
 	stopLimit = 20 * time.Second
 	// lookAgain is how often a link that is missing is looked for.
-	lookAgain = 2 * time.Second
+	lookAgain = 500 * time.Millisecond
+	// linksFirst is how long the boot service waits for the links at most.
+	linksFirst = 5 * time.Second
 	// askAgain is how often the boot service is asked for what the screen shows.
 	askAgain = time.Second
 )

@@ -32,18 +32,27 @@ func Find(ctx context.Context, host block.Host, uuid string) (Medium, error) {
 	if uuid == "" {
 		return Medium{}, errors.New("the kernel's command line lacks rackseed.medium=UUID: this was not started from an image of ours")
 	}
+	var whole time.Time
 	d, err := host.Wait(ctx, "the stick, an ISO9660 volume with UUID "+uuid, func() (block.Device, bool, error) {
-		return host.FindSignature(func(_ block.Device, s block.Signature) bool {
+		d, found, err := host.FindSignature(func(_ block.Device, s block.Signature) bool {
 			return s.Type == "iso9660" && s.UUID == uuid
 		})
+		if !found || d.Disk != "" || isCD(d) {
+			return d, found, err
+		}
+		// A stick shows up before its partitions do.
+		if whole.IsZero() {
+			whole = time.Now()
+		}
+		return d, time.Since(whole) > partitionsAfter, err
 	})
 	if err != nil {
 		return Medium{}, err
 	}
 	m := Medium{Volume: d}
 	if d.Disk == "" {
-		if d.ReadOnly || d.SectorSize != sector {
-			return m, nil // a CD
+		if isCD(d) {
+			return m, nil
 		}
 		// A stick whose table the kernel cannot read.
 		if m.Volume, err = repair(ctx, host, d); err != nil {
@@ -63,6 +72,12 @@ func Find(ctx context.Context, host block.Host, uuid string) (Medium, error) {
 	}
 	return Medium{}, fmt.Errorf("%s is on %s, which is gone", d.Path, d.Disk)
 }
+
+// partitionsAfter is how long the kernel may take to read a stick's table.
+const partitionsAfter = 5 * time.Second
+
+// isCD says whether a whole disk has no partitions to wait for.
+func isCD(d block.Device) bool { return d.ReadOnly || d.SectorSize != sector }
 
 // repair finishes a table that an earlier start was cut off in writing, and
 // returns the volume's partition.
