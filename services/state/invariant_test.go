@@ -88,12 +88,22 @@ func checkInvariants(t fataler, w *world) {
 }
 
 // anyCommand draws from small sets, so that commands meet.
-func anyCommand(t *rapid.T, now time.Time, serial int) Command {
+func anyCommand(t *rapid.T, w *world, serial int) Command {
+	now := w.now
 	n := rapid.IntRange(1, 4).Draw(t, "machine")
 	other := rapid.IntRange(1, 4).Draw(t, "other")
 	id := machineID(n)
-	s := fmt.Sprintf("s-%d", rapid.IntRange(1, 6).Draw(t, "session"))
-	i := fmt.Sprintf("i-%d", rapid.IntRange(1, 6).Draw(t, "intent"))
+	s := fmt.Sprintf("s-%d", rapid.IntRange(1, 20).Draw(t, "session"))
+	i := fmt.Sprintf("i-%d", rapid.IntRange(0, 6).Draw(t, "intent"))
+	fresh := s
+	if rapid.IntRange(0, 3).Draw(t, "right") > 0 { // mostly the ones that the rules want
+		if m, _ := w.view().Machine(id); m.Session != nil {
+			s = m.Session.ID
+		}
+		if newest := w.view().InstallIntent(id); newest != nil {
+			i = newest.ID
+		}
+	}
 	u := rapid.SampledFrom([]string{"", uuid(n), uuid(other)}).Draw(t, "uuid")
 	epoch := rapid.Uint64Range(1, 2).Draw(t, "epoch")
 	number := rapid.Uint64Range(1, 5).Draw(t, "number")
@@ -109,11 +119,11 @@ func anyCommand(t *rapid.T, now time.Time, serial int) Command {
 	case 5, 6:
 		inv := nics(n, rapid.SliceOfN(rapid.IntRange(1, 4), 0, 3).Draw(t, "nics")...)
 		inv.UUID = u
-		return session(s, inv, machine.ID(fmt.Sprintf("m-%d", serial)))
+		return session(fresh, inv, machine.ID(fmt.Sprintf("m-%d", serial)))
 	case 7, 8:
 		a := approval(n)
-		a.Session, a.Intent, a.Name, a.Address = s, fmt.Sprintf("i-%d", serial%7), fmt.Sprintf("node-%d", other), address(other)
-		a.NodeSeed = bytes32(fmt.Sprint(serial % 5))
+		a.Session, a.Intent, a.Name, a.Address = s, fmt.Sprintf("i-%d", serial), fmt.Sprintf("node-%d", other), address(other)
+		a.NodeSeed = bytes32(fmt.Sprint(serial % 20))
 		return a
 	case 9:
 		return IntentClaim{Intent: i, Epoch: epoch, Session: s, Disk: disk(1)}
@@ -144,7 +154,7 @@ func TestInvariants(t *testing.T) {
 		}
 		held := map[string]machine.Lease{}
 		for n := range rapid.IntRange(1, 60).Draw(t, "commands") {
-			c := anyCommand(t, w.now, n)
+			c := anyCommand(t, w, n)
 			r, err := w.try("test", c)
 			var refusal *Refusal
 			if err != nil && !errors.As(err, &refusal) {
