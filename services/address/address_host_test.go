@@ -1,0 +1,123 @@
+//go:build host
+
+package address
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/internal/netns"
+)
+
+// holdHere makes the test binary a process that holds the address, so that a
+// test can kill it.
+const holdHere = "RACKSEED_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	if link := os.Getenv(holdHere); link != "" {
+		if err := Hold(context.Background(), link, netip.MustParsePrefix("10.77.0.3/24")); err != nil {
+			println(err.Error())
+		}
+		os.Exit(1)
+	}
+	netns.Main(m)
+}
+
+// until waits for a condition, at most 20 seconds.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
+func has(t *testing.T, link string) bool {
+	t.Helper()
+	return strings.Contains(netns.Run(t, "ip", "-4", "addr", "show", "dev", link), "10.77.0.3/24")
+}
+
+// mac is the hardware address in a line of ip link.
+func mac(line string) string {
+	_, rest, _ := strings.Cut(line, "link/ether ")
+	address, _, _ := strings.Cut(rest, " ")
+	return address
+}
+
+func TestHoldAndRelease(t *testing.T) {
+	peer := netns.Join(t, "veth0", "10.77.0.2/24", "10.77.0.9/24")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24")) }()
+	until(t, "taking the address", func() bool { return has(t, "veth0") })
+	// The peer learns by ARP who has the address.
+	peer.Run("bash", "-c", "echo > /dev/udp/10.77.0.3/9")
+	own := mac(netns.Run(t, "ip", "-o", "link", "show", "veth0"))
+	until(t, "answering ARP", func() bool {
+		return strings.Contains(peer.Run("ip", "neigh", "show", "10.77.0.3"), own)
+	})
+	// It outlives what the kernel grants.
+	for outlived := time.After(2 * lifetime); ; {
+		if !has(t, "veth0") {
+			t.Fatal("the address was lost while held")
+		}
+		select {
+		case <-outlived:
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if has(t, "veth0") {
+				t.Error("the address is still there after its release")
+			}
+			return
+		case <-time.After(lifetime / 4):
+		}
+	}
+}
+
+func TestHoldFindsAnotherOwner(t *testing.T) {
+	peer := netns.Join(t, "veth1", "10.77.0.2/24", "10.77.0.3/24")
+	owner := mac(peer.Run("ip", "-o", "link", "show", "eth0"))
+	err := Hold(t.Context(), "veth1", netip.MustParsePrefix("10.77.0.3/24"))
+	var conflict *Conflict
+	if !errors.As(err, &conflict) || conflict.Owner.String() != owner {
+		t.Fatalf("got %v, want a conflict with %s", err, owner)
+	}
+	if has(t, "veth1") {
+		t.Error("the address was taken all the same")
+	}
+}
+
+// A holder that is killed, or stopped and so cannot renew, loses the address.
+func TestKilledHolderLosesIt(t *testing.T) {
+	netns.Join(t, "veth2", "10.77.0.2/24", "")
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		holder := exec.Command("/proc/self/exe")
+		holder.Env = append(os.Environ(), holdHere+"=veth2")
+		holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := holder.Start(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "taking the address", func() bool { return has(t, "veth2") })
+		if err := holder.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "losing the address", func() bool { return !has(t, "veth2") })
+		holder.Process.Kill() // may be dead already
+		holder.Wait()         // tells of the kill
+	}
+}

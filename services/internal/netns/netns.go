@@ -1,0 +1,130 @@
+// Package netns gives tests networks of their own: the test process runs in a
+// network namespace that nothing else is in, and peers are further ones, each
+// at the other end of a cable. Nothing is left behind, even by a killed test:
+// a namespace ends with its last process.
+package netns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const inside = "RACKSEED_TEST_NETNS"
+
+// Main runs the tests in a network namespace; call it from TestMain. Without
+// root it fails, since tests that need a network and skip would prove nothing.
+func Main(m *testing.M) {
+	if os.Getenv(inside) != "" {
+		os.Exit(m.Run())
+	}
+	self := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self.Args[0] = os.Args[0]
+	self.Env = append(os.Environ(), inside+"=1")
+	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	err := self.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		os.Exit(0)
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	}
+	fmt.Fprintf(os.Stderr, "these tests run in a network namespace, which needs root: %v\n", err)
+	os.Exit(1)
+}
+
+// Peer is another host.
+type Peer struct {
+	t     testing.TB
+	sleep *exec.Cmd // keeps its namespace
+}
+
+// Join makes a peer at the other end of a cable: here it is the interface
+// name, there eth0. Addresses (with prefix length) may be empty.
+func Join(t testing.TB, name, here, there string) *Peer {
+	t.Helper()
+	p := &Peer{t: t, sleep: exec.Command("sleep", "3600")}
+	p.sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := p.sleep.Start(); err != nil {
+		t.Fatalf("a peer's namespace: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := p.sleep.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		p.sleep.Wait() // tells of the kill
+	})
+	Run(t, "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(p.sleep.Process.Pid))
+	Run(t, "ip", "link", "set", name, "up")
+	t.Cleanup(func() { Run(t, "ip", "link", "del", name) })
+	p.Run("ip", "link", "set", "lo", "up")
+	p.Run("ip", "link", "set", "eth0", "up")
+	if here != "" {
+		Run(t, "ip", "addr", "add", here, "dev", name)
+	}
+	if there != "" {
+		p.Run("ip", "addr", "add", there, "dev", "eth0")
+	}
+	return p
+}
+
+// Command is a program that runs on the peer, for at most a minute.
+func (p *Peer) Command(name string, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	p.t.Cleanup(cancel)
+	return exec.CommandContext(ctx, "nsenter", append([]string{"-t", strconv.Itoa(p.sleep.Process.Pid), "-n", name}, args...)...)
+}
+
+// Run runs a program on the peer and returns what it printed; a failure ends
+// the test.
+func (p *Peer) Run(name string, args ...string) string {
+	p.t.Helper()
+	return output(p.t, p.Command(name, args...))
+}
+
+// Run runs a program in the test's own namespace.
+func Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return output(t, exec.CommandContext(ctx, name, args...))
+}
+
+func output(t testing.TB, c *exec.Cmd) string {
+	t.Helper()
+	var both bytes.Buffer
+	c.Stdout, c.Stderr = &both, &both
+	if err := c.Run(); err != nil {
+		t.Fatalf("%v: %v\n%s", c.Args, err, both.String())
+	}
+	return both.String()
+}
+
+// Tool is the path of a program of the tests: below $RACKSEED_TOOLS, a folder
+// with unpacked Debian packages, else in PATH. A missing one fails the test.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	if root := os.Getenv("RACKSEED_TOOLS"); root != "" {
+		for _, dir := range []string{"usr/sbin", "usr/bin", "sbin", "bin"} {
+			path := filepath.Join(root, dir, name)
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				return path
+			}
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is not in $RACKSEED_TOOLS (%q) nor in PATH: %v", name, os.Getenv("RACKSEED_TOOLS"), err)
+	}
+	return path
+}
