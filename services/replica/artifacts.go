@@ -1,0 +1,148 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// Refs of the artifacts that a replica serves (docs/interfaces.md).
+var refs = []string{"ipxe", "installer", "node"}
+
+// imageLook is how often the layouts are looked at for images that came later.
+const imageLook = 30 * time.Second
+
+// publish names in the state every image that is complete in the blob store.
+func (r *replica) publish(ctx context.Context, tell report) error {
+	tick := time.NewTicker(imageLook)
+	defer tick.Stop()
+	for {
+		published, missing, err := r.publishNew(ctx)
+		switch {
+		case err != nil:
+			return err
+		case len(missing) > 0:
+			tell(false, "not there: "+strings.Join(missing, "; "))
+		default:
+			tell(true, strings.Join(published, ", ")+" are published")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// publishNew publishes what is complete and not published yet. missing says of
+// the others why they cannot be.
+func (r *replica) publishNew(ctx context.Context) (published, missing []string, err error) {
+	store := r.store.Load()
+	view := store.View()
+	var fresh []machine.Image
+	for _, ref := range refs {
+		digest, err := complete(r.blobs, ref)
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("image %s: %v", ref, err))
+			continue
+		}
+		published = append(published, ref)
+		if known, ok := view.Image(ref); !ok || known.Digest != digest {
+			fresh = append(fresh, machine.Image{Ref: ref, Digest: digest})
+		}
+	}
+	if len(fresh) == 0 {
+		return published, missing, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	_, err = store.Propose(ctx, by, state.ImagePublish{Images: fresh})
+	return published, missing, err
+}
+
+// complete finds an artifact of which every file is here, and its digest.
+func complete(store *blob.Store, ref string) (string, error) {
+	digest, files, err := store.Artifact(ref)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if !store.Has(blob.Digest(f.Digest)) {
+			return "", fmt.Errorf("its file %s (%s) is not here", f.Name, f.Digest)
+		}
+	}
+	return string(digest), nil
+}
+
+// chunks keeps machines' output in the blob store, for events.Log.
+type chunks struct{ store *blob.Store }
+
+func (c chunks) PutBytes(ctx context.Context, b []byte) (string, error) {
+	digest, _, err := c.store.Put(ctx, bytes.NewReader(b), "")
+	return string(digest), err
+}
+
+func (c chunks) ReadBytes(_ context.Context, digest string, limit int64) (b []byte, err error) {
+	f, err := c.store.Open(blob.Digest(digest))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if f.Size() > limit {
+		return nil, fmt.Errorf("blob %s has %d bytes, not %d at most", digest, f.Size(), limit)
+	}
+	b = make([]byte, f.Size())
+	_, err = io.ReadFull(io.NewSectionReader(f, 0, f.Size()), b)
+	return b, err
+}
+
+// artifacts are the blobs that netboot serves.
+type artifacts struct{ store *blob.Store }
+
+func (a artifacts) Open(digest string) (io.ReadSeekCloser, error) {
+	f, err := a.store.Open(blob.Digest(digest))
+	if err != nil {
+		return nil, err
+	}
+	return seeker{io.NewSectionReader(f, 0, f.Size()), f}, nil
+}
+
+// seeker reads a blob from any place.
+type seeker struct {
+	*io.SectionReader
+	io.Closer
+}
+
+func (a artifacts) Files(manifest string) ([]wire.File, error) {
+	return a.store.Files(blob.Digest(manifest))
+}
+
+// firmware are the files of the artifact ipxe, which TFTP serves by name.
+type firmware struct{ store *blob.Store }
+
+func (f firmware) Open(name string) (io.ReaderAt, int64, error) {
+	_, files, err := f.store.Artifact("ipxe")
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, file := range files {
+		if file.Name == name {
+			b, err := f.store.Open(blob.Digest(file.Digest))
+			if err != nil {
+				return nil, 0, err
+			}
+			return b, b.Size(), nil
+		}
+	}
+	return nil, 0, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+}

@@ -1,0 +1,72 @@
+// Package replica is one boot service: it opens the state, keeps the site file
+// applied and the images published, and runs every server, each supervised and
+// with its health to be seen. What the site file says is served as long as it
+// says so; without a valid one the console and the screen still work, and say
+// what is wrong.
+package replica
+
+import (
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/rackseed/rackseed/services/ignition"
+)
+
+// Config is what a replica is told at its start.
+type Config struct {
+	Data    string   // folder for state/, blobs/, id and setup-code; made if absent
+	Images  []string // read-only OCI layouts
+	Site    string   // the site file; may be missing
+	Console string   // folder of the console's files; "": none
+	Local   string   // Unix socket for the appliance's screen; "": none
+
+	// HTTPS is where people are served; "" is :443.
+	HTTPS string
+	// Dev serves on loopback alone, without privileges: no DHCP, no TFTP, no
+	// service address; HTTPS defaults to 127.0.0.1:8443, HTTP to
+	// 127.0.0.1:8080, and Out is told how to come in.
+	Dev  bool
+	HTTP string // where machines are served in Dev
+	Out  io.Writer
+
+	Plugins Plugins
+	Logger  *slog.Logger
+	Now     func() time.Time // nil: time.Now
+}
+
+// Plugins are what the boot service needs of the cluster, which services do
+// not know: package kube has it, and main brings them together.
+type Plugins struct {
+	// Secrets makes the cluster's secrets, once, for ClusterCreate.
+	Secrets func(now time.Time) (map[string][]byte, error)
+	// Contributors add files to machines' Ignition.
+	Contributors []ignition.Contributor
+	// Kubeconfig makes an administrator's kubeconfig from the secrets, for
+	// the operator who asks.
+	Kubeconfig func(secret func(name string) ([]byte, bool), cluster, server, operator string, now time.Time) ([]byte, error)
+}
+
+// filled is c with what was left out.
+func (c Config) filled() Config {
+	set := func(v *string, to string) {
+		if *v == "" {
+			*v = to
+		}
+	}
+	if c.Dev {
+		set(&c.HTTPS, "127.0.0.1:8443")
+		set(&c.HTTP, "127.0.0.1:8080")
+	}
+	set(&c.HTTPS, ":443")
+	if c.Out == nil {
+		c.Out = io.Discard
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}

@@ -1,0 +1,235 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/rackseed/rackseed/services/address"
+	"github.com/rackseed/rackseed/services/dhcp"
+	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/netboot"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/tftp"
+)
+
+var errNoSite = errors.New("there is no valid site file yet: no machine is served")
+
+// serveSite serves machines as the site file says, and anew when it changes.
+// On loopback (Dev) there is only HTTP, which no site file decides on.
+func (r *replica) serveSite(ctx context.Context, tell report) error {
+	store := r.store.Load()
+	if r.Dev {
+		tell(true, "only HTTP, on loopback")
+		r.tasks.run(ctx, task{"netboot", func(ctx context.Context, tell report) error {
+			return r.serveNetboot(ctx, tell, r.HTTP)
+		}})
+		return nil
+	}
+	for ctx.Err() == nil {
+		view := store.View()
+		changed := view.Changed("site")
+		site, ok := view.Site()
+		if !ok {
+			tell(false, errNoSite.Error())
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		tell(true, fmt.Sprintf("served at %s as site %q says", site.ServiceAddress, site.Name))
+		serving, stop := context.WithCancel(ctx)
+		var all sync.WaitGroup
+		all.Go(func() { r.tasks.run(serving, r.siteTasks(site)...) })
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		stop()
+		all.Wait()
+	}
+	return nil
+}
+
+// siteTasks are the servers that one site file asks for.
+func (r *replica) siteTasks(site machine.Site) []task {
+	service := site.ServiceAddress
+	// Nothing listens on the service address before it is ours, and nothing
+	// but it is listened on: a link that the site file does not name is not
+	// served.
+	held := func(run func(ctx context.Context, tell report) error) func(context.Context, report) error {
+		return func(ctx context.Context, tell report) error {
+			tell(false, "waiting for the service address "+service.String())
+			if !awaitAddress(ctx, service) {
+				return nil
+			}
+			return run(ctx, tell)
+		}
+	}
+	at := func(port string) string { return net.JoinHostPort(service.String(), port) }
+	return []task{
+		{"address", func(ctx context.Context, tell report) error { return r.holdAddress(ctx, tell, site) }},
+		{"dhcp", held(func(ctx context.Context, tell report) error { return r.serveDHCP(ctx, tell, site) })},
+		{"tftp", held(func(ctx context.Context, tell report) error { return r.serveTFTP(ctx, tell, at("69")) })},
+		{"netboot", held(func(ctx context.Context, tell report) error { return r.serveNetboot(ctx, tell, at("80")) })},
+		{"kubernetes", held(func(ctx context.Context, tell report) error {
+			tell(true, "connections to "+at(apiPort)+" are forwarded to healthy API servers")
+			return address.Forward(ctx, at(apiPort), func() []string { return apiServers(r.store.Load().View()) })
+		})},
+	}
+}
+
+// serveNetboot is the machines' HTTP server.
+func (r *replica) serveNetboot(ctx context.Context, tell report, listen string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	url := "" // the service address
+	if r.Dev {
+		url = "http://" + l.Addr().String()
+	}
+	server := netboot.New(netboot.Config{
+		Store: r.store.Load(), Blobs: artifacts{r.blobs}, Output: r.log, URL: url, Now: r.Now, Logger: r.Logger,
+		Ignition: func(view state.View, m machine.Machine) ([]byte, error) {
+			in, err := ignition.FromView(view, m, url)
+			if err != nil {
+				return nil, err
+			}
+			return ignition.Assemble(in, r.Plugins.Contributors...)
+		},
+	})
+	tell(true, "served on "+l.Addr().String())
+	return server.Serve(ctx, l)
+}
+
+// linkLook is how often links are looked at: a cable or a card may come later.
+const linkLook = 5 * time.Second
+
+// serveDHCP serves the site's links that are present, and anew when others are.
+func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site) error {
+	tick := time.NewTicker(linkLook)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		links, missing, err := dhcpLinks(site)
+		if err != nil {
+			return err
+		}
+		switch {
+		case missing != nil:
+			tell(false, missing.Error())
+		case len(links) == 0:
+			tell(true, "the site file has no link with dhcp: nobody is served")
+		default:
+			tell(true, fmt.Sprintf("served on %d links", len(links)))
+		}
+		serving, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		server := &dhcp.Server{
+			Links: links, Now: r.Now, Logger: r.Logger,
+			View: func() dhcp.State { return r.store.Load().View() },
+			Propose: func(ctx context.Context, by string, c state.Command) error {
+				_, err := r.store.Load().Propose(ctx, by, c)
+				return err
+			},
+		}
+		go func() { ended <- server.Run(serving) }()
+		err = nil
+		for same := true; same && err == nil && ctx.Err() == nil; {
+			select {
+			case <-tick.C:
+				var now []dhcp.Link
+				var gone error
+				now, gone, err = dhcpLinks(site)
+				same = reflect.DeepEqual(now, links) && (gone == nil) == (missing == nil)
+			case err = <-ended:
+				ended <- err
+				same = false
+			case <-ctx.Done():
+			}
+		}
+		stop()
+		if err := errors.Join(err, <-ended); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dhcpLinks are the links to serve of those that are present, and what is
+// missing.
+func dhcpLinks(site machine.Site) (links []dhcp.Link, missing, err error) {
+	present, err := net.Interfaces()
+	if err != nil {
+		return nil, nil, err
+	}
+	links, missing = dhcp.Links(site, present)
+	return links, missing, nil
+}
+
+// serveTFTP serves the firmware's first file.
+func (r *replica) serveTFTP(ctx context.Context, tell report, listen string) error {
+	tell(true, "served on "+listen)
+	return tftp.Serve(ctx, listen, firmware{r.blobs})
+}
+
+// holdAddress keeps the service address on its link.
+func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Site) error {
+	present, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	link, prefix, err := serviceLink(site, present)
+	if err != nil {
+		return err
+	}
+	tell(true, fmt.Sprintf("%s on %s", prefix, link))
+	return address.Hold(ctx, link, prefix)
+}
+
+// serviceLink is the network interface that carries the service address, and
+// the address with its link's prefix length.
+func serviceLink(site machine.Site, present []net.Interface) (name string, prefix netip.Prefix, err error) {
+	for i, l := range site.Links {
+		if !l.Address.Contains(site.ServiceAddress) {
+			continue
+		}
+		for _, p := range present {
+			if l.Interface != "" && p.Name == l.Interface || l.MAC != "" && p.HardwareAddr.String() == string(l.MAC) {
+				return p.Name, netip.PrefixFrom(site.ServiceAddress, l.Address.Bits()), nil
+			}
+		}
+		return "", netip.Prefix{}, fmt.Errorf("service address %s: links[%d] of the site file names the interface %s%s, which is not there",
+			site.ServiceAddress, i, l.Interface, l.MAC)
+	}
+	return "", netip.Prefix{}, fmt.Errorf("service address %s is in no link's network: correct serviceAddress or the links in the site file", site.ServiceAddress)
+}
+
+// awaitAddress waits until this machine has the address; false when ctx ended.
+func awaitAddress(ctx context.Context, a netip.Addr) bool {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if present, err := net.InterfaceAddrs(); err == nil { // the next look may have better luck
+			for _, p := range present {
+				if n, ok := p.(*net.IPNet); ok {
+					if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
+						return true
+					}
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

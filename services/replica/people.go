@@ -1,0 +1,92 @@
+package replica
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// serveConsole serves people: the API and the console's files, over TLS.
+func (r *replica) serveConsole(ctx context.Context, tell report) error {
+	store := r.store.Load()
+	pair, print, err := consoleCertificate(store.View())
+	if err != nil {
+		return err
+	}
+	var files fs.FS
+	if r.Console != "" {
+		if _, err := os.Stat(r.Console); err != nil {
+			return fmt.Errorf("the console's files: %w", err)
+		}
+		files = os.DirFS(r.Console)
+	}
+	handler, err := api.New(api.Config{
+		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
+		Status: func() api.Status { return r.status().Status },
+	})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", r.HTTPS)
+	if err != nil {
+		return err
+	}
+	r.setConsole(l.Addr())
+	defer r.setConsole(nil)
+	tell(true, "served on "+l.Addr().String())
+	r.invite(store.View(), print)
+	server := &http.Server{
+		Handler: handler.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		// A handshake that fails, as by a browser that does not know the
+		// certificate, is not worth more.
+		ErrorLog: slog.NewLogLogger(r.Logger.Handler(), slog.LevelDebug),
+	}
+	return serve(ctx, server, tls.NewListener(l, &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
+	}))
+}
+
+// invite tells whoever started a replica by hand how to come in.
+func (r *replica) invite(view state.View, print string) {
+	if !r.Dev {
+		return
+	}
+	s := r.status()
+	fmt.Fprintf(r.Out, "Console:      %s\nFingerprint:  %s\n", first(s.ConsoleURLs), print)
+	if s.SetupCode != "" {
+		fmt.Fprintf(r.Out, "Setup code:   %s\n", s.SetupCode)
+	}
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+// kubeconfig makes an administrator's kubeconfig for who.
+func (r *replica) kubeconfig(view state.View, who, server string) ([]byte, error) {
+	site, ok := view.Site()
+	if !ok {
+		return nil, errNoSite
+	}
+	if r.Plugins.Kubeconfig == nil {
+		return nil, fmt.Errorf("this boot service was built without Kubernetes")
+	}
+	name := site.Cluster.Name
+	if name == "" {
+		name = site.Name
+	}
+	return r.Plugins.Kubeconfig(view.Secret, name, server, who, r.Now())
+}

@@ -1,0 +1,240 @@
+package replica
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/approve"
+	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/events"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+const (
+	by            = "replica" // who proposes, in the log
+	commitTimeout = 30 * time.Second
+	leaderTimeout = 2 * time.Minute // a stick's flash can be slow to replay a log from
+	apiPort       = "6443"          // of the Kubernetes API
+)
+
+// replica is one running boot service.
+type replica struct {
+	Config
+	tasks *supervisor
+	file  siteFile
+	store atomic.Pointer[state.Store] // nil until it is open
+	blobs *blob.Store
+	log   *events.Log
+
+	mu     sync.Mutex
+	people net.Addr // where the console is served; nil until it is
+}
+
+// Run runs a replica until ctx ends, and then returns nil. An error is what no
+// restart of a part could mend: a state that cannot be opened, or that holds an
+// entry this version cannot apply.
+func Run(ctx context.Context, c Config) error {
+	if c.Data == "" {
+		return errors.New("a folder for the data is needed: --data FOLDER")
+	}
+	r := &replica{Config: c.filled()}
+	r.tasks = newSupervisor(r.Logger)
+	ctx, cancel := context.WithCancelCause(ctx)
+	// The screen first: it shows how far the rest has come.
+	var screen sync.WaitGroup
+	if r.Local != "" {
+		screen.Go(func() { r.tasks.run(ctx, task{"screen", r.serveLocal}) })
+	}
+	err := r.work(ctx, cancel)
+	cancel(nil)
+	screen.Wait()
+	return err
+}
+
+// work opens everything and runs until ctx ends. halt ends it for a cause.
+func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err error) {
+	stop := make(chan error, 1)
+	store, err := r.open(func(err error) {
+		select {
+		case stop <- err:
+		default:
+		}
+		halt(err)
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		r.store.Store(nil)
+		err = errors.Join(err, store.Close())
+	}()
+	if err := r.lead(ctx, store); err != nil {
+		return err
+	}
+	if err := r.create(ctx, store); err != nil {
+		return err
+	}
+	r.store.Store(store)
+	r.log = events.New(store, chunks{r.blobs})
+
+	var setup sync.WaitGroup
+	setup.Go(func() { r.forgetSetupCode(ctx, store) })
+	approval := &approve.Loop{Store: store, Logger: r.Logger}
+	r.tasks.run(ctx,
+		task{"site file", r.watchSite},
+		task{"images", r.publish},
+		task{"console", r.serveConsole},
+		task{"approval", func(ctx context.Context, tell report) error {
+			tell(true, "machines that the site file lists with approve are approved as they report")
+			return approval.Run(ctx)
+		}},
+		task{"machines", r.serveSite},
+	)
+	setup.Wait()
+	select {
+	case err := <-stop:
+		return fmt.Errorf("the state cannot go on: %w", err)
+	default:
+		return nil
+	}
+}
+
+// open opens the data folder.
+func (r *replica) open(halt func(error)) (*state.Store, error) {
+	if err := os.MkdirAll(r.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	id, err := oneLine(filepath.Join(r.Data, "id"), func() string { return newID("replica-") })
+	if err != nil {
+		return nil, fmt.Errorf("this replica's ID: %w", err)
+	}
+	store, err := state.Open(state.Config{
+		Dir: filepath.Join(r.Data, "state"), ID: id, Now: r.Now, Logger: r.Logger, Halt: halt,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	// After the state, whose lock keeps another process off the folder: opening
+	// removes what is half written.
+	if r.blobs, err = blob.Open(filepath.Join(r.Data, "blobs"), r.Images...); err != nil {
+		return nil, errors.Join(fmt.Errorf("blob store: %w", err), store.Close())
+	}
+	return store, nil
+}
+
+func (r *replica) lead(ctx context.Context, store *state.Store) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
+	defer cancel()
+	if err := store.WaitLeader(ctx); err != nil {
+		return fmt.Errorf("state in %s: no leader within %v: %w", r.Data, leaderTimeout, err)
+	}
+	return nil
+}
+
+// create begins the cluster at the first start. The setup code is on disk
+// before its hash is committed: killed in between, the next start takes the
+// same code.
+func (r *replica) create(ctx context.Context, store *state.Store) error {
+	if _, ok := store.View().Cluster(); ok {
+		return nil
+	}
+	code, err := oneLine(r.setupFile(), newSetupCode)
+	if err != nil {
+		return fmt.Errorf("setup code: %w", err)
+	}
+	secrets := map[string][]byte{}
+	if r.Plugins.Secrets != nil {
+		if secrets, err = r.Plugins.Secrets(r.Now()); err != nil {
+			return fmt.Errorf("the cluster's secrets: %w", err)
+		}
+	}
+	secrets[secretConsoleKey], secrets[secretConsoleCrt], err = newConsoleCertificate(r.Now(), []string{"localhost"}, r.addresses())
+	if err != nil {
+		return fmt.Errorf("the console's certificate: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	_, err = store.Propose(ctx, by, state.ClusterCreate{
+		ID: newID("c-"), Generation: 1, Secrets: secrets, SetupHash: api.SetupHash(code),
+	})
+	if err != nil {
+		return fmt.Errorf("creating the cluster: %w", err)
+	}
+	return nil
+}
+
+// addresses are those at which people may open the console: this machine's
+// and, if the site file is valid already, those that it says.
+func (r *replica) addresses() []net.IP {
+	list := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	if present, err := net.InterfaceAddrs(); err == nil { // without them the browser warns once more
+		for _, a := range present {
+			if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
+				list = append(list, n.IP)
+			}
+		}
+	}
+	src, err := readSite(r.Site)
+	if s, problems := checkSite(filepath.Base(r.Site), src, err); len(problems) == 0 {
+		list = append(list, s.ServiceAddress.AsSlice())
+		for _, l := range s.Links {
+			list = append(list, l.Address.Addr().AsSlice())
+		}
+	}
+	return list
+}
+
+func (r *replica) setupFile() string { return filepath.Join(r.Data, "setup-code") }
+
+// forgetSetupCode removes the code's file once it was used.
+func (r *replica) forgetSetupCode(ctx context.Context, store *state.Store) {
+	for {
+		view := store.View()
+		changed := view.Changed("cluster")
+		if cluster, ok := view.Cluster(); ok && cluster.SetupUsed {
+			if err := os.Remove(r.setupFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				r.Logger.Warn("replica: the used setup code stays on disk", "error", err)
+			}
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// newID makes an identifier that was never used.
+func newID(prefix string) string {
+	var b [4]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	return prefix + hex.EncodeToString(b[:])
+}
+
+func trim(b []byte) string { return strings.TrimSpace(string(b)) }
+
+// console is where the console is served, or nil.
+func (r *replica) console() net.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.people
+}
+
+func (r *replica) setConsole(a net.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.people = a
+}

@@ -1,0 +1,157 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// Status is what the appliance's screen shows: GET /status on the local socket.
+// It holds the setup code, so it goes nowhere else.
+type Status struct {
+	api.Status
+	ConsoleURLs []string `json:"consoleURLs"`
+	Fingerprint string   `json:"fingerprint"`         // of the console's certificate: SHA-256, as browsers show it; empty while starting
+	SetupCode   string   `json:"setupCode,omitempty"` // while it was not used
+}
+
+// warnUnplug is true as long as the API endpoint is a forwarder on the stick.
+const warnUnplug = "The Kubernetes API is reached through this machine: unplugging it now stops the API for everyone but the nodes that run it."
+
+// status is how the replica is, as far as it has come.
+func (r *replica) status() Status {
+	s := Status{ConsoleURLs: []string{}}
+	s.Health = r.tasks.list()
+	s.SiteProblems = r.siteProblems()
+	s.Machines, s.Warnings = map[string]int{}, []string{}
+	store := r.store.Load()
+	if store == nil {
+		return s
+	}
+	view := store.View()
+	site, applied := view.Site()
+	if applied {
+		s.Site, s.Service = site.Name, site.ServiceAddress.String()
+		if len(s.SiteProblems) > 0 {
+			s.Warnings = append(s.Warnings, "The site file has problems; the one that was applied before stays in force.")
+		}
+	}
+	for _, m := range view.Machines() {
+		s.Machines[string(m.Phase)]++
+	}
+	if len(apiServers(view)) > 0 && !r.Dev {
+		s.Warnings = append(s.Warnings, warnUnplug)
+	}
+	if _, print, err := consoleCertificate(view); err == nil {
+		s.Fingerprint = print
+	}
+	s.ConsoleURLs = consoleURLs(r.console(), site)
+	if cluster, ok := view.Cluster(); ok && !cluster.SetupUsed {
+		code, err := os.ReadFile(r.setupFile())
+		if err != nil {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("The setup code is lost (%v): only tokens of the site file's operators can log in.", err))
+		}
+		s.SetupCode = trim(code)
+	}
+	return s
+}
+
+// apiServers are the addresses at which an API server may run: those of
+// control planes that have booted what was installed.
+func apiServers(view state.View) []string {
+	var list []string
+	for _, m := range view.Machines() {
+		p, ok := view.Profile(m.ID)
+		if !ok || p.Role != machine.RoleControlPlane || !m.Address.IsValid() {
+			continue
+		}
+		switch m.Phase {
+		case machine.PhaseBooted, machine.PhaseJoining, machine.PhaseReady:
+			list = append(list, net.JoinHostPort(m.Address.String(), apiPort))
+		}
+	}
+	return list
+}
+
+// consoleURLs are where people find the console: at the service address first,
+// then at the appliance's own. listening is the address that is listened on.
+func consoleURLs(listening net.Addr, site machine.Site) []string {
+	tcp, ok := listening.(*net.TCPAddr)
+	if !ok {
+		return []string{}
+	}
+	url := func(host string) string {
+		if tcp.Port == 443 {
+			return "https://" + host
+		}
+		return "https://" + net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+	}
+	if len(tcp.IP) > 0 && !tcp.IP.IsUnspecified() {
+		return []string{url(tcp.IP.String())}
+	}
+	list := []string{}
+	if site.ServiceAddress.IsValid() {
+		list = append(list, url(site.ServiceAddress.String()))
+	}
+	for _, l := range site.Links {
+		list = append(list, url(l.Address.Addr().String()))
+	}
+	return list
+}
+
+// serveLocal answers on the local socket until ctx ends.
+func (r *replica) serveLocal(ctx context.Context, tell report) error {
+	if err := os.MkdirAll(filepath.Dir(r.Local), 0o755); err != nil {
+		return err
+	}
+	// A socket that an earlier process left behind is in the way.
+	if err := os.Remove(r.Local); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l, err := net.Listen("unix", r.Local)
+	if err != nil {
+		return fmt.Errorf("local socket: %w", err)
+	}
+	if err := os.Chmod(r.Local, 0o600); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(r.status()); err != nil {
+			r.Logger.Debug("replica: the screen went away", "error", err)
+		}
+	})
+	tell(true, "the screen is served")
+	return serve(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, l)
+}
+
+// serve runs a server on l until ctx ends, then closes what is left within a
+// few seconds.
+func serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	server.BaseContext = func(net.Listener) context.Context { return ctx }
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if server.Shutdown(stop) != nil {
+		return server.Close()
+	}
+	return nil
+}
