@@ -1,0 +1,106 @@
+// Command rackseed is every role of Rackseed that serves or operates. This file
+// picks the role, and nothing else.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rackseed/rackseed/appliance"
+	"github.com/rackseed/rackseed/console/cli"
+	"github.com/rackseed/rackseed/images/pid1/kmod"
+	"github.com/rackseed/rackseed/kube/agent"
+	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/kube/pki"
+	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/replica"
+)
+
+func main() {
+	switch roleOf(os.Args[0], os.Getpid()) {
+	case roleModprobe:
+		os.Exit(kmod.Modprobe(os.Args[1:], os.Stderr))
+	case roleAppliance:
+		appliance.Main()
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "rackseed:", err)
+		os.Exit(1)
+	}
+}
+
+type role int
+
+const (
+	roleCommand   role = iota // what the arguments say
+	roleAppliance             // PID 1 of the stick
+	roleModprobe              // what the kernel calls for a module
+)
+
+// roleOf says what the program is by how it was started. In the appliance's
+// initramfs it is /init, and /sbin/modprobe is a link to it. PID 1 by another
+// name is a container's: there the arguments count.
+func roleOf(argv0 string, pid int) role {
+	switch name := filepath.Base(argv0); {
+	case name == "modprobe":
+		return roleModprobe
+	case name == "init" && pid == 1:
+		return roleAppliance
+	}
+	return roleCommand
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "rackseed",
+		Short:         "A USB stick that turns bare machines into a Kubernetes cluster",
+		SilenceErrors: true,
+	}
+	c.AddGroup(&cobra.Group{ID: "role", Title: "Roles, started by the appliance and by nodes:"})
+	c.AddCommand(serve(), node())
+	cli.Add(c)
+	return c
+}
+
+func serve() *cobra.Command {
+	options := replica.Config{Plugins: replica.Plugins{
+		Secrets:      pki.New,
+		Contributors: []ignition.Contributor{config.Contributor{}},
+		Kubeconfig:   pki.Admin,
+	}}
+	c := &cobra.Command{
+		Use: "serve", Short: "Run a replica of the boot service", GroupID: "role", Args: cobra.NoArgs, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			options.Out = cmd.OutOrStdout()
+			options.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			return replica.Run(cmd.Context(), options)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&options.Data, "data", "", "folder of the state and the blobs; made if absent")
+	f.StringArrayVar(&options.Images, "images", nil, "OCI layout with images, read-only; may be repeated")
+	f.StringVar(&options.Site, "site", "", "the site file")
+	f.StringVar(&options.Console, "console", "", "folder of the console's files")
+	f.StringVar(&options.Local, "local", "", "Unix socket for the appliance's screen")
+	f.StringVar(&options.HTTPS, "https", "", "where people are served; :443 without it, 127.0.0.1:8443 with --dev")
+	f.BoolVar(&options.Dev, "dev", false, "serve on loopback alone, without DHCP, TFTP and service address")
+	f.StringVar(&options.HTTP, "http", "", "where machines are served with --dev; 127.0.0.1:8080 without it")
+	return c
+}
+
+func node() *cobra.Command {
+	return &cobra.Command{
+		Use: "node", Short: "Run the node agent on an installed node", GroupID: "role", Args: cobra.NoArgs, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return agent.Main(cmd.Context()) },
+	}
+}
