@@ -46,7 +46,7 @@ type feed interface {
 }
 
 func (s *Server) registerStreams(api huma.API, mux *http.ServeMux) {
-	route := func(id, path, summary string, params []*huma.Param, messages []any, make func(*http.Request, uint64) (feed, error)) {
+	route := func(id, path, summary string, params []*huma.Param, messages []any, begin func(*http.Request, uint64) (feed, error)) {
 		op := operation(id, http.MethodGet, path, "streams", summary, http.StatusServiceUnavailable)
 		after := &huma.Param{Name: "after", In: "query", Schema: &huma.Schema{Type: "integer", Format: "int64"},
 			Description: "Number after which to begin; what came last, to resume."}
@@ -60,7 +60,7 @@ func (s *Server) registerStreams(api huma.API, mux *http.ServeMux) {
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: union}},
 		}}
 		api.OpenAPI().AddOperation(&op)
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, make) })
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, begin) })
 	}
 	route("stream", "/api/stream", "Events and machines as they happen", nil,
 		[]any{StreamHello{}, StreamEvent{}, StreamGap{}, StreamMachine{}, StreamForgotten{}},
@@ -78,7 +78,7 @@ func (s *Server) registerStreams(api huma.API, mux *http.ServeMux) {
 }
 
 // serveStream upgrades a request and feeds it until one side ends it.
-func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, make func(*http.Request, uint64) (feed, error)) {
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, begin func(*http.Request, uint64) (feed, error)) {
 	var after uint64
 	if text := r.URL.Query().Get("after"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
@@ -88,7 +88,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, make func(*
 		}
 		after = n
 	}
-	f, err := make(r, after)
+	f, err := begin(r, after)
 	if err != nil {
 		writeProblem(w, http.StatusNotFound, err.Error())
 		return
