@@ -42,25 +42,25 @@ func Personalise(ctx context.Context, base, out string, p Personal) (err error) 
 	if err != nil {
 		return fmt.Errorf("ISO: %w", err)
 	}
-	tmp := out + ".making"
-	if err := copyFile(filepath.Join(base, FileName), tmp); err != nil {
+	// A name of its own: two builds may write the same image at the same time.
+	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
+	if err != nil {
 		return fmt.Errorf("ISO: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(tmp))
+			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	f, err := os.OpenFile(tmp, os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("ISO: %w", err)
+	if err := errors.Join(copyFile(filepath.Join(base, FileName), f), f.Chmod(0o644)); err != nil {
+		return errors.Join(fmt.Errorf("ISO: %w", err), f.Close())
 	}
 	_, err1 := f.WriteAt(site, l.SiteOffset)
 	_, err2 := f.WriteAt(env, l.EnvOffset)
 	if err := errors.Join(err1, err2, f.Close()); err != nil {
 		return fmt.Errorf("ISO: %w", err)
 	}
-	return os.Rename(tmp, out)
+	return os.Rename(f.Name(), out)
 }
 
 // siteImage is the FAT with the site file and a word to who finds it.
@@ -82,16 +82,12 @@ func siteImage(ctx context.Context, p Personal) ([]byte, error) {
 }
 
 // copyFile copies by reflink or in the kernel where the file system can.
-func copyFile(from, to string) error {
+func copyFile(from string, to *os.File) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(dst, src)
-	return errors.Join(err, dst.Close())
+	_, err = io.Copy(to, src)
+	return err
 }
