@@ -20,7 +20,6 @@ func TestMain(m *testing.M) { netns.Main(m) }
 func TestForeignClients(t *testing.T) {
 	peer := netns.Join(t, "veth0", "10.77.0.2/24", "10.77.0.9/24")
 	netns.Run(t, "ip", "addr", "add", "10.77.0.3/24", "dev", "veth0")
-	netns.Run(t, "ip", "link", "set", "lo", "up")
 	files := memory{"snponly.efi": random(300_001)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

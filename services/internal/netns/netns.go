@@ -24,6 +24,10 @@ const inside = "RACKSEED_TEST_NETNS"
 // root it fails, since tests that need a network and skip would prove nothing.
 func Main(m *testing.M) {
 	if os.Getenv(inside) != "" {
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "loopback in the tests' namespace: %v: %s\n", err, out)
+			os.Exit(1)
+		}
 		os.Exit(m.Run())
 	}
 	self := exec.Command("/proc/self/exe", os.Args[1:]...)
