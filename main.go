@@ -83,6 +83,7 @@ func serve() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options.Out = cmd.OutOrStdout()
 			options.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			slog.SetDefault(options.Logger)
 			return replica.Run(cmd.Context(), options)
 		},
 	}

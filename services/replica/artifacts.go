@@ -53,7 +53,7 @@ func (r *replica) publishNew(ctx context.Context) (published, missing []string, 
 	for _, ref := range refs {
 		digest, err := complete(r.blobs, ref)
 		if err != nil {
-			missing = append(missing, fmt.Sprintf("image %s: %v", ref, err))
+			missing = append(missing, err.Error())
 			continue
 		}
 		published = append(published, ref)
@@ -78,7 +78,7 @@ func complete(store *blob.Store, ref string) (string, error) {
 	}
 	for _, f := range files {
 		if !store.Has(blob.Digest(f.Digest)) {
-			return "", fmt.Errorf("its file %s (%s) is not here", f.Name, f.Digest)
+			return "", fmt.Errorf("artifact %s: its file %s (%s) is not here", ref, f.Name, f.Digest)
 		}
 	}
 	return string(digest), nil
