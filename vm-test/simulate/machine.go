@@ -1,0 +1,101 @@
+// Package simulate is a machine without hardware: it says to a boot service
+// over HTTP what iPXE, the installer and the node agent say, with real keys,
+// and only what would touch a disk or run Kubernetes is played. The installer's
+// half of the conversation is the installer's own code.
+//
+// It serves whoever works on the boot service or the console, and tests of
+// both. What it proves nothing about is named in vm-test's scenarios: firmware,
+// kernels, disks, kubeadm.
+package simulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rackseed/rackseed/images/installer/session"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// restarts bounds how often a machine whose sessions are revoked starts again.
+const restarts = 20
+
+// Machine is one simulated machine. Its fields are not changed while it runs.
+type Machine struct {
+	URL       string            // of the boot service's HTTP server for machines
+	Inventory machine.Inventory // what its installer will find; BootMAC is the NIC it netboots from
+	Pace      time.Duration     // rest between two steps or lines; 0 is as fast as possible
+	// Fail names a step of the install (wire.StepImage …) that goes wrong the
+	// first time it is tried; "" is none.
+	Fail string
+	// Disk is a file that keeps what the install left, for the next process;
+	// "": it is kept in memory.
+	Disk string
+	Log  *slog.Logger
+
+	node   *wire.NodeConfig // what is installed, or nil
+	failed bool             // Fail has happened
+}
+
+// Run powers the machine on. It returns nil when its node is Ready, and an error
+// when the boot service tells it what no machine could do, or when ctx ends.
+func (m *Machine) Run(ctx context.Context) error {
+	if err := m.run(ctx); err != nil {
+		return fmt.Errorf("machine %s: %w", m.Inventory.BootMAC, err)
+	}
+	return nil
+}
+
+func (m *Machine) run(ctx context.Context) error {
+	if m.Fail != "" && !knownStep(m.Fail) {
+		return fmt.Errorf("there is no step %q that could fail", m.Fail)
+	}
+	if err := m.readDisk(); err != nil {
+		return err
+	}
+	installed := false
+	for range restarts {
+		b, err := m.netboot(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("netboot: %w", err)
+		case b.Kind == machine.BootLocal && m.node == nil:
+			return fmt.Errorf("it is told to boot its own disk, which is empty: %s", b.Why)
+		case b.Kind == machine.BootLocal:
+			return m.runNode(ctx, *m.node)
+		case installed:
+			return fmt.Errorf("it is installed, and told to boot the installer again: %s", b.Why)
+		}
+		err = m.runInstaller(ctx, b)
+		switch {
+		case errors.Is(err, session.ErrRevoked):
+			m.Log.Info("the session was revoked; the machine restarts", "error", err)
+		case err != nil:
+			return fmt.Errorf("installer: %w", err)
+		default:
+			installed = true
+		}
+		if err := rest(ctx, m.Pace); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("it was restarted %d times and has no end", restarts)
+}
+
+// rest waits for d, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(ctx)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
