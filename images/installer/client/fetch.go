@@ -102,26 +102,79 @@ func (c *Client) fetchRest(ctx context.Context, t *transfer) error {
 	return t.copy(ctx, body, func() { stalled.Reset(c.stall) })
 }
 
+// copy reads on while what was read before is written and hashed: on a slow
+// processor either takes as long as the network. When it returns, everything
+// that counts in t.done is written.
 func (t *transfer) copy(ctx context.Context, body io.Reader, alive func()) error {
-	buffer := make([]byte, 1<<20)
-	for t.done < t.file.Size {
-		n, err := io.ReadFull(body, buffer[:min(int64(len(buffer)), t.file.Size-t.done)])
+	free, full := make(chan []byte, buffers), make(chan []byte, buffers)
+	for range buffers {
+		free <- make([]byte, bufferBytes)
+	}
+	broken := make(chan error, 1) // the target failed; nothing more is written
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		failed := false
+		for b := range full {
+			if !failed {
+				if err := t.put(b); err != nil {
+					failed = true
+					broken <- err
+				}
+			}
+			free <- b[:bufferBytes]
+		}
+	}()
+	err := t.read(body, free, full, broken, alive)
+	close(full)
+	<-drained
+	select {
+	case failed := <-broken: // with the last buffers
+		err = failed
+	default:
+	}
+	if err == nil || errors.Is(err, errWrite) || t.done == t.file.Size {
+		return err
+	}
+	return fmt.Errorf("cut off after %d of %d bytes: %w", t.done, t.file.Size, explain(ctx, err))
+}
+
+const (
+	buffers     = 4
+	bufferBytes = 1 << 20
+)
+
+// read fills buffers until the file's end, an error of the body, or one of the
+// target.
+func (t *transfer) read(body io.Reader, free, full chan []byte, broken chan error, alive func()) error {
+	for at := t.done; at < t.file.Size; {
+		var b []byte
+		select {
+		case err := <-broken:
+			return err
+		case b = <-free:
+		}
+		n, err := io.ReadFull(body, b[:min(bufferBytes, t.file.Size-at)])
 		if n > 0 {
 			alive()
-			if _, err := t.w.WriteAt(buffer[:n], t.done); err != nil {
-				return fmt.Errorf("%w at byte %d: %w", errWrite, t.done, err)
-			}
-			t.sum.Write(buffer[:n]) // never fails (hash.Hash)
-			t.done += int64(n)
-			t.progress(t.done)
+			at += int64(n)
+			full <- b[:n]
 		}
-		if err != nil {
-			if t.done == t.file.Size {
-				return nil
-			}
-			return fmt.Errorf("cut off after %d of %d bytes: %w", t.done, t.file.Size, explain(ctx, err))
+		if err != nil && at < t.file.Size {
+			return err
 		}
 	}
+	return nil
+}
+
+// put writes the next bytes and takes them into the hash.
+func (t *transfer) put(b []byte) error {
+	if _, err := t.w.WriteAt(b, t.done); err != nil {
+		return fmt.Errorf("%w at byte %d: %w", errWrite, t.done, err)
+	}
+	t.sum.Write(b) // never fails (hash.Hash)
+	t.done += int64(len(b))
+	t.progress(t.done)
 	return nil
 }
 

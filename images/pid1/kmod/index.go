@@ -16,6 +16,7 @@ type Index struct {
 	builtin map[string]bool
 	soft    map[string]softdep
 	aliases *aliases
+	keep    func(pattern string) bool // nil keeps all
 }
 
 type file struct {
@@ -33,8 +34,32 @@ func Name(p string) string {
 
 // ReadIndex reads modules.dep and, where they exist, modules.alias,
 // modules.softdep and modules.builtin of the folder (/lib/modules/VERSION).
-func ReadIndex(dir fs.FS) (*Index, error) {
-	x := &Index{files: map[string]file{}, builtin: map[string]bool{}, soft: map[string]softdep{}, aliases: newAliases()}
+func ReadIndex(dir fs.FS) (*Index, error) { return readIndex(dir, nil) }
+
+// readIndexFor is ReadIndex for one question: of the patterns only those that
+// match one of words are kept, and plain names, by which softdeps go. The kernel starts modprobe for each, and filing twenty
+// thousand patterns for one look-up costs most of its time.
+func readIndexFor(dir fs.FS, words []string) (*Index, error) {
+	var wanted []string
+	for _, w := range words {
+		wanted = append(wanted, normal(w))
+	}
+	return readIndex(dir, func(pattern string) bool {
+		if !strings.ContainsAny(pattern, "*?[:") {
+			return true
+		}
+		pattern = normal(pattern)
+		for _, w := range wanted {
+			if glob(pattern, w) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func readIndex(dir fs.FS, keep func(pattern string) bool) (*Index, error) {
+	x := &Index{keep: keep, files: map[string]file{}, builtin: map[string]bool{}, soft: map[string]softdep{}, aliases: newAliases()}
 	for _, part := range []struct {
 		name     string
 		parse    func(line string)
@@ -81,8 +106,10 @@ func (x *Index) parseDep(line string) {
 
 // "alias pci:v00008086d* e1000e"
 func (x *Index) parseAlias(line string) {
-	if f := strings.Fields(line); len(f) == 3 && f[0] == "alias" {
-		x.aliases.add(f[1], strings.ReplaceAll(f[2], "-", "_"))
+	rest, ok := strings.CutPrefix(line, "alias ")
+	pattern, module, found := strings.Cut(strings.TrimSpace(rest), " ")
+	if ok && found && (x.keep == nil || x.keep(pattern)) {
+		x.aliases.add(pattern, strings.ReplaceAll(strings.TrimSpace(module), "-", "_"))
 	}
 }
 

@@ -79,6 +79,27 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// modprobe's short way must answer as the whole index does.
+func TestReadIndexFor(t *testing.T) {
+	whole := index(t)
+	for _, word := range []string{"ext4", "fs-ext4", "crypto-crc32c", "snd-x", "nothing", "proc-fs", "pci:v00008086d000010D3sv00008086sd0000A01Fbc04sc03i00"} {
+		x, err := readIndexFor(tree, []string{word})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, builtin := x.Resolve(word)
+		want, wantBuiltin := whole.Resolve(word)
+		if !reflect.DeepEqual(got, want) || builtin != wantBuiltin {
+			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+		for _, m := range want {
+			if !reflect.DeepEqual(x.Plan(m), whole.Plan(m)) {
+				t.Errorf("%s: another plan for %s", word, m)
+			}
+		}
+	}
+}
+
 func TestAliasWithWildcardBus(t *testing.T) {
 	a := newAliases()
 	a.add("acpi*:PNP0C0A:*", "battery")

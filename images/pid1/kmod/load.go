@@ -34,13 +34,15 @@ type Loader struct {
 }
 
 // Open reads the index of the running kernel's modules, below /lib/modules.
-func Open(log *slog.Logger) (*Loader, error) {
+func Open(log *slog.Logger) (*Loader, error) { return open(log, ReadIndex) }
+
+func open(log *slog.Logger, read func(fs.FS) (*Index, error)) (*Loader, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return nil, fmt.Errorf("the kernel's version: %w", err)
 	}
 	dir := "/lib/modules/" + unix.ByteSliceToString(u.Release[:])
-	x, err := ReadIndex(os.DirFS(dir))
+	x, err := read(os.DirFS(dir))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}

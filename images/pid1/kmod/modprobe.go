@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -66,7 +67,7 @@ func Modprobe(args []string, stderr io.Writer) int {
 	call, err := parseModprobe(args)
 	if err == nil {
 		var l *Loader
-		l, err = Open(slog.New(slog.DiscardHandler))
+		l, err = open(slog.New(slog.DiscardHandler), func(dir fs.FS) (*Index, error) { return readIndexFor(dir, call.words) })
 		if err == nil {
 			err = l.Load(call.words...)
 		}
