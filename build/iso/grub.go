@@ -3,11 +3,12 @@ package iso
 import (
 	"fmt"
 	"strings"
+
+	"github.com/rackseed/rackseed/services/machine"
 )
 
-// EmulatedArguments are what docs/interfaces.md lists for machines that are
-// emulated in software.
-const EmulatedArguments = "mitigations=off nowatchdog audit=0 tsc=reliable random.trust_cpu=on"
+// emulatedArguments are for machines that are emulated in software.
+var emulatedArguments = strings.Join(machine.EmulatedArguments, " ")
 
 // espConfig sends GRUB from the ESP to the volume. It is found by UUID: Debian's
 // own search, by the file /.disk/info, may find another medium.
@@ -45,7 +46,7 @@ menuentry "Rackseed, telling all that the kernel does" {
   initrd /boot/initrd.img
 }
 menuentry "Rackseed on a machine that is emulated in software" {
-  linux /boot/vmlinuz $rs_base quiet ` + EmulatedArguments + `
+  linux /boot/vmlinuz $rs_base quiet ` + emulatedArguments + `
   initrd /boot/initrd.img
 }
 menuentry "This machine's own disk" {
@@ -59,7 +60,7 @@ menuentry "This machine's own disk" {
 func envBlock(uuid string, emulated bool) ([]byte, error) {
 	args := ""
 	if emulated {
-		args = EmulatedArguments
+		args = emulatedArguments
 	}
 	s := fmt.Sprintf("# GRUB Environment Block\nrs_medium=%s\nrs_args=%s\n", uuid, args)
 	const size = 1024

@@ -40,7 +40,7 @@ func TestEnvBlock(t *testing.T) {
 			t.Errorf("GRUB does not take %d bytes beginning with %q", len(b), b[:26])
 		}
 	}
-	if !bytes.Contains(emulated, []byte("\nrs_args="+EmulatedArguments+"\n")) || bytes.Contains(plain, []byte("mitigations")) {
+	if !bytes.Contains(emulated, []byte("\nrs_args="+emulatedArguments+"\n")) || bytes.Contains(plain, []byte("mitigations")) {
 		t.Error("arguments of an emulated machine are not exactly where they were asked for")
 	}
 	if _, err := envBlock(strings.Repeat("u", 1024), false); err == nil {

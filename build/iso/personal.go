@@ -14,7 +14,7 @@ import (
 type Personal struct {
 	Site     []byte // site.yaml
 	Readme   []byte // README.txt
-	Emulated bool   // boot with EmulatedArguments
+	Emulated bool   // boot with machine.EmulatedArguments
 	Epoch    int64
 	Run      Command
 	Log      io.Writer

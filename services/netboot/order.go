@@ -43,7 +43,7 @@ func installerOrder(v orders, m machine.Machine, files func(manifest string) ([]
 	}
 	arguments := append([]string(nil), profile.KernelArguments...)
 	if site, ok := v.Site(); ok && site.Emulated {
-		arguments = append(arguments, emulatedArguments...)
+		arguments = append(arguments, machine.EmulatedArguments...)
 	}
 	return wire.Order{
 		Kind: wire.OrderInstall, Intent: intent.ID, Epoch: intent.Epoch, Disk: intent.Disk,

@@ -68,7 +68,7 @@ func TestInstallerOrder(t *testing.T) {
 		})
 	}
 	emulated := plainOrders{intent: intent("s-2", machine.IntentOpen), profile: profile, site: machine.Site{Emulated: true}}
-	if got := strings.Join(installerOrder(emulated, m, files).KernelArguments, " "); got != "quiet "+strings.Join(emulatedArguments, " ") {
+	if got := strings.Join(installerOrder(emulated, m, files).KernelArguments, " "); got != "quiet "+strings.Join(machine.EmulatedArguments, " ") {
 		t.Errorf("emulated: %q", got)
 	}
 	if len(profile.KernelArguments) != 1 {

@@ -13,10 +13,6 @@ const (
 	fileInitrd = "initrd.img"
 )
 
-// emulatedArguments go on every kernel command line of a site whose machines
-// are emulated in software.
-var emulatedArguments = []string{"mitigations=off", "nowatchdog", "audit=0", "tsc=reliable", "random.trust_cpu=on"}
-
 // Pauses in scripts, in seconds: long enough not to be a flood from a full
 // rack, short enough for whoever stands before the machine.
 const (
@@ -112,7 +108,7 @@ func (b boot) arguments() []string {
 		"console=tty0", "console=ttyS0,115200n8",
 	}
 	if b.emulated {
-		args = append(args, emulatedArguments...)
+		args = append(args, machine.EmulatedArguments...)
 	}
 	return args
 }
