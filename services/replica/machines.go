@@ -74,16 +74,29 @@ func (r *replica) siteTasks(site machine.Site) []task {
 		}
 	}
 	at := func(port string) string { return net.JoinHostPort(service.String(), port) }
-	return []task{
+	tasks := []task{
 		{"address", func(ctx context.Context, tell report) error { return r.holdAddress(ctx, tell, site) }},
 		{"dhcp", held(func(ctx context.Context, tell report) error { return r.serveDHCP(ctx, tell, site) })},
 		{"tftp", held(func(ctx context.Context, tell report) error { return r.serveTFTP(ctx, tell, at("69")) })},
 		{"netboot", held(func(ctx context.Context, tell report) error { return r.serveNetboot(ctx, tell, at("80")) })},
-		{"kubernetes", held(func(ctx context.Context, tell report) error {
-			tell(true, "connections to "+at(apiPort)+" are forwarded to healthy API servers")
-			return address.Forward(ctx, at(apiPort), func() []string { return apiServers(r.store.Load().View()) })
-		})},
+		{"kubernetes", held(func(ctx context.Context, tell report) error { return r.forwardKubernetes(ctx, tell, service) })},
 	}
+	// People come by the appliance's own addresses too, as to the console:
+	// theirs may be the only link that they can reach.
+	for _, l := range site.Links {
+		own := l.Address.Addr()
+		tasks = append(tasks, task{"kubernetes at " + own.String(), func(ctx context.Context, tell report) error {
+			return r.forwardKubernetes(ctx, tell, own)
+		}})
+	}
+	return tasks
+}
+
+// forwardKubernetes connects whoever comes to an address with an API server.
+func (r *replica) forwardKubernetes(ctx context.Context, tell report, at netip.Addr) error {
+	listen := net.JoinHostPort(at.String(), apiPort)
+	tell(true, "connections to "+listen+" are forwarded to healthy API servers")
+	return address.Forward(ctx, listen, func() []string { return apiServers(r.store.Load().View()) })
 }
 
 // serveNetboot is the machines' HTTP server.

@@ -68,16 +68,13 @@ func (r *replica) status() Status {
 }
 
 // apiServers are the addresses at which an API server may run: those of
-// control planes that have booted what was installed.
+// control planes that are installed. Whether one answers, only trying tells.
 func apiServers(view state.View) []string {
 	var list []string
 	for _, m := range view.Machines() {
 		p, ok := view.Profile(m.ID)
-		if !ok || p.Role != machine.RoleControlPlane || !m.Address.IsValid() {
-			continue
-		}
-		switch m.Phase {
-		case machine.PhaseBooted, machine.PhaseJoining, machine.PhaseReady:
+		install := view.InstallIntent(m.ID)
+		if ok && p.Role == machine.RoleControlPlane && m.Address.IsValid() && install != nil && install.Status == machine.IntentDone {
 			list = append(list, net.JoinHostPort(m.Address.String(), apiPort))
 		}
 	}
