@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,10 +23,10 @@ import (
 )
 
 func main() {
-	switch roleOf(os.Args[0], os.Getpid()) {
-	case roleModprobe:
+	switch appliance.RoleOf(os.Args[0], os.Getpid()) {
+	case appliance.RoleModprobe:
 		os.Exit(kmod.Modprobe(os.Args[1:], os.Stderr))
-	case roleAppliance:
+	case appliance.RoleInit:
 		appliance.Main()
 		return
 	}
@@ -37,27 +36,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "rackseed:", err)
 		os.Exit(1)
 	}
-}
-
-type role int
-
-const (
-	roleCommand   role = iota // what the arguments say
-	roleAppliance             // PID 1 of the stick
-	roleModprobe              // what the kernel calls for a module
-)
-
-// roleOf says what the program is by how it was started. In the appliance's
-// initramfs it is /init, and /sbin/modprobe is a link to it. PID 1 by another
-// name is a container's: there the arguments count.
-func roleOf(argv0 string, pid int) role {
-	switch name := filepath.Base(argv0); {
-	case name == "modprobe":
-		return roleModprobe
-	case name == "init" && pid == 1:
-		return roleAppliance
-	}
-	return roleCommand
 }
 
 func root() *cobra.Command {
