@@ -37,11 +37,14 @@ type agent struct {
 	host     host
 	config   wire.NodeConfig
 	bootID   string
+	slot     string // root slot, "a" or "b"
 	client   *client
 	output   *output
 	reports  *reports
 	commands commands
 	log      *slog.Logger
+
+	kubeadmTook string // of this boot, for people; "" if it did not run
 
 	// The edges that a test on a build host has no node for.
 	markGood      func() error
@@ -72,12 +75,13 @@ func newAgent(root string, log *slog.Logger) (*agent, error) {
 		return nil, fmt.Errorf("the kernel command line: %w", err)
 	}
 	client := newClient(c.URL, c.KeySeed)
-	reports, err := newReports(client, bootID, slot.Argument(cmdline, "rackseed.slot"), h.path(progressFile), log)
+	rootSlot := slot.Argument(cmdline, "rackseed.slot")
+	reports, err := newReports(client, bootID, rootSlot, h.path(progressFile), log)
 	if err != nil {
 		return nil, err
 	}
 	return &agent{
-		host: h, config: c, bootID: bootID, client: client, reports: reports, log: log,
+		host: h, config: c, bootID: bootID, slot: rootSlot, client: client, reports: reports, log: log,
 		output:   newOutput(client, "node-"+bootID, log),
 		commands: commands{path: searchPath},
 		joined:   make(chan struct{}),
@@ -87,7 +91,7 @@ func newAgent(root string, log *slog.Logger) (*agent, error) {
 
 func (a *agent) run(ctx context.Context) error {
 	if a.reports.Last() == "" {
-		a.reports.Send(wire.NodeBooted, "the installed system is up")
+		a.reports.Send(wire.NodeBooted, "root slot "+a.slot)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.output.Run(ctx) })

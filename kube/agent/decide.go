@@ -89,7 +89,7 @@ func readinessOf(n *corev1.Node, bootID string) readiness {
 			continue
 		}
 		if c.Status == corev1.ConditionTrue {
-			return readiness{Known: true, Ready: true, Text: "Kubernetes says Ready"}
+			return readiness{Known: true, Ready: true, Text: "kubelet " + n.Status.NodeInfo.KubeletVersion}
 		}
 		return readiness{Known: true, Text: strings.TrimSpace(fmt.Sprintf("Kubernetes says not ready: %s: %s", c.Reason, c.Message))}
 	}

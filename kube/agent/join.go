@@ -89,7 +89,7 @@ func (a *agent) join(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-a.reports.Send(wire.NodeJoined, "kubeadm ended well"):
+			case <-a.reports.Send(wire.NodeJoined, a.kubeadmTook):
 			}
 			if err := a.host.markDone(doneMark{Reported: true}); err != nil {
 				return err
@@ -145,9 +145,9 @@ func (a *agent) ask(ctx context.Context) *wire.NodeOrder {
 
 // kubeadm runs it for a step; its lines are the node's output.
 func (a *agent) kubeadm(ctx context.Context, s step) error {
-	text := "kubeadm init begins the cluster"
+	text := "init begins the cluster"
 	if s == stepResume {
-		text = "kubeadm init goes on where it was interrupted"
+		text = "init goes on where it was interrupted"
 		removed, err := a.host.removeTorn()
 		if err != nil {
 			return fmt.Errorf("looking for what an interrupted kubeadm left: %w", err)
@@ -160,12 +160,14 @@ func (a *agent) kubeadm(ctx context.Context, s step) error {
 	run, cancel := context.WithTimeout(ctx, kubeadmLimit)
 	defer cancel()
 	var last string
+	start := time.Now()
 	err := a.commands.Run(run, func(l string) {
 		if strings.TrimSpace(l) != "" {
 			last = l
 		}
 		a.output.Print(l)
 	}, "kubeadm", kubeadmArgs(s, a.host.path(config.KubeadmPath))...)
+	a.kubeadmTook = fmt.Sprintf("it took %.0f s", time.Since(start).Seconds())
 	if err != nil && ctx.Err() == nil {
 		a.explain(ctx)
 		return fmt.Errorf("kubeadm init: %w: %s", err, last)

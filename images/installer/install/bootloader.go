@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rackseed/rackseed/images/installer/disk"
 	"github.com/rackseed/rackseed/images/installer/efi"
@@ -47,7 +48,13 @@ func (r *run) bootloader(ctx context.Context) (string, error) {
 		r.Log.Warn("the firmware took no boot entry; it has to find the disk by itself", "error", err)
 		return "boot loader installed, without an entry in the firmware: " + err.Error(), nil
 	}
-	return "boot loader installed; the firmware boots " + order, nil
+	// The rest of the firmware's list is noise.
+	return "boot loader installed; the firmware boots " + firstOf(order, 2), nil
+}
+
+// firstOf is the beginning of a list with commas.
+func firstOf(list string, n int) string {
+	return strings.Join(strings.SplitN(list, ", ", n+1)[:min(n, strings.Count(list, ", ")+1)], ", then ")
 }
 
 // fetchFile fetches a blob into a file, on the disk when it returns.
