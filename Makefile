@@ -77,7 +77,7 @@ test-browser: ## the console in headless Chromium against a live service
 .PHONY: test-vm
 test-vm: ## the ISO, booted in QEMU, and a machine installed from it to Ready
 	$(BUILD) verify
-	$(RACK) test
+	go test -tags vm -count=1 -timeout 60m -v ./vm-test/scenario
 
 .PHONY: test-full
 test-full: test ## all of that, and the slow ones: what is built twice, and compared
@@ -85,7 +85,7 @@ test-full: test ## all of that, and the slow ones: what is built twice, and comp
 
 .PHONY: bench
 bench: ## side by side with others' programs; lines "bench NAME ours=… peer=… ratio=…"
-	$(RACK) bench
+	go run ./vm-test/cmd/bench
 
 # --- Keeping it -----------------------------------------------------------------
 
