@@ -124,23 +124,21 @@ func (i *install) lines(ctx context.Context, lines ...string) error {
 	return nil
 }
 
-func (i *install) choose(context.Context) (string, error) {
+// choose also asks for the permission to write, as the installer does.
+func (i *install) choose(ctx context.Context) (string, error) {
 	if i.order.Image == nil {
 		return "", errors.New("the order names no node image")
 	}
 	var err error
-	i.disk, err = disk.Choose(i.Inventory.Disks, i.order.Disk)
-	return "installing on " + disk.List([]machine.Disk{i.disk}), err
+	if i.disk, err = disk.Choose(i.Inventory.Disks, i.order.Disk); err != nil {
+		return "", err
+	}
+	claim := wire.ClaimRequest{Intent: i.order.Intent, Epoch: i.order.Epoch, Disk: i.disk}
+	return "installing on " + disk.List([]machine.Disk{i.disk}), i.service.Retry(ctx, "permission to write to "+i.disk.Path, client.Permanent,
+		func(ctx context.Context) error { return i.service.Claim(ctx, claim) })
 }
 
 func (i *install) partition(ctx context.Context) (string, error) {
-	claim := wire.ClaimRequest{Intent: i.order.Intent, Epoch: i.order.Epoch, Disk: i.disk}
-	err := i.service.Retry(ctx, "permission to write to "+i.disk.Path, client.Permanent, func(ctx context.Context) error {
-		return i.service.Claim(ctx, claim)
-	})
-	if err != nil {
-		return "", err
-	}
 	return fmt.Sprintf("disk %s has five partitions", i.disk.Path), i.lines(ctx,
 		"partition 1: rs-bios, 1 MiB", "partition 2: rs-esp, 1 GiB, FAT32", "partition 3: rs-root-a, 4 GiB",
 		"partition 4: rs-root-b, 4 GiB", "partition 5: rs-data, the rest, ext4")

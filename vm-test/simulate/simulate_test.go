@@ -201,7 +201,7 @@ func TestFromFirstPacketToReady(t *testing.T) {
 
 func TestFailsOnceAndIsRetried(t *testing.T) {
 	s := serve(t)
-	m := &Machine{URL: s.url, Inventory: Hardware(4), Fail: wire.StepImage, Log: slog.New(slog.DiscardHandler)}
+	m := &Machine{URL: s.url, Inventory: Hardware(4), Pace: time.Millisecond, Fail: wire.StepImage, Log: slog.New(slog.DiscardHandler)}
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(s.ctx) }()
 	var got api.Machine

@@ -116,7 +116,9 @@ func (r *run) fail(name string, err error) error {
 	return fmt.Errorf("step %s: %w", name, err)
 }
 
-// choose only decides; nothing is written.
+// choose decides, and asks for the permission to write: immediately before the
+// step that does. Nothing is written. What goes wrong until then is told as this
+// step's: the boot service takes no other's before the claim.
 func (r *run) choose(ctx context.Context) (string, error) {
 	if err := check(r.order, r.UEFI); err != nil {
 		return "", err
@@ -131,18 +133,16 @@ func (r *run) choose(ctx context.Context) (string, error) {
 	if r.table, err = disk.Layout(r.disk.Bytes, r.disk.SectorSize, gpt.NewGUID); err != nil {
 		return "", err
 	}
-	return "installing on " + disk.List([]machine.Disk{r.disk}), r.LoadFS()
-}
-
-// partition asks for the permission to write, immediately before the first
-// write, then divides the disk and makes the two file systems.
-func (r *run) partition(ctx context.Context) (string, error) {
-	claim := wire.ClaimRequest{Intent: r.order.Intent, Epoch: r.order.Epoch, Disk: r.disk}
-	if err := r.Service.Retry(ctx, "permission to write to "+r.disk.Path, r.Permanent, func(ctx context.Context) error {
-		return r.Service.Claim(ctx, claim)
-	}); err != nil {
+	if err := r.LoadFS(); err != nil {
 		return "", err
 	}
+	claim := wire.ClaimRequest{Intent: r.order.Intent, Epoch: r.order.Epoch, Disk: r.disk}
+	return "installing on " + disk.List([]machine.Disk{r.disk}), r.Service.Retry(ctx, "permission to write to "+r.disk.Path, r.Permanent,
+		func(ctx context.Context) error { return r.Service.Claim(ctx, claim) })
+}
+
+// partition divides the disk and makes the two file systems.
+func (r *run) partition(ctx context.Context) (string, error) {
 	settle, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	var err error

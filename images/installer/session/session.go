@@ -190,6 +190,11 @@ func (s *Session) carryOut(ctx context.Context, order wire.Order) error {
 		}
 		return err
 	}
+	// A refusal of an earlier report was logged, and undoes nothing: only the
+	// end's own answer counts.
+	if err := s.Reports.Flush(ctx); err != nil && ctx.Err() != nil {
+		return err
+	}
 	s.Reports.Add(wire.Report{Intent: order.Intent, Epoch: order.Epoch, Step: wire.StepReboot, Status: wire.StepDone, Text: "installed; restarting"})
 	// Not before it is acknowledged: a machine whose install is not known to be
 	// done would be sent into the installer again.

@@ -67,6 +67,10 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.t.Error(err)
 		}
 		s.reports = append(s.reports, fmt.Sprintf("%d %s/%d %s %s", report.Number, report.Intent, report.Epoch, report.Step, report.Status))
+		if report.Step == wire.StepPartition {
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
 		w.WriteHeader(http.StatusNoContent)
 	case wire.PathOutput:
 		var o wire.Output
@@ -138,6 +142,22 @@ func TestRun(t *testing.T) {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
 		}
+	}
+}
+
+// A report that is refused on the way does not keep an installed machine in the
+// installer: the boot service knows that it is done.
+func TestRefusedReportDoesNotStopTheEnd(t *testing.T) {
+	s := &service{orders: []any{wire.Order{Kind: wire.OrderInstall, Intent: "i-1", Epoch: 1}}}
+	session := start(t, s, func(_ context.Context, o wire.Order, report func(wire.Report)) error {
+		report(wire.Report{Intent: o.Intent, Epoch: o.Epoch, Step: wire.StepPartition, Status: wire.StepStarted})
+		return nil
+	})
+	if err := session.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(s.reports, ", "); got != "1 i-1/1 partition started, 2 i-1/1 reboot done" {
+		t.Errorf("reports: %s", got)
 	}
 }
 
