@@ -2,6 +2,7 @@
 // the boot service's own words.
 
 export class ApiError extends Error {
+  // status is HTTP's, or 0 when there was no answer.
   constructor(
     readonly status: number,
     message: string,
@@ -10,11 +11,35 @@ export class ApiError extends Error {
   }
 }
 
-export async function request<T>(method: 'GET' | 'POST', path: string, body?: unknown): Promise<T> {
+const answerLimit = 30_000 // ms; commits may take some
+
+export async function request<T>(method: 'GET' | 'POST', path: string, body?: unknown, limit = answerLimit): Promise<T> {
+  const text = await (await send(method, path, body, limit)).text()
+  return (text === '' ? undefined : JSON.parse(text)) as T
+}
+
+// download offers an answer as a file.
+export async function download(path: string, name: string) {
+  const answer = await send('GET', path, undefined, answerLimit)
+  save(await answer.blob(), name)
+}
+
+// save offers a file to the person.
+export function save(content: Blob, name: string) {
+  const link = document.createElement('a')
+  link.href = URL.createObjectURL(content)
+  link.download = name
+  link.click()
+  // Not at once: the browser begins the download after this returns.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000)
+}
+
+async function send(method: string, path: string, body: unknown, limit: number): Promise<Response> {
   let answer: Response
   try {
     answer = await fetch(path, {
       method,
+      signal: AbortSignal.timeout(limit),
       // Proves that the request comes from our own page: a form of another
       // site can't set it.
       headers: { 'X-Rackseed': '1', ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
@@ -23,20 +48,19 @@ export async function request<T>(method: 'GET' | 'POST', path: string, body?: un
   } catch {
     throw new ApiError(0, 'The boot service does not answer. Is the appliance on, and this computer on its network?')
   }
-  const text = await answer.text()
   if (!answer.ok) {
-    throw new ApiError(answer.status, reason(text) || `The boot service answered ${answer.status}.`)
+    throw new ApiError(answer.status, reason(await answer.text()) || `The boot service answered ${answer.status}.`)
   }
-  return (text === '' ? undefined : JSON.parse(text)) as T
+  return answer
 }
 
 // reason finds the sentence in a problem document (RFC 9457), with what each
 // field lacks.
 function reason(text: string): string {
   try {
-    const problem = JSON.parse(text) as { detail?: string; title?: string; error?: string; errors?: { message?: string; location?: string }[] }
+    const problem = JSON.parse(text) as { detail?: string; title?: string; errors?: { message?: string; location?: string }[] }
     const fields = (problem.errors ?? []).map((e) => [e.location, e.message].filter(Boolean).join(': '))
-    return [problem.detail ?? problem.error ?? problem.title ?? '', ...fields].filter(Boolean).join('; ')
+    return [problem.detail ?? problem.title ?? '', ...fields].filter(Boolean).join('; ')
   } catch {
     return text
   }

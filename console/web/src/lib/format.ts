@@ -1,11 +1,19 @@
-import type { Inventory, Machine } from '../api.gen'
+import type { Disk, Inventory, Machine } from '../api.gen'
 
-export function bytes(n: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+// none stands where there is no value.
+export const none = '–'
+
+const units = (n: number, names: string[], base: number) => {
   let i = 0
-  for (; n >= 1024 && i < units.length - 1; i++) n /= 1024
-  return `${n >= 10 || i === 0 ? Math.round(n) : n.toFixed(1)} ${units[i]}`
+  for (; n >= base && i < names.length - 1; i++) n /= base
+  return `${n >= 100 || i === 0 || Number.isInteger(n) ? Math.round(n) : n.toFixed(1)} ${names[i]}`
 }
+
+// memory is in powers of two, as memory is sold.
+export const memory = (bytes: number) => units(bytes, ['B', 'KiB', 'MiB', 'GiB', 'TiB'], 1024)
+
+// capacity is in powers of ten, as disks are sold and labelled.
+export const capacity = (bytes: number) => units(bytes, ['B', 'kB', 'MB', 'GB', 'TB', 'PB'], 1000)
 
 export function clock(time: string): string {
   return new Date(time).toLocaleTimeString([], { hour12: false })
@@ -23,12 +31,38 @@ export function since(from: string, to: string): string {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`
 }
 
+// title is what a machine is called: its name, else what stands on its label.
 export function title(m: Machine): string {
   return m.name || m.inventory?.serial || m.macs[0] || m.id
 }
 
-export function hardware(i: Inventory | undefined): string {
-  if (!i) return 'not looked at yet'
-  const make = [i.manufacturer, i.product].filter(Boolean).join(' ') || 'unknown model'
-  return `${make}, ${i.cpu.threads} CPU${i.cpu.threads === 1 ? '' : 's'}, ${bytes(i.memoryBytes)}`
+export function model(i: Inventory): string {
+  return [i.manufacturer, i.product].filter(Boolean).join(' ') || 'Unknown model'
+}
+
+export function power(i: Inventory): string {
+  return `${i.cpu.threads} CPU${i.cpu.threads === 1 ? '' : 's'}, ${memory(i.memoryBytes)}`
+}
+
+export function processor(i: Inventory): string {
+  const { sockets, cores, threads, model } = i.cpu
+  const counts = [sockets && `${sockets} × socket`, cores && `${cores} cores`, `${threads} threads`].filter(Boolean).join(', ')
+  return [model, counts].filter(Boolean).join(' · ')
+}
+
+export function diskKind(d: Disk): string {
+  const kind = d.transport === 'nvme' ? 'NVMe' : d.transport === 'unknown' ? '' : d.transport.toUpperCase()
+  return [kind, d.rotational ? 'hard disk' : '', d.removable ? 'removable' : '', d.readOnly ? 'read-only' : ''].filter(Boolean).join(', ')
+}
+
+// disks are a machine's in a few words: "1.9 TB NVMe" or "2 disks, 4.3 TB".
+export function disks(list: Disk[]): string {
+  if (list.length === 0) return 'no disk'
+  const total = capacity(list.reduce((sum, d) => sum + d.bytes, 0))
+  return list.length === 1 ? `${total} ${diskKind(list[0]!)}`.trim() : `${list.length} disks, ${total}`
+}
+
+export function speed(mbit: number | undefined): string {
+  if (!mbit) return ''
+  return mbit >= 1000 ? `${mbit / 1000} Gbit/s` : `${mbit} Mbit/s`
 }

@@ -1,3 +1,4 @@
+import type { Machine } from '../api.gen'
 import type { Phase } from './types'
 
 // The way of a machine, in order; "failed" can follow any of them.
@@ -14,6 +15,13 @@ export const way: { phase: Phase; text: string }[] = [
 
 export function phaseText(phase: Phase): string {
   return way.find((s) => s.phase === phase)?.text ?? 'Failed'
+}
+
+// reached is how far a machine has come, as an index of the way; a failed one
+// stands where it failed.
+export function reached(m: Machine): number {
+  const at = m.phase === 'failed' ? (m.install?.status === 'done' ? 'joining' : 'installing') : m.phase
+  return way.findIndex((s) => s.phase === at)
 }
 
 // tone is how a phase is coloured: what waits for people stands out.

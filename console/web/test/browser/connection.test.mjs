@@ -1,0 +1,80 @@
+// A connection that is cut comes back, and nothing is missing or told twice.
+
+import assert from 'node:assert/strict'
+import { after, afterEach, before, test } from 'node:test'
+import { events, Lab, machine, timeline, until } from './lab.mjs'
+
+let lab
+before(async () => (lab = await Lab.open()))
+after(() => lab?.close())
+afterEach((t) => lab?.explain(t))
+
+const connection = (page) => page.getByRole('status', { name: 'Connection' })
+
+// whole waits until the machine is Ready and the page shows all of it, and
+// compares: events and log lines, each once and in order.
+async function whole(service, page, id) {
+  const all = await until('the machine is Ready, and the page knows', async () => {
+    const all = await events(service, id)
+    return all.at(-1).kind === 'node.ready' && (await timeline(page)).at(-1) === all.at(-1).seq && all
+  })
+  assert.deepEqual(await timeline(page), all.map((e) => e.seq))
+  const lines = (await service.ask(`/api/machines/${id}/output?limit=200`)).body.items.flatMap((c) => c.lines)
+  await until('the log is whole', async () => {
+    const shown = Number(await page.getByRole('log', { name: 'Log of the machine' }).getAttribute('data-lines'))
+    assert.ok(shown <= lines.length, `${shown} lines are shown, and there are ${lines.length}`)
+    return shown === lines.length
+  })
+}
+
+// begin has a machine on its way, and its page open.
+async function begin() {
+  const service = await lab.ready(await lab.serve())
+  const page = await lab.setup(service)
+  lab.machines(service, { pace: '400ms' })
+  const { id } = await until('it waits', async () => {
+    const m = await machine(service, 1)
+    return m?.phase === 'waiting' && m
+  })
+  await page.goto(`${service.url}/#/machines/${id}`)
+  await service.ask(`/api/machines/${id}/approve`, { method: 'POST', body: {} })
+  await until('it installs', async () => (await machine(service, 1)).phase === 'installing')
+  return { service, page, id }
+}
+
+test('the service is killed and started again', async () => {
+  const { service, page, id } = await begin()
+  await service.stop('SIGKILL')
+  await connection(page).getByText('Reconnecting…').waitFor()
+  await lab.screenshot(page, 'reconnecting')
+  await lab.serve(service)
+  await connection(page).getByText('Live').waitFor()
+  await whole(service, page, id)
+  assert.deepEqual(page.faults, [])
+  await page.context().close()
+  await service.stop()
+})
+
+test('the service is frozen, so that its connections only look alive', async () => {
+  const { service, page, id } = await begin()
+  service.process.kill('SIGSTOP')
+  await connection(page).getByText('Reconnecting…').waitFor()
+  service.process.kill('SIGCONT')
+  await connection(page).getByText('Live').waitFor()
+  await whole(service, page, id)
+  assert.deepEqual(page.faults, [])
+  await page.context().close()
+  await service.stop()
+})
+
+test('the service stops in good order', async () => {
+  const service = await lab.ready(await lab.serve())
+  const page = await lab.setup(service)
+  await service.stop()
+  await connection(page).getByText('Reconnecting…').waitFor()
+  await lab.serve(service)
+  await connection(page).getByText('Live').waitFor()
+  await page.getByText('No machine was seen yet.').waitFor()
+  await page.context().close()
+  await service.stop()
+})

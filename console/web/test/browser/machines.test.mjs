@@ -1,0 +1,181 @@
+// A machine's way from its first packet to Ready, as an operator sees it.
+
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { after, afterEach, before, test } from 'node:test'
+import { events, Lab, machine, timeline, until } from './lab.mjs'
+
+let lab, service
+before(async () => {
+  lab = await Lab.open()
+  service = await lab.ready(await lab.serve())
+})
+after(() => lab?.close())
+afterEach((t) => lab?.explain(t))
+
+let page // logged in; the tests go on from each other's
+
+const row = (number) => page.getByRole('row').filter({ hasText: `52:54:00:d0:00:0${number}` })
+const dialog = () => page.getByRole('dialog')
+
+test('a machine appears without a reload', async () => {
+  page = await lab.setup(service)
+  await page.getByText('No machine was seen yet.').waitFor()
+  lab.machines(service, { first: 1, pace: '150ms' })
+  await row(1).getByText('Waiting', { exact: true }).waitFor()
+  await row(1).getByText('Supermicro SYS-110P-WR').waitFor()
+  await row(1).getByText('1.9 TB NVMe').waitFor()
+  await page.getByText('1 waiting for approval').waitFor()
+  await lab.screenshot(page, 'waiting')
+})
+
+test('the approve dialog is left by Esc and Cancel, and sent by Enter', async () => {
+  const approve = row(1).getByRole('button', { name: 'Approve…' })
+  await approve.focus()
+  await page.keyboard.press('Enter')
+  await dialog().waitFor()
+  await dialog().getByText('The chosen disk is written over.').waitFor()
+  await page.keyboard.press('Escape')
+  await dialog().waitFor({ state: 'detached' })
+  await approve.click()
+  await dialog().getByRole('button', { name: 'Cancel' }).click()
+  await dialog().waitFor({ state: 'detached' })
+  assert.equal((await machine(service, 1)).phase, 'waiting')
+
+  // What the boot service refuses is said in the dialog, which stays.
+  await approve.click()
+  await dialog().getByLabel('Host name').fill('Not A Name')
+  await dialog().getByRole('button', { name: 'Approve' }).click()
+  await dialog().getByRole('alert').getByText('lower-case letters, digits and hyphens').waitFor()
+  await lab.screenshot(page, 'approve-refused')
+  await dialog().getByLabel('Host name').fill('rack1-u07')
+  await page.keyboard.press('Enter')
+  await dialog().waitFor({ state: 'detached' })
+})
+
+test('its timeline goes from the first packet to Ready, in order and without a gap', async () => {
+  await page.getByRole('link', { name: 'rack1-u07' }).first().click()
+  await page.getByRole('heading', { name: 'rack1-u07' }).waitFor()
+  await page.getByRole('list', { name: 'Progress' }).getByText('Installing').waitFor()
+  const progress = page.getByRole('list', { name: 'Progress' }).locator('[aria-current=step]')
+  await until('it is Ready', async () => (await progress.textContent()) === 'Ready')
+  const { id } = await machine(service, 1)
+  // The last event is the page's too, once it came.
+  const wanted = await until('the last event is on the page', async () => {
+    const all = (await events(service, id)).map((e) => e.seq)
+    return (await timeline(page)).at(-1) === all.at(-1) && all
+  })
+  assert.deepEqual(await timeline(page), wanted)
+  const kinds = (await events(service, id)).map((e) => e.kind)
+  assert.equal(kinds[0], 'http.script')
+  assert.equal(kinds.at(-1), 'node.ready')
+  await page.getByText('first packet to Ready:').waitFor()
+})
+
+test('its log is in the terminal, and can be saved', async () => {
+  const log = page.getByRole('log', { name: 'Log of the machine' })
+  const { id } = await machine(service, 1)
+  const lines = async () => (await service.ask(`/api/machines/${id}/output?limit=200`)).body.items.flatMap((c) => c.lines)
+  const all = await until('every line is there', async () => {
+    const all = await lines()
+    return all.at(-1)?.endsWith('is Ready') && Number(await log.getAttribute('data-lines')) === all.length && all
+  })
+  // What a screen reader is told is what the terminal shows.
+  const shown = await until('the last line is shown', async () => {
+    const text = await log.getByRole('list').innerText()
+    return text.includes(all.at(-1)) && text
+  })
+  assert.match(shown, /control-plane has initialized successfully/)
+  const [saved] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Save' }).click()])
+  assert.equal(saved.suggestedFilename(), 'rack1-u07.log')
+  const text = await readFile(await saved.path(), 'utf8')
+  // In the terminal, streams are told apart by a line of ours; a line loses
+  // its trailing blanks.
+  const kept = text.split('\n').filter((l) => !/^── .* ──$/.test(l))
+  assert.deepEqual(kept.slice(0, -1), all.map((l) => l.trimEnd()))
+  await lab.screenshot(page, 'machine')
+})
+
+test('a kubeconfig is downloaded', async () => {
+  const [saved] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Kubeconfig' }).click()])
+  assert.equal(saved.suggestedFilename(), 'kubeconfig')
+  const text = await readFile(await saved.path(), 'utf8')
+  assert.match(text, /^apiVersion: v1$/m)
+  assert.match(text, /server: https:\/\/192\.0\.2\.1:6443/)
+  assert.match(text, /client-key-data: /)
+})
+
+test('a failed install shows its error, and is retried', async () => {
+  await page.getByRole('link', { name: 'Machines', exact: true }).click()
+  lab.machines(service, { first: 2, pace: '20ms', fail: 'image' })
+  await row(2).getByRole('button', { name: 'Approve…' }).click()
+  // Two disks, of which one must be chosen.
+  await dialog().getByText('GPT, 3 partitions').waitFor()
+  await dialog().getByLabel('/dev/sdb').check()
+  await lab.screenshot(page, 'approve')
+  await dialog().getByRole('button', { name: 'Approve' }).click()
+  await row(2).getByText('Failed', { exact: true }).waitFor()
+  await row(2).getByText('/dev/sdb: root.erofs: write at 214 MiB: input/output error').waitFor()
+  await page.getByText('1 failed').waitFor()
+  await row(2).getByRole('link').click()
+  await page.getByRole('alert').getByText('input/output error').waitFor()
+  await page.getByText('Installing failed').waitFor()
+  await lab.screenshot(page, 'failed')
+  await page.getByRole('button', { name: 'Retry…' }).click()
+  await dialog().getByText('input/output error').waitFor()
+  await lab.screenshot(page, 'retry')
+  await dialog().getByRole('button', { name: 'Retry' }).click()
+  const progress = page.getByRole('list', { name: 'Progress' }).locator('[aria-current=step]')
+  // The cluster was started by the first machine, and takes no more yet.
+  await until('its system is up', async () => (await progress.textContent()) === 'Booted')
+  const intent = (await machine(service, 2)).install
+  assert.equal(intent.disk.serial, 'PHYF149200002'.replace('PHYF1492', '31P0A0CF'))
+  assert.equal(intent.status, 'done')
+})
+
+test('without a choice between two disks it fails, and the retry asks', async () => {
+  await page.getByRole('link', { name: 'Machines', exact: true }).click()
+  lab.machines(service, { first: 5, pace: '0s' })
+  await row(5).getByRole('button', { name: 'Approve…' }).click()
+  await dialog().getByRole('button', { name: 'Approve' }).click()
+  await row(5).getByText('one must be chosen').waitFor()
+  await row(5).getByRole('button', { name: 'Retry…' }).click()
+  await dialog().getByLabel('/dev/sda').check()
+  await dialog().getByRole('button', { name: 'Retry' }).click()
+  await row(5).getByText('Booted', { exact: true }).waitFor()
+})
+
+test('a machine is forgotten', async () => {
+  lab.machines(service, { first: 3, pace: '0s' })
+  await row(3).getByText('Waiting', { exact: true }).waitFor()
+  await row(3).getByRole('link').click()
+  await page.getByRole('button', { name: 'Forget…' }).click()
+  await lab.screenshot(page, 'forget')
+  await dialog().getByRole('button', { name: 'Forget' }).click()
+  await page.getByText('it may have been forgotten').waitFor()
+  await page.getByRole('link', { name: 'All machines' }).click()
+  await row(1).waitFor()
+})
+
+test('many machines, a narrow window, and the dark', async () => {
+  lab.machines(service, { first: 7, n: 9, pace: '0s' })
+  await page.getByText('5 waiting for approval').or(page.getByText(/\d+ waiting for approval/)).first().waitFor()
+  await until('all wait', async () => (await service.ask('/api/status')).body.machines.waiting >= 9)
+  await page.getByLabel('Filter').fill('CZJ64')
+  await until('the filter holds', async () => (await page.getByRole('row').count()) < 8)
+  await page.getByLabel('Filter').fill('')
+  await lab.screenshot(page, 'many', { fullPage: true })
+  await page.setViewportSize({ width: 900, height: 800 })
+  await lab.screenshot(page, 'narrow-list')
+  const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
+  assert.equal(await overflow(), 0, 'the list fits into 900 px')
+  await page.getByRole('link', { name: 'rack1-u07' }).first().click()
+  await page.getByRole('heading', { name: 'rack1-u07' }).waitFor()
+  await until('the log is back', async () => Number(await page.getByRole('log', { name: 'Log of the machine' }).getAttribute('data-lines')) > 0)
+  assert.equal(await overflow(), 0, 'a machine fits into 900 px')
+  await lab.screenshot(page, 'narrow-machine', { fullPage: true })
+  await page.setViewportSize({ width: 1440, height: 900 })
+  await page.emulateMedia({ colorScheme: 'dark' })
+  await lab.screenshot(page, 'dark')
+  assert.deepEqual(page.faults, [])
+})
