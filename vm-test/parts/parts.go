@@ -28,19 +28,15 @@ type Parts struct {
 
 // Build builds what is not in the cache. Progress goes to out.
 func Build(ctx context.Context, out io.Writer) (Parts, error) {
-	root, err := repository()
+	root, err := Repository()
 	if err != nil {
 		return Parts{}, err
 	}
 	dirs := map[string]string{}
 	for _, target := range []string{"tools", "kernel", "kubernetes", "iso-base"} {
-		cmd := exec.CommandContext(ctx, "go", "run", "./build", "path", target)
-		cmd.Dir, cmd.Stderr = root, out
-		path, err := cmd.Output()
-		if err != nil {
-			return Parts{}, fmt.Errorf("building %s: %w; what is wrong is said above", target, err)
+		if dirs[target], err = build(ctx, root, target, out); err != nil {
+			return Parts{}, err
 		}
-		dirs[target] = strings.TrimSpace(string(path))
 	}
 	p := Parts{Repository: root, Tools: tools.Root(dirs["tools"]), isoBase: dirs["iso-base"], Kernel: filepath.Join(dirs["kernel"], "vmlinuz")}
 	// kubectl is one of the names of the multi-call binary.
@@ -58,6 +54,25 @@ func Build(ctx context.Context, out io.Writer) (Parts, error) {
 	return p, nil
 }
 
+// Target builds one target, if it is not in the cache, and returns its folder.
+func Target(ctx context.Context, target string, out io.Writer) (string, error) {
+	root, err := Repository()
+	if err != nil {
+		return "", err
+	}
+	return build(ctx, root, target, out)
+}
+
+func build(ctx context.Context, root, target string, out io.Writer) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "run", "./build", "path", target)
+	cmd.Dir, cmd.Stderr = root, out
+	path, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w; what is wrong is said above", target, err)
+	}
+	return strings.TrimSpace(string(path)), nil
+}
+
 // WriteISO writes the image with a site file to path.
 func (p Parts) WriteISO(ctx context.Context, path string, site []byte, emulated bool) error {
 	var log bytes.Buffer
@@ -71,8 +86,8 @@ func (p Parts) WriteISO(ctx context.Context, path string, site []byte, emulated 
 	return nil
 }
 
-// repository is the folder, at or above the current one, with our go.mod.
-func repository() (string, error) {
+// Repository is the folder, at or above the current one, with our go.mod.
+func Repository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/rackseed/rackseed/images/installer/disk"
@@ -32,6 +33,23 @@ func (p *pusher) WriteAt(b []byte, offset int64) (int, error) {
 	return n, err
 }
 
+// Fetcher is where blobs come from; client.Client is one.
+type Fetcher interface {
+	Fetch(ctx context.Context, f wire.File, w io.WriterAt, progress func(done int64)) error
+}
+
+// Stream fetches a blob onto a partition, from its first byte on, verified
+// while it is written. When it returns without an error the disk has it all.
+func Stream(ctx context.Context, from Fetcher, blob wire.File, to *os.File, progress func(done int64)) error {
+	if err := from.Fetch(ctx, blob, &pusher{f: to}, progress); err != nil {
+		return err
+	}
+	if err := to.Sync(); err != nil {
+		return fmt.Errorf("partition %s: writing it to the disk: %w", to.Name(), err)
+	}
+	return nil
+}
+
 // image streams the root into slot A, verified while it is written.
 func (r *run) image(ctx context.Context) (text string, err error) {
 	root, _ := file(r.order.Image, rootImage)
@@ -41,13 +59,10 @@ func (r *run) image(ctx context.Context) (text string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := r.Service.Fetch(ctx, root, &pusher{f: f}, func(done int64) {
+	if err := Stream(ctx, r.Service, root, f, func(done int64) {
 		r.report(wire.StepImage, wire.StepProgress, "writing the node image", done, root.Size)
 	}); err != nil {
 		return "", err
-	}
-	if err := f.Sync(); err != nil {
-		return "", fmt.Errorf("partition %s: writing it to the disk: %w", slotA.Path, err)
 	}
 	// From the disk, not from memory.
 	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0); err != nil {
