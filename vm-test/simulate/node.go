@@ -66,26 +66,26 @@ func (n *node) live(ctx context.Context) error {
 	if err := n.print(ctx, bootLines(n.config)); err != nil {
 		return err
 	}
-	if err := n.report(ctx, wire.NodeBooted, "the installed system is up"); err != nil {
+	if err := n.report(ctx, wire.NodeBooted, "root slot a"); err != nil {
 		return err
 	}
 	order, err := n.order(ctx)
 	if err != nil {
 		return err
 	}
-	if err := n.report(ctx, wire.NodeJoining, "kubeadm "+string(order.Kind)); err != nil {
+	if err := n.report(ctx, wire.NodeJoining, string(order.Kind)+" begins"); err != nil {
 		return err
 	}
 	if err := n.print(ctx, kubeadmLines(n.config, order.Kind)); err != nil {
 		return err
 	}
-	if err := n.report(ctx, wire.NodeJoined, "kubeadm ended well"); err != nil {
+	if err := n.report(ctx, wire.NodeJoined, "simulated"); err != nil {
 		return err
 	}
 	if err := n.print(ctx, readyLines(n.config)); err != nil {
 		return err
 	}
-	return n.report(ctx, wire.NodeReady, "Kubernetes says Ready")
+	return n.report(ctx, wire.NodeReady, "kubelet "+version)
 }
 
 func (n *node) print(ctx context.Context, lines []string) error {

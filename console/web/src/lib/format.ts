@@ -3,17 +3,14 @@ import type { Disk, Inventory, Machine } from '../api.gen'
 // none stands where there is no value.
 export const none = '–'
 
-const units = (n: number, names: string[], base: number) => {
+// bytes are in powers of two everywhere, also of disks: so that the page says
+// the same as the events and the log beside it.
+export function bytes(n: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
   let i = 0
-  for (; n >= base && i < names.length - 1; i++) n /= base
-  return `${n >= 100 || i === 0 || Number.isInteger(n) ? Math.round(n) : n.toFixed(1)} ${names[i]}`
+  for (; n >= 1024 && i < units.length - 1; i++) n /= 1024
+  return `${n >= 100 || Number.isInteger(n) ? Math.round(n) : n.toFixed(1)} ${units[i]}`
 }
-
-// memory is in powers of two, as memory is sold.
-export const memory = (bytes: number) => units(bytes, ['B', 'KiB', 'MiB', 'GiB', 'TiB'], 1024)
-
-// capacity is in powers of ten, as disks are sold and labelled.
-export const capacity = (bytes: number) => units(bytes, ['B', 'kB', 'MB', 'GB', 'TB', 'PB'], 1000)
 
 export function clock(time: string): string {
   return new Date(time).toLocaleTimeString([], { hour12: false })
@@ -31,6 +28,8 @@ export function since(from: string, to: string): string {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`
 }
 
+export const count = (n: number, what: string) => `${n} ${what}${n === 1 ? '' : 's'}`
+
 // title is what a machine is called: its name, else what stands on its label.
 export function title(m: Machine): string {
   return m.name || m.inventory?.serial || m.macs[0] || m.id
@@ -41,12 +40,12 @@ export function model(i: Inventory): string {
 }
 
 export function power(i: Inventory): string {
-  return `${i.cpu.threads} CPU${i.cpu.threads === 1 ? '' : 's'}, ${memory(i.memoryBytes)}`
+  return `${count(i.cpu.threads, 'CPU')}, ${bytes(i.memoryBytes)}`
 }
 
 export function processor(i: Inventory): string {
   const { sockets, cores, threads, model } = i.cpu
-  const counts = [sockets && `${sockets} × socket`, cores && `${cores} cores`, `${threads} threads`].filter(Boolean).join(', ')
+  const counts = [sockets && count(sockets, 'socket'), cores && count(cores, 'core'), count(threads, 'thread')].filter(Boolean).join(', ')
   return [model, counts].filter(Boolean).join(' · ')
 }
 
@@ -58,7 +57,7 @@ export function diskKind(d: Disk): string {
 // disks are a machine's in a few words: "1.9 TB NVMe" or "2 disks, 4.3 TB".
 export function disks(list: Disk[]): string {
   if (list.length === 0) return 'no disk'
-  const total = capacity(list.reduce((sum, d) => sum + d.bytes, 0))
+  const total = bytes(list.reduce((sum, d) => sum + d.bytes, 0))
   return list.length === 1 ? `${total} ${diskKind(list[0]!)}`.trim() : `${list.length} disks, ${total}`
 }
 

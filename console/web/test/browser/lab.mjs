@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url'
 import { createHash } from 'node:crypto'
 import { chromium } from 'playwright-core'
 
-const repository = fileURLToPath(new URL('../../../../', import.meta.url))
+export const repository = fileURLToPath(new URL('../../../../', import.meta.url))
 const web = join(repository, 'console/web')
 const screenshots = join(repository, 'out/screenshots')
 
