@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,9 +17,17 @@ import (
 	"github.com/rackseed/rackseed/services/wire"
 )
 
+var errNoNode = errors.New("the key of a node is missing")
+
+// contents of a disk that the installer has written.
+type contents struct {
+	Node   wire.NodeConfig `json:"node"`
+	Joined bool            `json:"joined"` // kubeadm ended well: it never runs again
+}
+
 // readDisk finds what an earlier process installed.
 func (m *Machine) readDisk() error {
-	if m.Disk == "" || m.node != nil {
+	if m.Disk == "" || m.installed != nil {
 		return nil
 	}
 	b, err := os.ReadFile(m.Disk)
@@ -28,11 +37,11 @@ func (m *Machine) readDisk() error {
 	if err != nil {
 		return fmt.Errorf("its disk: %w", err)
 	}
-	c, err := wire.ParseNodeConfig(b)
-	if err != nil {
-		return fmt.Errorf("its disk, %s: %w", m.Disk, err)
+	var c contents
+	if err := json.Unmarshal(b, &c); err != nil || len(c.Node.KeySeed) != ed25519.SeedSize {
+		return fmt.Errorf("its disk, %s, holds no node; remove it: %w", m.Disk, errors.Join(err, errNoNode))
 	}
-	m.node = &c
+	m.installed = &c
 	return nil
 }
 
@@ -42,7 +51,7 @@ func (m *Machine) writeDisk() error {
 	if m.Disk == "" {
 		return nil
 	}
-	b, err := json.Marshal(m.node)
+	b, err := json.Marshal(m.installed)
 	if err != nil {
 		return err
 	}

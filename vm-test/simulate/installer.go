@@ -211,6 +211,6 @@ func (i *install) bootloader(ctx context.Context) (string, error) {
 }
 
 func (i *install) finish(context.Context) (string, error) {
-	i.Machine.node = &i.node
+	i.Machine.installed = &contents{Node: i.node}
 	return "installed; the machine restarts into the node", i.writeDisk()
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/rackseed/rackseed/images/installer/session"
 	"github.com/rackseed/rackseed/services/machine"
-	"github.com/rackseed/rackseed/services/wire"
 )
 
 // restarts bounds how often a machine whose sessions are revoked starts again.
@@ -36,8 +35,8 @@ type Machine struct {
 	Disk string
 	Log  *slog.Logger
 
-	node   *wire.NodeConfig // what is installed, or nil
-	failed bool             // Fail has happened
+	installed *contents // of the disk, or nil
+	failed    bool      // Fail has happened
 }
 
 // Run powers the machine on. It returns nil when its node is Ready, and an error
@@ -56,17 +55,17 @@ func (m *Machine) run(ctx context.Context) error {
 	if err := m.readDisk(); err != nil {
 		return err
 	}
-	installed := false
+	done := false
 	for range restarts {
 		b, err := m.netboot(ctx)
 		switch {
 		case err != nil:
 			return fmt.Errorf("netboot: %w", err)
-		case b.Kind == machine.BootLocal && m.node == nil:
+		case b.Kind == machine.BootLocal && m.installed == nil:
 			return fmt.Errorf("it is told to boot its own disk, which is empty: %s", b.Why)
 		case b.Kind == machine.BootLocal:
-			return m.runNode(ctx, *m.node)
-		case installed:
+			return m.runNode(ctx)
+		case done:
 			return fmt.Errorf("it is installed, and told to boot the installer again: %s", b.Why)
 		}
 		err = m.runInstaller(ctx, b)
@@ -76,7 +75,7 @@ func (m *Machine) run(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("installer: %w", err)
 		default:
-			installed = true
+			done = true
 		}
 		if err := rest(ctx, m.Pace); err != nil {
 			return err

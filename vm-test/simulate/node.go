@@ -40,7 +40,8 @@ type node struct {
 }
 
 // runNode is what the node agent says from booting to Ready.
-func (m *Machine) runNode(ctx context.Context, c wire.NodeConfig) error {
+func (m *Machine) runNode(ctx context.Context) error {
+	c := m.installed.Node
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	id := make([]byte, 16)
@@ -69,6 +70,18 @@ func (n *node) live(ctx context.Context) error {
 	if err := n.report(ctx, wire.NodeBooted, "root slot a"); err != nil {
 		return err
 	}
+	if !n.installed.Joined {
+		if err := n.join(ctx); err != nil {
+			return err
+		}
+	}
+	if err := n.print(ctx, readyLines(n.config)); err != nil {
+		return err
+	}
+	return n.report(ctx, wire.NodeReady, "kubelet "+version)
+}
+
+func (n *node) join(ctx context.Context) error {
 	order, err := n.order(ctx)
 	if err != nil {
 		return err
@@ -82,10 +95,8 @@ func (n *node) live(ctx context.Context) error {
 	if err := n.report(ctx, wire.NodeJoined, "simulated"); err != nil {
 		return err
 	}
-	if err := n.print(ctx, readyLines(n.config)); err != nil {
-		return err
-	}
-	return n.report(ctx, wire.NodeReady, "kubelet "+version)
+	n.installed.Joined = true
+	return n.writeDisk()
 }
 
 func (n *node) print(ctx context.Context, lines []string) error {
