@@ -45,10 +45,16 @@ iso: ## out/rackseed.iso, with SITE=site.yaml carrying that site file
 	$(BUILD) iso
 
 .PHONY: dev
-dev: ## boot service and console on loopback, without virtual machines
+dev: ## boot service and console on loopback, without virtual machines; MACHINES=3 simulates some
 	$(BUILD) console
 	mkdir -p .run/dev
-	go run . serve --dev --data .run/dev --site $${SITE:-docs/site.example.yaml} --console out/console
+	go build -o .run/dev/ . ./vm-test/cmd/simulate
+	.run/dev/simulate -images .run/dev/images
+	if [ -n "$(MACHINES)" ]; then
+		.run/dev/simulate -n $(MACHINES) -pace 1s -disks .run/dev/disks &
+		trap "kill $$! 2>/dev/null || true" EXIT
+	fi
+	.run/dev/rackseed serve --dev --data .run/dev/data --images .run/dev/images --site "$${SITE:-docs/site.example.yaml}" --console out/console
 
 # --- Proving it -----------------------------------------------------------------
 # In the order of what they need; the first failure ends them.
