@@ -149,7 +149,8 @@ func (h *handler) read(name string, to io.ReaderFrom) (err error) {
 	}
 	file, size, err := h.files.Open(clean)
 	if errors.Is(err, fs.ErrNotExist) {
-		h.log.Warn("TFTP: no such file", "peer", peer.String(), "file", clean)
+		// No fault: iPXE asks everywhere for an autoexec.ipxe.
+		h.log.Info("TFTP: no such file", "peer", peer.String(), "file", clean)
 		return errors.New("file not found")
 	}
 	if err != nil {
@@ -165,6 +166,13 @@ func (h *handler) read(name string, to io.ReaderFrom) (err error) {
 	}
 	start := time.Now()
 	n, err := to.ReadFrom(&content{io.NewSectionReader(file, 0, size), h.ctx})
+	if err != nil && n == 0 && strings.Contains(err.Error(), "code=8,") {
+		// Firmware that only wanted to know the size (option tsize, RFC 2349)
+		// ends the negotiation with code 8 (RFC 2347), and asks again. pin has
+		// no type for it.
+		h.log.Debug("TFTP: nothing was taken", "peer", peer.String(), "file", clean, "error", err)
+		return nil
+	}
 	if err != nil {
 		h.log.Warn("TFTP transfer broken off", "peer", peer.String(), "file", clean, "bytes", n, "of", size, "error", err)
 		return nil // the client was told
