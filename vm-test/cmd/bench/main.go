@@ -1,0 +1,139 @@
+// Command bench is "make bench": Rackseed beside programs that others use for
+// the same. docs/benchmarks.md says what the figures mean.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/rackseed/rackseed/build/tools"
+	"github.com/rackseed/rackseed/vm-test/bench"
+	"github.com/rackseed/rackseed/vm-test/parts"
+)
+
+const usage = `usage: go run ./vm-test/cmd/bench [NAME…]
+
+  go             the Go benchmarks beside the code
+  image-to-disk  a node image onto a disk, beside curl | dd
+  dora-fsync     DHCP exchanges a second, beside Kea; needs root
+  iso-to-ready   power-on to a Ready node, beside bare kubeadm init
+
+Without a name: the first three, and with VM=1 in the environment also
+iso-to-ready, which takes ten minutes. Results go to the standard output, how
+far it is to the standard error.
+`
+
+var names = []string{"go", "image-to-disk", "dora-fsync", "iso-to-ready"}
+
+func main() {
+	wanted := os.Args[1:]
+	if len(wanted) == 0 {
+		wanted = names[:3]
+		if os.Getenv("VM") == "1" {
+			wanted = names
+		}
+	}
+	for _, name := range wanted {
+		if !slices.Contains(names, name) {
+			fmt.Fprint(os.Stderr, usage)
+			os.Exit(2)
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, wanted, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// stage is what all comparisons need.
+type stage struct {
+	repository string
+	dir        string // a folder of ours on a disk
+	rackseed   string // the program
+	peers      tools.Root
+	out, log   io.Writer
+}
+
+func run(ctx context.Context, wanted []string, out, log io.Writer) (err error) {
+	s := stage{out: out, log: log}
+	if s.repository, err = parts.Repository(); err != nil {
+		return err
+	}
+	s.dir = filepath.Join(s.repository, "out", "bench")
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return err
+	}
+	fmt.Fprintln(log, "Building (what is cached is taken from there):")
+	rackseed, err := parts.Target(ctx, "rackseed", log)
+	if err != nil {
+		return err
+	}
+	s.rackseed = filepath.Join(rackseed, "rackseed")
+	peers, err := parts.Target(ctx, "peers", log)
+	if err != nil {
+		return err
+	}
+	s.peers = tools.Root(peers)
+	facts, err := bench.Facts(ctx, s.dir, s.peers)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "# "+strings.Join(facts, "\n# "))
+	// One that fails does not keep the others from being measured.
+	for _, name := range wanted {
+		if one := s.bench(ctx, name); one != nil {
+			fmt.Fprintln(log, "bench:", name, "failed")
+			err = errors.Join(err, one)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+const (
+	diskRuns = 5
+	doraRuns = 3
+)
+
+// bench runs one comparison and prints its line. What it wrote stays in its
+// folder if it fails.
+func (s stage) bench(ctx context.Context, name string) error {
+	fmt.Fprintf(s.log, "%s:\n", name)
+	if name == "go" {
+		return bench.GoBenchmarks(ctx, s.repository, s.out, s.log)
+	}
+	dir := filepath.Join(s.dir, name)
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return err
+	}
+	var line bench.Line
+	var err error
+	switch name {
+	case "image-to-disk":
+		line, err = bench.ImageToDisk(ctx, dir, s.rackseed, s.peers, diskRuns, s.log)
+	case "dora-fsync":
+		line, err = bench.DORA(ctx, dir, s.rackseed, s.peers, doraRuns, s.log)
+	case "iso-to-ready":
+		line, err = bench.ISOToReady(ctx, dir, s.log)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := line.WriteTo(s.out); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
