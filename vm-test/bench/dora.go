@@ -25,7 +25,7 @@ const (
 	doraFrom    = "10.77.16.0" // the pool holds every client
 	doraTo      = "10.77.255.254"
 
-	doraRate    = 8000 // exchanges a second asked for: more than either answers
+	doraRate    = 10000 // exchanges a second asked for: more than either was seen to complete
 	doraSeconds = 5
 	doraClients = doraRate * doraSeconds
 )
