@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,6 +51,8 @@ type Rack struct {
 	Appliance *qemu.VM
 	Machines  []*qemu.VM
 	Site      []byte
+
+	printed int64 // what the appliance had printed before its last power-on
 }
 
 // New builds the room; nothing is powered on yet.
@@ -90,6 +93,13 @@ func New(ctx context.Context, c Config) (*Rack, error) {
 
 // PowerOnAppliance boots the stick.
 func (r *Rack) PowerOnAppliance(ctx context.Context) error {
+	if r.Appliance != nil {
+		info, err := os.Stat(r.Appliance.SerialLog())
+		if err != nil {
+			return fmt.Errorf("appliance: %w", err)
+		}
+		r.printed = info.Size()
+	}
 	vm, err := qemu.Start(ctx, r.Host, qemu.Machine{
 		Name: machineName(0), Dir: r.dir(0), CPUs: 2, MiB: applianceMiB,
 		UUID: "7ac5eed0-0000-4000-8000-000000000000", Serial: "RS-APPLIANCE",
@@ -153,6 +163,29 @@ func (r *Rack) writeStick(ctx context.Context) error {
 	}
 	// The stick is larger than the image, and empty behind it.
 	if err := os.Truncate(r.disk(0), stickBytes); err != nil {
+		return fmt.Errorf("virtual stick: %w", err)
+	}
+	return nil
+}
+
+// RewriteStick writes the ISO over the stick again, as dd would on a stick that
+// was in use: what is behind the image stays.
+func (r *Rack) RewriteStick(ctx context.Context) (err error) {
+	image := r.disk(0) + ".new"
+	if err := r.WriteISO(ctx, image, r.Site, !r.Host.KVM); err != nil {
+		return fmt.Errorf("virtual stick: %w", err)
+	}
+	in, err := os.Open(image)
+	if err != nil {
+		return fmt.Errorf("virtual stick: %w", err)
+	}
+	defer func() { err = errors.Join(err, in.Close(), os.Remove(image)) }()
+	out, err := os.OpenFile(r.disk(0), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("virtual stick: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("virtual stick: %w", err)
 	}
 	return nil

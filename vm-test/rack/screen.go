@@ -47,7 +47,7 @@ func (r *Rack) WaitScreen(ctx context.Context) (Screen, error) {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return Screen{}, fmt.Errorf("appliance: %w", err)
 		}
-		if s, ok := readScreen(string(printed)); ok {
+		if s, ok := readScreen(string(printed[min(r.printed, int64(len(printed))):])); ok {
 			return s, nil
 		}
 		select {

@@ -1,0 +1,100 @@
+//go:build vm
+
+package scenario
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/vm-test/parts"
+	"github.com/rackseed/rackseed/vm-test/qemu"
+	"github.com/rackseed/rackseed/vm-test/rack"
+)
+
+// room builds a room that is taken down at the test's end. What its machines
+// printed stays in out/vm-test.
+func room(t *testing.T, c rack.Config) (*rack.Rack, parts.Parts) {
+	t.Helper()
+	p, err := parts.Build(t.Context(), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Host = qemu.Host{Tools: p.Tools}
+	kvm := qemu.TryKVM(t.Context(), c.Host, p.Kernel)
+	t.Log(kvm.Reason)
+	c.Host.KVM = kvm.Works
+	c.Dir = filepath.Join(p.Repository, "out", "vm-test", t.Name())
+	c.WriteISO, c.OperatorToken = p.WriteISO, rand.Text()
+	if err := os.RemoveAll(c.Dir); err != nil {
+		t.Fatal(err)
+	}
+	r, err := rack.New(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r, p
+}
+
+// within is a context that ends after a time, or with the test.
+func within(t *testing.T, limit time.Duration) context.Context {
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("not within %v", limit))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually asks once a second until it is so.
+func eventually(t *testing.T, limit time.Duration, what string, is func() error) {
+	t.Helper()
+	ctx := within(t, limit)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		err := is()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: %v; at last: %v", what, context.Cause(ctx), err)
+		}
+	}
+}
+
+// open powers the appliance on and opens its console.
+func open(t *testing.T, r *rack.Rack) rack.Console {
+	t.Helper()
+	if err := r.PowerOnAppliance(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	screen, err := r.WaitScreen(within(t, 5*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	console, err := r.OpenConsole(screen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return console
+}
+
+// texts is a timeline to read.
+func texts(events []machine.Event) string {
+	var b strings.Builder
+	for _, e := range events {
+		fmt.Fprintf(&b, "%d %s: %s\n", e.Seq, e.Kind, e.Text)
+	}
+	return b.String()
+}
