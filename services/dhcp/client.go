@@ -93,31 +93,17 @@ func (c client) bootFile(service netip.Addr) (file, reason string) {
 	return "", "there is no boot file for " + c.what()
 }
 
-// junkUUIDs are in the firmware of machines whose maker did not bother.
-var junkUUIDs = map[string]bool{
-	"00000000-0000-0000-0000-000000000000": true,
-	"ffffffff-ffff-ffff-ffff-ffffffffffff": true,
-	"03000200-0400-0500-0006-000700080009": true, // AMI's template, bytes in order of value
-	"00020003-0004-0005-0006-000700080009": true, // the same, read without swapping
-	"12345678-1234-5678-90ab-cddeefaabbcc": true, // another template
-	"fefefefe-fefe-fefe-fefe-fefefefefefe": true,
-	"01020304-0506-0708-090a-0b0c0d0e0f10": true,
-}
-
 // clientUUID decodes option 97: a type byte (0) and sixteen bytes in SMBIOS
 // order, the first three fields little-endian (DSP0134 section 7.2.1; RFC 4578
-// section 2.3 says EFI's, which is the same). "" for anything else and for junk.
+// section 2.3 says EFI's, which is the same). "" for anything else and for
+// junk (machine.ParseUUID).
 func clientUUID(b []byte) string {
 	if len(b) != 17 || b[0] != 0 {
 		return ""
 	}
 	u := b[1:]
-	s := fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(u),
-		binary.LittleEndian.Uint16(u[4:]), binary.LittleEndian.Uint16(u[6:]), u[8:10], u[10:])
-	if junkUUIDs[s] {
-		return ""
-	}
-	return s
+	return machine.ParseUUID(fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(u),
+		binary.LittleEndian.Uint16(u[4:]), binary.LittleEndian.Uint16(u[6:]), u[8:10], u[10:]))
 }
 
 // hostname takes a client's name only if it is one that a host may have.

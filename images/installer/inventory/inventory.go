@@ -64,7 +64,7 @@ func readSMBIOS() (s *smbios.SMBIOS, err error) {
 }
 
 func fromSMBIOS(inv *machine.Inventory, s *smbios.SMBIOS) {
-	inv.UUID = cleanUUID(s.SystemInformation.UUID)
+	inv.UUID = machine.ParseUUID(s.SystemInformation.UUID)
 	inv.Manufacturer = cleanID(s.SystemInformation.Manufacturer)
 	inv.Product = cleanID(s.SystemInformation.ProductName)
 	inv.Serial = cleanID(s.SystemInformation.SerialNumber)

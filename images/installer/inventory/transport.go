@@ -34,7 +34,7 @@ func transport(name, sysPath string) string {
 	return "unknown"
 }
 
-// cleanID drops what vendors write where a serial number or a UUID should be.
+// cleanID drops what vendors write where a serial number should be.
 func cleanID(s string) string {
 	s = strings.TrimSpace(strings.Trim(s, "\x00"))
 	switch strings.ToLower(strings.Trim(s, ". ")) {
@@ -43,17 +43,6 @@ func cleanID(s string) string {
 		return ""
 	}
 	if strings.Trim(s, "0-") == "" || strings.Trim(strings.ToLower(s), "f-") == "" || strings.Trim(strings.ToLower(s), "x") == "" {
-		return ""
-	}
-	return s
-}
-
-// sharedUUIDs are burnt into whole series of boards.
-var sharedUUIDs = map[string]bool{"03000200-0400-0500-0006-000700080009": true, "12345678-1234-5678-90ab-cddeefaabbcc": true}
-
-func cleanUUID(s string) string {
-	s = strings.ToLower(cleanID(s))
-	if sharedUUIDs[s] {
 		return ""
 	}
 	return s
