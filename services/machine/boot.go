@@ -20,7 +20,10 @@ type BootDecision struct {
 //
 // m is nil for a machine never seen; intent is its newest install intent, or
 // nil. A known machine without a live intent boots its own disk, so that a
-// production server that reboots on this wire comes back as it was.
+// production server that reboots on this wire comes back as it was. Known is
+// one whose inventory was taken; discovery, which only looks, is for the
+// others, and for those that have nothing to boot: their disks are empty, or
+// their install was broken off.
 func NextBoot(m *Machine, intent *Intent) BootDecision {
 	switch {
 	case m == nil:
@@ -29,9 +32,13 @@ func NextBoot(m *Machine, intent *Intent) BootDecision {
 		return BootDecision{BootInstall, "install intent " + intent.ID + " is " + string(intent.Status)}
 	case intent != nil && intent.Status == IntentDone:
 		return BootDecision{BootLocal, "installed by intent " + intent.ID}
-	case m.Phase == PhaseSeen || m.Phase == PhaseWaiting:
-		return BootDecision{BootDiscovery, "not installed yet, and waiting for approval"}
+	case intent != nil:
+		return BootDecision{BootDiscovery, "its install was broken off, so that its disk may not be whole"}
+	case m.Inventory == nil:
+		return BootDecision{BootDiscovery, "seen, and not looked at yet"}
+	case m.Inventory.Occupied(DiskHint{}) == nil:
+		return BootDecision{BootDiscovery, "not installed yet, and nothing is on its disks"}
 	default:
-		return BootDecision{BootLocal, "known, and no install intent is open"}
+		return BootDecision{BootLocal, "known, not approved, and its disk is not empty: approve it in the console, or forget it to have it looked at again"}
 	}
 }

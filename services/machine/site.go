@@ -1,6 +1,10 @@
 package machine
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // Site is the whole site described in one file, site.yaml. Its JSON schema is
 // generated from this definition. Durations are Go's ("1h30m").
@@ -88,8 +92,10 @@ type ListedMachine struct {
 	Profile string     `json:"profile,omitempty" doc:"Profile; control-plane without it while there is none, else worker."`
 	Address netip.Addr `json:"address,omitzero" doc:"Static address of the node."`
 	// Approve lets it install without anyone approving it in the console.
-	// Once: a machine that was installed is never approved by the list again.
-	Approve bool     `json:"approve,omitempty" doc:"Install it without asking, once."`
+	// Once: when a machine was installed as this entry's, the entry approves
+	// nothing more. And never onto a disk that holds something: then a person
+	// must approve.
+	Approve bool     `json:"approve,omitempty" doc:"Install it without asking: once, and only onto an empty disk. Whoever has this address or UUID on the wire gets what the node gets, its secrets with it."`
 	Disk    DiskHint `json:"disk,omitzero" doc:"Which disk to install on, where there are several."`
 }
 
@@ -107,4 +113,28 @@ type DiskHint struct {
 	Serial string `json:"serial,omitempty" doc:"Serial number of the disk."`
 	WWN    string `json:"wwn,omitempty" doc:"World wide name of the disk."`
 	Path   string `json:"path,omitempty" doc:"Device path, as /dev/sda. Not stable: prefer the serial number."`
+}
+
+// Listed finds a machine in the site file's list, by UUID first: a NIC may
+// have moved to another machine, a board's UUID has not.
+func (s *Site) Listed(m Machine) (ListedMachine, bool) {
+	for _, l := range s.Machines {
+		if l.UUID != "" && strings.EqualFold(l.UUID, m.UUID) {
+			return l, true
+		}
+	}
+	for _, l := range s.Machines {
+		if l.MAC != "" && slices.Contains(m.MACs, l.MAC) && (l.UUID == "" || m.UUID == "") {
+			return l, true
+		}
+	}
+	return ListedMachine{}, false
+}
+
+// Key names the entry by what it finds its machine by.
+func (l ListedMachine) Key() string {
+	if l.UUID != "" {
+		return "uuid:" + strings.ToLower(l.UUID)
+	}
+	return "mac:" + string(l.MAC)
 }
