@@ -48,6 +48,7 @@ type agent struct {
 
 	// The edges that a test on a build host has no node for.
 	markGood      func() error
+	sync          func() error // everything that kubeadm wrote
 	setRoutes     func([]podnet.Route) error
 	setMasquerade func(context.Context, podSubnet) error
 
@@ -81,6 +82,7 @@ func newAgent(root string, log *slog.Logger) (*agent, error) {
 		return nil, err
 	}
 	return &agent{
+		sync: h.syncAll,
 		host: h, config: c, bootID: bootID, slot: rootSlot, client: client, reports: reports, log: log,
 		output:   newOutput(client, "node-"+bootID, log),
 		commands: commands{path: searchPath},

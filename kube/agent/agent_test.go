@@ -204,22 +204,22 @@ func TestInterruptedInitIsResumed(t *testing.T) {
 	whole := map[string]string{
 		adminConf:                       string(admin),
 		kubernetes + "/pki/ca.crt":      string(secrets["pki/ca.crt"]),
-		kubernetes + "/pki/good.crt":    string(secrets["pki/ca.crt"]),
 		kubernetes + "/pki/etcd/ca.key": "", // broken, but not kubeadm's to make again
 		"/var/lib/etcd/member/snap/db":  "data",
 	}
 	torn := map[string]string{
-		kubeletConf:                           "",
-		kubernetes + "/scheduler.conf":        string(admin)[:100],
-		kubernetes + "/pki/apiserver.crt":     string(secrets["pki/ca.crt"])[:100],
-		kubernetes + "/pki/etcd/server.key":   "\x00\x00\x00",
-		kubernetes + "/pki/etcd/.hidden.conf": "",
+		kubeletConf:                         "",
+		kubernetes + "/scheduler.conf":      string(admin)[:100],
+		kubernetes + "/pki/apiserver.crt":   string(secrets["pki/ca.crt"])[:100],
+		kubernetes + "/pki/etcd/server.key": "\x00\x00\x00",
+		kubeletPair + ".key":                "",
 	}
 	for _, files := range []map[string]string{whole, torn} {
 		for path, text := range files {
 			n.write(path, text)
 		}
 	}
+	n.program("systemctl", `echo "$@" > "$ROOT/systemctl"`)
 	n.boot()
 	n.untilEvents(wire.NodeBooted, wire.NodeJoining, wire.NodeJoined)
 	if got := n.read("arguments"); !strings.Contains(got, "--skip-phases preflight,show-join-command") {
@@ -230,11 +230,61 @@ func TestInterruptedInitIsResumed(t *testing.T) {
 			t.Errorf("%s was changed", path)
 		}
 	}
-	delete(torn, kubernetes+"/pki/etcd/.hidden.conf")
+	if got := n.read("systemctl"); got != "stop kubelet.service\n" {
+		t.Errorf("systemctl %s", got)
+	}
 	for path := range torn {
 		if _, err := os.Stat(filepath.Join(n.root, path)); err == nil {
 			t.Errorf("%s is still there", path)
 		}
+	}
+}
+
+// TestTornCertificatesAloneAreRemoved: the power went in kubeadm's first phase,
+// of which nothing but certificates is left. kubeadm would refuse them for ever.
+func TestTornCertificatesAloneAreRemoved(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.program("kubeadm", `test ! -e "$ROOT/etc/kubernetes/pki/apiserver.crt" -a ! -e "$ROOT/etc/kubernetes/pki/apiserver.key" || exit 1
+`+goodKubeadm)
+	n.s.order = wire.NodeOrder{Kind: wire.NodeInit}
+	n.write(kubernetes+"/pki/apiserver.crt", "")
+	n.write(kubernetes+"/pki/apiserver.key", "")
+	n.boot()
+	n.untilEvents(wire.NodeBooted, wire.NodeJoining, wire.NodeJoined)
+	if got := n.read("arguments"); !strings.Contains(got, "--skip-phases show-join-command") {
+		t.Errorf("kubeadm %s", got)
+	}
+}
+
+// TestDoneMarkComesAfterTheFiles: with the mark kubeadm never runs again, so
+// that what it wrote must be on the disk before.
+func TestDoneMarkComesAfterTheFiles(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.program("kubeadm", goodKubeadm)
+	a, err := newAgent(n.root, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.commands.path = filepath.Join(n.root, "bin") + ":/usr/bin:/bin"
+	a.commands.env = []string{"ROOT=" + n.root}
+	n.s.order = wire.NodeOrder{Kind: wire.NodeInit}
+	ctx, cancel := context.WithCancel(t.Context())
+	synced := false
+	a.sync = func() error {
+		if n.read("arguments") == "" || a.host.exists(doneFile) {
+			t.Error("the disk was written before kubeadm ended or after the mark")
+		}
+		synced = true
+		cancel() // nobody sends the reports here
+		return a.host.syncAll()
+	}
+	if err := a.join(ctx); err != nil {
+		t.Error(err)
+	}
+	if !synced || !a.host.exists(doneFile) {
+		t.Errorf("synced %v, marked %v", synced, a.host.exists(doneFile))
 	}
 }
 

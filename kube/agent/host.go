@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bytes"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/rackseed/rackseed/kube/config"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // Files of the node, below host.root.
@@ -62,76 +59,28 @@ func (h host) facts() (facts, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return f, err
 	}
-	for _, p := range []string{
-		kubernetes + "/manifests/kube-apiserver.yaml", adminConf, kubeletConf,
-		"/var/lib/kubelet/config.yaml", "/var/lib/etcd/member",
+	// All that kubeadm's preflight checks mind, and the kubelet's ports.
+	for _, pattern := range []string{
+		kubernetes + "/manifests/*.yaml", adminConf, kubeletConf,
+		"/var/lib/kubelet/config.yaml", "/var/lib/etcd/*",
 	} {
-		f.Begun = f.Begun || h.exists(p)
+		found, err := filepath.Glob(h.path(pattern))
+		if err != nil {
+			return f, err
+		}
+		f.Begun = f.Begun || len(found) > 0
 	}
 	return f, nil
 }
 
+// markDone must not be called before kubeadm's files are on the disk: a node
+// with the mark never runs it again.
 func (h host) markDone(mark doneMark) error {
 	b, err := json.Marshal(mark)
 	if err != nil {
 		return err
 	}
 	return writeFile(h.path(doneFile), b, 0o644)
-}
-
-// removeTorn removes what a power loss left half written of kubeadm's own
-// certificates and kubeconfigs: kubeadm makes missing ones and refuses broken
-// ones. The cluster's authorities are Ignition's and stay.
-func (h host) removeTorn() (removed []string, err error) {
-	files, err := filepath.Glob(h.path(kubernetes + "/*.conf"))
-	if err != nil {
-		return nil, err
-	}
-	for _, pattern := range []string{"/pki/*", "/pki/etcd/*"} {
-		more, err := filepath.Glob(h.path(kubernetes + pattern))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, more...)
-	}
-	for _, file := range files {
-		info, err := os.Lstat(file)
-		if err != nil {
-			return removed, err
-		}
-		if !info.Mode().IsRegular() || authority(file) {
-			continue
-		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return removed, err
-		}
-		if whole(file, b) {
-			continue
-		}
-		if err := os.Remove(file); err != nil {
-			return removed, err
-		}
-		removed = append(removed, file)
-	}
-	return removed, nil
-}
-
-func authority(file string) bool {
-	switch filepath.Base(file) {
-	case "ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub":
-		return true
-	}
-	return false
-}
-
-func whole(file string, b []byte) bool {
-	if filepath.Ext(file) == ".conf" {
-		c, err := clientcmd.Load(b)
-		return err == nil && c.Contexts[c.CurrentContext] != nil
-	}
-	block, rest := pem.Decode(b)
-	return block != nil && len(bytes.TrimSpace(rest)) == 0
 }
 
 // writeFile replaces a file so that a power loss leaves the old one or the new

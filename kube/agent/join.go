@@ -106,7 +106,11 @@ func (a *agent) join(ctx context.Context) error {
 			asked = true
 			order = a.ask(ctx)
 		case stepInit, stepResume:
-			if err := a.kubeadm(ctx, step); err != nil {
+			err := a.kubeadm(ctx, step)
+			if err == nil {
+				err = a.sync()
+			}
+			if err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
@@ -148,13 +152,11 @@ func (a *agent) kubeadm(ctx context.Context, s step) error {
 	text := "init begins the cluster"
 	if s == stepResume {
 		text = "init goes on where it was interrupted"
-		removed, err := a.host.removeTorn()
-		if err != nil {
-			return fmt.Errorf("looking for what an interrupted kubeadm left: %w", err)
-		}
-		for _, file := range removed {
-			a.output.Print("rackseed: " + file + " was half written: it is made again")
-		}
+	}
+	// Also before what looks like the first run: the certificates come first, and
+	// alone they are no sign of a beginning.
+	if err := a.clearTorn(ctx); err != nil {
+		return err
 	}
 	a.reports.Send(wire.NodeJoining, text)
 	run, cancel := context.WithTimeout(ctx, kubeadmLimit)
