@@ -70,14 +70,17 @@ test-unit: ## pure decisions, the state machine, property tests: need nothing
 
 .PHONY: test-host
 test-host: ## real clients and tools in network namespaces: needs root
-	export RACKSEED_TOOLS="$$($(BUILD) path peers)"
-	export RACKSEED_KUBERNETES="$$($(BUILD) path kubernetes)/kubernetes"
-	export RACKSEED_ETCD="$$($(BUILD) path etcd)/etcd"
+	clients="$$($(BUILD) path clients)"
+	kubernetes="$$($(BUILD) path kubernetes)"
+	etcd="$$($(BUILD) path etcd)"
+	export PATH="$$clients/bin:$$PATH" RACKSEED_KUBERNETES="$$kubernetes/kubernetes" RACKSEED_ETCD="$$etcd/etcd"
 	go vet -tags host ./...
-	go test -tags host -p 1 ./...
+	go test -tags host -count=1 -p 1 $$(git grep -l '^//go:build host$$' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 .PHONY: test-browser
 test-browser: ## the console in headless Chromium against a live service
+	nodejs="$$($(BUILD) path nodejs)"
+	export PATH="$$nodejs/bin:$$PATH"
 	cd console/web && npm ci --no-audit --no-fund --ignore-scripts && npm run check && npm run test:browser
 
 .PHONY: test-vm

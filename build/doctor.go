@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/rackseed/rackseed/build/pins"
 )
 
 // check is one thing that a build needs.
@@ -28,13 +26,13 @@ const freeGiB = 12
 func checks(cache string) []check {
 	return []check{
 		{"Go", version("go", "run build/bootstrap.sh, which unpacks one privately", "version"), true},
-		{"C compiler", version("gcc", "install gcc: runc and Ignition need cgo", "--version"), true},
+		{"C compiler", compiler, true},
 		{"git", version("git", "install git", "--version"), true},
+		{"make", version("make", "install make", "--version"), true},
 		{"apt-get", version("apt-get", "build on Debian 12 or 13: packages are fetched by apt", "--version"), true},
 		{"dpkg-deb", version("dpkg-deb", "build on Debian 12 or 13", "--version"), true},
 		{"Debian's keys", file("/usr/share/keyrings/debian-archive-keyring.gpg", "install debian-archive-keyring"), true},
-		{fmt.Sprintf("Node.js %d", pins.NodeMajor), version("node", "put Node.js 20 or newer first into PATH, for the console", "--version"), true},
-		{"npm", version("npm", "put npm into PATH, for the console", "--version"), true},
+		{"certificates", file("/etc/ssl/certs/ca-certificates.crt", "install ca-certificates: Go modules and npm packages come by HTTPS"), true},
 		{"root", func(context.Context) (string, error) {
 			if os.Geteuid() == 0 {
 				return "yes", nil
@@ -83,6 +81,18 @@ func version(program, way string, args ...string) func(context.Context) (string,
 		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		return line, nil
 	}
+}
+
+// compiler makes a program: Debian's gcc comes without the C library's headers.
+func compiler(ctx context.Context) (string, error) {
+	const way = "install gcc and libc6-dev: runc, Ignition and the start of Node.js are compiled"
+	cmd := exec.CommandContext(ctx, "gcc", "-x", "c", "-o", "/dev/null", "-")
+	cmd.Stdin = strings.NewReader("#include <stdio.h>\nint main(void) { return puts(\"\") < 0; }\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		line, _, _ := strings.Cut(string(out), "\n")
+		return "", fmt.Errorf("%w %s; %s", err, line, way)
+	}
+	return version("gcc", way, "--version")(ctx)
 }
 
 func file(path, way string) func(context.Context) (string, error) {

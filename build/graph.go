@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/rackseed/rackseed/build/console"
 	"github.com/rackseed/rackseed/build/containerimages"
@@ -14,6 +16,7 @@ import (
 	"github.com/rackseed/rackseed/build/goprog"
 	"github.com/rackseed/rackseed/build/initramfs"
 	"github.com/rackseed/rackseed/build/iso"
+	"github.com/rackseed/rackseed/build/nodejs"
 	"github.com/rackseed/rackseed/build/oci"
 	"github.com/rackseed/rackseed/build/pins"
 	"github.com/rackseed/rackseed/build/rootfs"
@@ -39,14 +42,14 @@ func (g *graph) target(name string) (*step.Step, error) {
 	var s *step.Step
 	var err error
 	switch name {
-	case "tools", "boot", "build", "peers", "node-packages":
-		set := name
-		if name == "node-packages" {
-			set = "node"
-		}
-		s, err = g.archive.Unpacked(g.ctx, set)
+	case "tools", "boot", "build", "peers", "node-packages", "nodejs-packages":
+		s, err = g.archive.Unpacked(g.ctx, strings.TrimSuffix(name, "-packages"))
+	case "clients":
+		s, err = g.clients()
+	case "nodejs":
+		s, err = g.nodejs()
 	case "console":
-		s, err = console.Step(g.repo)
+		s, err = g.console()
 	case "kernel":
 		s, err = g.kernel()
 	case "appliance-initrd", "installer-initrd", "node-initrd":
@@ -118,6 +121,48 @@ func (g *graph) program(name string) (*step.Step, error) {
 func (g *graph) file(target, path string) (step.File, error) {
 	s, err := g.target(target)
 	return step.File{Step: s, Path: path}, err
+}
+
+// clients are programs of the set "peers" that tests call by name, and what
+// those need of a host that may be bare.
+var clients = []string{
+	"atftp", "atftpd", "busybox", "curl", "dhclient", "dnsmasq", "in.tftpd", "ip",
+	"kea-dhcp4", "nft", "nginx", "perfdhcp", "tftp", "wrk",
+}
+
+// clients makes a folder bin that is put into PATH.
+func (g *graph) clients() (*step.Step, error) {
+	peers, err := g.target("peers")
+	if err != nil {
+		return nil, err
+	}
+	return &step.Step{
+		// The scripts hold absolute paths.
+		Name: "clients", Inputs: []string{"1", fmt.Sprint(clients), g.archive.Cache}, Deps: []*step.Step{peers},
+		Make: func(_ context.Context, out string, dirs []string, _ io.Writer) error {
+			bin := filepath.Join(out, "bin")
+			if err := os.Mkdir(bin, 0o755); err != nil {
+				return err
+			}
+			return tools.Root(dirs[0]).WriteScripts(bin, clients...)
+		},
+	}, nil
+}
+
+func (g *graph) nodejs() (*step.Step, error) {
+	packages, err := g.target("nodejs-packages")
+	if err != nil {
+		return nil, err
+	}
+	return nodejs.Step(packages, g.archive.Cache), nil
+}
+
+func (g *graph) console() (*step.Step, error) {
+	node, err := g.target("nodejs")
+	if err != nil {
+		return nil, err
+	}
+	return console.Step(g.repo, node)
 }
 
 func (g *graph) kernel() (*step.Step, error) {

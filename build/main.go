@@ -28,6 +28,8 @@ const usage = `usage: go run ./build TARGET…
   rackseed    the program rackseed
   console     the web console's files
   tools       Debian 13's programs for the build and the tests, unpacked
+  clients     a folder bin with others' clients and servers, for the tests
+  nodejs      a folder bin with node and npm, for the console
   verify      assemble the ISO anew and compare it with what is in the cache
   path TARGET print the folder of a target, made if need be
   lock        take the newest Debian packages into build/locks/debian.lock

@@ -21,9 +21,9 @@ import (
 // Folder of the console's sources in the repository.
 const Folder = "console/web"
 
-// Step makes the files. npm's registry, proxy and certificates are those of
-// the host's own npm configuration.
-func Step(repo string) (*step.Step, error) {
+// Step makes the files. node is the step nodejs.Step, which also says where
+// npm's settings come from.
+func Step(repo string, node *step.Step) (*step.Step, error) {
 	if _, err := os.Stat(filepath.Join(repo, Folder, "package-lock.json")); err != nil {
 		return nil, fmt.Errorf("console: %w; the console's sources and their lock belong there", err)
 	}
@@ -33,24 +33,23 @@ func Step(repo string) (*step.Step, error) {
 	}
 	return &step.Step{
 		Name:   "console",
-		Inputs: []string{"1", in},
-		Make: func(ctx context.Context, out string, _ []string, log io.Writer) error {
-			if err := checkNode(ctx); err != nil {
-				return err
-			}
+		Inputs: []string{"2", in},
+		Deps:   []*step.Step{node},
+		Make: func(ctx context.Context, out string, deps []string, log io.Writer) (err error) {
+			bin := filepath.Join(deps[0], "bin")
 			work, err := os.MkdirTemp("", "rackseed-console-")
 			if err != nil {
 				return err
 			}
-			defer os.RemoveAll(work)
+			defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 			if err := copySources(filepath.Join(repo, Folder), work); err != nil {
 				return err
 			}
 			// No package of ours needs its install script, and none shall run.
-			if err := run(ctx, work, log, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
+			if err := npm(ctx, bin, work, log, "ci", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
 				return err
 			}
-			if err := run(ctx, work, log, "npm", "exec", "--offline", "--", "vite", "build", "--outDir", out, "--emptyOutDir"); err != nil {
+			if err := npm(ctx, bin, work, log, "exec", "--offline", "--", "vite", "build", "--outDir", out, "--emptyOutDir"); err != nil {
 				return err
 			}
 			if _, err := os.Stat(filepath.Join(out, "index.html")); err != nil {
@@ -88,37 +87,15 @@ func copySources(from, to string) error {
 	})
 }
 
-func checkNode(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "node", "--version").Output()
-	if err != nil {
-		return fmt.Errorf("node: %w; the console is built with Node.js %d or newer, and npm: put them into PATH", err, pins.NodeMajor)
-	}
-	return enough(string(out))
-}
-
-// enough reads what node --version prints: "v20.20.2".
-func enough(version string) error {
-	version = strings.TrimSpace(version)
-	major, _, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
-	n, err := strconv.Atoi(major)
-	if err != nil {
-		return fmt.Errorf("node --version printed %q", version)
-	}
-	if n < pins.NodeMajor {
-		return fmt.Errorf("Node.js %s is too old for the console's tools, which want %d or newer: put a newer one first into PATH", version, pins.NodeMajor)
-	}
-	return nil
-}
-
-func run(ctx context.Context, dir string, log io.Writer, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...)
+// npm runs npm of the folder bin, and has what it starts find node there.
+func npm(ctx context.Context, bin, dir string, log io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "npm"), args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.Env = append(os.Environ(), "CI=1", "NODE_ENV=", "SOURCE_DATE_EPOCH="+strconv.Itoa(pins.SourceDateEpoch))
-	fmt.Fprintf(log, "+ %s %s\n", name, strings.Join(args, " "))
-	if err := cmd.Run(); errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w: put Node.js %d or newer with npm into PATH", err, pins.NodeMajor)
-	} else if err != nil {
-		return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	cmd.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"CI=1", "NODE_ENV=", "NODE_OPTIONS=", "SOURCE_DATE_EPOCH="+strconv.Itoa(pins.SourceDateEpoch))
+	fmt.Fprintf(log, "+ npm %s\n", strings.Join(args, " "))
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("npm %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
 }

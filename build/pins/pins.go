@@ -50,6 +50,3 @@ const (
 
 // DebianSuite is what appliance and nodes run.
 const DebianSuite = "trixie"
-
-// NodeMajor is the oldest Node.js that builds the console.
-const NodeMajor = 20

@@ -1,7 +1,8 @@
 // Package netns gives tests networks of their own: the test process runs in a
 // network namespace that nothing else is in, and peers are further ones, each
 // at the other end of a cable. Nothing is left behind, even by a killed test:
-// a namespace ends with its last process.
+// a namespace ends with its last process. Programs are found in PATH, where
+// "make test-host" puts ip and others' clients first.
 package netns
 
 import (
@@ -11,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -112,23 +112,4 @@ func output(t testing.TB, c *exec.Cmd) string {
 		t.Fatalf("%v: %v\n%s", c.Args, err, both.String())
 	}
 	return both.String()
-}
-
-// Tool is the path of a program of the tests: below $RACKSEED_TOOLS, a folder
-// with unpacked Debian packages, else in PATH. A missing one fails the test.
-func Tool(t testing.TB, name string) string {
-	t.Helper()
-	if root := os.Getenv("RACKSEED_TOOLS"); root != "" {
-		for _, dir := range []string{"usr/sbin", "usr/bin", "sbin", "bin"} {
-			path := filepath.Join(root, dir, name)
-			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-				return path
-			}
-		}
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%s is not in $RACKSEED_TOOLS (%q) nor in PATH: %v", name, os.Getenv("RACKSEED_TOOLS"), err)
-	}
-	return path
 }
