@@ -32,6 +32,7 @@ type change struct {
 	term   uint64
 
 	machines []*machineRow // copies, in the order they were first edited
+	evicted  machine.ID    // made room for a new one
 	intents  []*intentRow
 	puts     []row
 	gone     []row
@@ -95,14 +96,13 @@ func (c *change) event(of machine.ID, kind string, severity machine.Severity, te
 
 // writer writes changes into one transaction.
 type writer struct {
-	txn      *memdb.Txn
-	machines int // how many there are
-	changed  tableSet
-	limit    uint64 // of events
-	torn     bool   // a change was written in part
+	txn     *memdb.Txn
+	changed tableSet
+	limit   uint64 // of events
+	torn    bool   // a change was written in part
 }
 
-func (w *writer) tables() tables { return tables{txn: w.txn, machines: w.machines} }
+func (w *writer) tables() tables { return tables{txn: w.txn} }
 
 // write makes a decided change; its errors are faults of this package, not of
 // the command.
@@ -112,14 +112,8 @@ func (w *writer) write(c *change) error {
 			return fmt.Errorf("table %s: removing a row: %w", g.table, err)
 		}
 		w.changed |= tableBit[g.table]
-		if g.table == tableMachines {
-			w.machines--
-		}
 	}
 	for _, m := range c.machines {
-		if w.tables().machine(m.Machine.ID) == nil {
-			w.machines++
-		}
 		m.Machine.MACs = slices.Clip(m.Machine.MACs)
 		if err := w.insert(tableMachines, m); err != nil {
 			return err

@@ -91,7 +91,11 @@ func (c *change) userPut(x UserPut) error {
 		c.endLogins(x.Name)
 	}
 	c.put(tableUsers, &u)
-	c.event("", "user.put", machine.Info, fmt.Sprintf("User %s %s by %s", x.Name, verb, asker(c.by)), "user", x.Name, "by", c.by)
+	how := "by " + asker(c.by)
+	if x.SetupHash != nil { // nobody was there yet who could have done it
+		how = "with the setup code"
+	}
+	c.event("", "user.put", machine.Info, fmt.Sprintf("User %s %s %s", x.Name, verb, how), "user", x.Name, "by", c.by)
 	return nil
 }
 

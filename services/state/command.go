@@ -88,8 +88,9 @@ type BootDecide struct {
 // SessionOpen opens an installer session. The machine is found by the
 // inventory's UUID, then by its MACs (unless an earlier inventory showed that
 // their machine has another UUID: then a network card moved), else created
-// under NewID. An older session is revoked with every live install intent
-// bound to it.
+// under NewID. An older session is revoked with the live install intent bound
+// to it. Refused for a machine that boots its own disk (machine.NextBoot), while
+// a session that writes is heard of, and for an approved machine's address.
 type SessionOpen struct {
 	NewID     machine.ID        `json:"newId"`
 	Session   machine.Session   `json:"session"` // Number is set by the state
@@ -112,7 +113,7 @@ type MachineApprove struct {
 	// is kept as a secret of the machine.
 	NodeSeed []byte `json:"nodeSeed"`
 	// Bootstrap is the ID for the bootstrap intent, which is opened for this
-	// machine if its role is control-plane and none was ever opened.
+	// machine if its role is control-plane and there is none.
 	Bootstrap string `json:"bootstrap"`
 }
 
@@ -137,7 +138,9 @@ type IntentRetry struct {
 	Disk   *machine.DiskHint `json:"disk,omitempty"` // replaces the hint
 }
 
-// IntentRevoke ends a live install intent that must not go on.
+// IntentRevoke ends a live install intent that must not go on, or the bootstrap
+// intent while it is open: the next control plane approved then gets another.
+// A claimed one is refused: the cluster may have been started.
 type IntentRevoke struct {
 	Intent string `json:"intent"`
 	Reason string `json:"reason"`

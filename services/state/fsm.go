@@ -30,15 +30,14 @@ var errHalted = errors.New("the state machine has stopped")
 
 // fsm is the state machine that Raft drives, from one goroutine.
 type fsm struct {
-	db       *memdb.MemDB
-	machines int
-	limit    uint64 // of events
-	halt     func(error)
-	halted   error // what stopped it; nothing is applied afterwards
-	told     bool  // halt was called
-	hub      *hub
-	log      *slog.Logger
-	current  atomic.Pointer[version]
+	db      *memdb.MemDB
+	limit   uint64 // of events
+	halt    func(error)
+	halted  error // what stopped it; nothing is applied afterwards
+	told    bool  // halt was called
+	hub     *hub
+	log     *slog.Logger
+	current atomic.Pointer[version]
 }
 
 // version is one published state of all tables.
@@ -72,7 +71,7 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // answers are Result, *Refusal or another error, in order.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	answers := make([]any, len(logs))
-	w := &writer{txn: f.db.Txn(true), machines: f.machines, limit: f.limit}
+	w := &writer{txn: f.db.Txn(true), limit: f.limit}
 	index := f.current.Load().index
 	for n, l := range logs {
 		if f.halted != nil {
@@ -98,7 +97,6 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 	} else {
 		w.txn.Commit()
-		f.machines = w.machines
 		f.publish(index, w.changed)
 	}
 	if f.halted != nil && !f.told {
@@ -152,14 +150,14 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 
 // Restore replaces the state by a snapshot's.
 func (f *fsm) Restore(from io.ReadCloser) error {
-	db, machines, err := readSnapshot(from)
+	db, err := readSnapshot(from)
 	if closing := from.Close(); err == nil && closing != nil {
 		err = closing
 	}
 	if err != nil {
 		return fmt.Errorf("restoring the state from a snapshot: %w", err)
 	}
-	f.db, f.machines = db, machines
+	f.db = db
 	f.publish(0, allTables)
 	return nil
 }

@@ -200,7 +200,7 @@ func TestDamagedSnapshots(t *testing.T) {
 		"other field":   strings.Replace(whole.String(), `"generation"`, `"colour"`, 1),
 		"cut in a row":  whole.String()[:whole.Len()/2],
 	} {
-		if _, _, err := readSnapshot(strings.NewReader(text)); err == nil {
+		if _, err := readSnapshot(strings.NewReader(text)); err == nil {
 			t.Errorf("%s: it was read", name)
 		}
 	}
@@ -217,7 +217,9 @@ func TestSupported(t *testing.T) {
 	if err := supported("note/1", 0); err == nil || !strings.Contains(err.Error(), "feature level 1") {
 		t.Errorf("above the cluster's level: %v", err)
 	}
-	equal(t, "level of a new cluster", newWorld(t).view().t.cluster().FeatureLevel, FeatureLevel)
+	// Not this binary's level: a log that began under an older release replays
+	// alike, and old replicas may be there.
+	equal(t, "level of a new cluster", newWorld(t).view().t.cluster().FeatureLevel, 1)
 }
 
 func TestText(t *testing.T) {

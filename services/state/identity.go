@@ -3,7 +3,6 @@ package state
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -12,25 +11,12 @@ import (
 // address. No two machines share an address; what two records turn out to
 // share makes them one, or moves.
 
-// uuidOf is the UUID to be found by, or nothing for those that boards carry in
-// thousands: all zeros, all ones, and AMI's and Phoenix's defaults.
-func uuidOf(s string) string {
-	s = strings.ToLower(strings.TrimSpace(s))
-	switch s {
-	case "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff",
-		"03000200-0400-0500-0006-000700080009", "12345678-1234-5678-90ab-cddeefaabbcc":
-		return ""
-	}
-	if len(s) > maxWord {
-		return ""
-	}
-	return s
-}
-
 // find is the machine with that UUID, else the first that owns one of macs, or
-// nil.
+// nil. A UUID alone is not believed against an inventory (makers repeat them,
+// and anybody can send one): an address that was found in the machine must come
+// with it.
 func (c *change) find(uuid string, macs []machine.MAC) *machineRow {
-	if r := c.machineByUUID(uuid); r != nil {
+	if r := c.machineByUUID(uuid); r != nil && shares(r, macs) {
 		return r
 	}
 	for _, m := range macs {
@@ -41,6 +27,24 @@ func (c *change) find(uuid string, macs []machine.MAC) *machineRow {
 	return nil
 }
 
+// shares says whether one of macs was found in the machine; true where nobody
+// looked, or no address was found.
+func shares(r *machineRow, macs []machine.MAC) bool {
+	if r.Machine.Inventory == nil {
+		return true
+	}
+	known := addresses(*r.Machine.Inventory)
+	return len(known) == 0 || slices.ContainsFunc(macs, func(m machine.MAC) bool { return slices.Contains(known, m) })
+}
+
+// freeUUID is uuid, or "" if another machine than id has it.
+func (c *change) freeUUID(uuid string, id machine.ID) string {
+	if r := c.machineByUUID(uuid); r != nil && r.Machine.ID != id && r.Machine.ID != c.evicted {
+		return ""
+	}
+	return uuid
+}
+
 // create makes room for a machine and makes it.
 func (c *change) create(id machine.ID, uuid string) (*machineRow, error) {
 	if err := word("machine ID", string(id)); err != nil {
@@ -49,15 +53,20 @@ func (c *change) create(id machine.ID, uuid string) (*machineRow, error) {
 	if c.tables.machine(id) != nil {
 		return nil, refuse("machine %s exists already: a new machine needs a new ID", id)
 	}
-	if c.tables.machines >= maxMachines {
-		silent, _ := must(c.txn.First(tableMachines, bySilence)).(*machineRow)
+	var silent *machineRow // the stranger that was silent the longest
+	strangers := 0
+	each(c.tables, tableMachines, bySilence, nil, func(r *machineRow) bool {
 		if silent == nil {
-			return nil, refuse("%d machines are known, no more are taken: forget some", c.tables.machines)
+			silent = r
 		}
-		c.dropLeaseOwner(silent.Machine.ID, "")
-		c.removeMachine(silent)
+		strangers++
+		return strangers < maxStrangers
+	})
+	if strangers >= maxStrangers {
+		c.drop(silent)
+		c.evicted = silent.Machine.ID
 	}
-	r := &machineRow{Machine: machine.Machine{ID: id, UUID: uuid, Phase: machine.PhaseSeen, FirstSeen: c.at, LastSeen: c.at}}
+	r := &machineRow{Machine: machine.Machine{ID: id, UUID: c.freeUUID(uuid, id), Phase: machine.PhaseSeen, FirstSeen: c.at, LastSeen: c.at}}
 	c.machines = append(c.machines, r)
 	return r, nil
 }
@@ -65,19 +74,27 @@ func (c *change) create(id machine.ID, uuid string) (*machineRow, error) {
 // own makes the addresses r's. One that another machine has: if that is a
 // record of mere packets, the two were one machine all along; else it moves
 // when sure (an inventory shows the interface in this machine), and stays when
-// not (a packet proves little).
-func (c *change) own(r *machineRow, macs []machine.MAC, sure bool) {
-	for _, mac := range macs {
+// not (a packet proves little). From a machine that was approved none ever
+// moves: then r is refused if it is what r is known by, the first of macs.
+func (c *change) own(r *machineRow, macs []machine.MAC, sure bool) error {
+	for n, mac := range macs {
 		if slices.Contains(r.Machine.MACs, mac) {
 			continue
 		}
 		owner := c.machineByMAC(mac)
 		switch {
-		case owner == nil || owner.Machine.ID == r.Machine.ID:
+		case owner == nil || owner.Machine.ID == r.Machine.ID || owner.Machine.ID == c.evicted:
 		case c.isMerged(owner.Machine.ID): // with more addresses than fit
 			continue
 		case c.onlyPackets(owner, r.Machine.UUID):
 			c.absorb(r, owner)
+			continue
+		case sure && c.bound(owner.Machine.ID) && n == 0:
+			return refuse("installer session: hardware address %s belongs to machine %s, which is approved: forget that one first, if its network card is in this machine now", mac, owner.Machine.ID)
+		case sure && c.bound(owner.Machine.ID):
+			c.event(r.Machine.ID, "machine.address-shared", machine.Warning,
+				fmt.Sprintf("Hardware address %s is in this machine too; it stays machine %s's, which is approved", mac, owner.Machine.ID),
+				"mac", string(mac), "of", string(owner.Machine.ID))
 			continue
 		case sure:
 			from := c.edit(owner)
@@ -93,6 +110,14 @@ func (c *change) own(r *machineRow, macs []machine.MAC, sure bool) {
 			c.giveLease(mac, r.Machine.ID)
 		}
 	}
+	return nil
+}
+
+// bound says whether an approval of the machine stands: it installs, or was
+// installed.
+func (c *change) bound(id machine.ID) bool {
+	i := c.install(id)
+	return i != nil && (i.Intent.Live() || i.Intent.Status == machine.IntentDone)
 }
 
 // onlyPackets says whether r is known by nothing but packets, and could be the
@@ -148,7 +173,7 @@ func (c *change) machineSee(x MachineSee) error {
 	if x.MAC == "" {
 		return refuse("a packet without a hardware address is no machine's")
 	}
-	uuid := uuidOf(x.UUID)
+	uuid := machine.ParseUUID(x.UUID)
 	macs := []machine.MAC{x.MAC}
 	var r *machineRow
 	if found := c.find(uuid, macs); found != nil {
@@ -160,7 +185,7 @@ func (c *change) machineSee(x MachineSee) error {
 		}
 	}
 	if r.Machine.UUID == "" {
-		r.Machine.UUID = uuid
+		r.Machine.UUID = c.freeUUID(uuid, r.Machine.ID)
 	}
 	r.Machine.LastSeen = c.at
 	if x.Text != "" {
@@ -169,9 +194,8 @@ func (c *change) machineSee(x MachineSee) error {
 		}
 		c.event(r.Machine.ID, x.Via, machine.Info, clip(x.Text), "mac", string(x.MAC), "uuid", uuid)
 	}
-	c.own(r, macs, false)
 	c.machine = r
-	return nil
+	return c.own(r, macs, false)
 }
 
 // addresses are an inventory's, the one it netbooted from first.
@@ -190,7 +214,7 @@ func addresses(i machine.Inventory) []machine.MAC {
 
 func (c *change) sessionOpen(x SessionOpen) error {
 	s, i := x.Session, x.Inventory
-	uuid, macs := uuidOf(i.UUID), addresses(i)
+	uuid, macs := machine.ParseUUID(i.UUID), addresses(i)
 	switch {
 	case len(s.SignKey) != 32 || len(s.SealKey) != 32:
 		return refuse("installer session: keys of %d and %d bytes, 32 each are expected", len(s.SignKey), len(s.SealKey))
@@ -202,11 +226,15 @@ func (c *change) sessionOpen(x SessionOpen) error {
 	if err := word("session ID", s.ID); err != nil {
 		return err
 	}
+	i, err := bounded(i)
+	if err != nil {
+		return err
+	}
 	found := c.find(uuid, macs)
 	if found != nil && found.Machine.Inventory != nil && uuid != "" {
 		// An inventory showed that the owner of the address is another board:
 		// its network card is in this machine now.
-		if was := uuidOf(found.Machine.Inventory.UUID); was != "" && was != uuid {
+		if was := machine.ParseUUID(found.Machine.Inventory.UUID); was != "" && was != uuid {
 			found = nil
 		}
 	}
@@ -219,16 +247,22 @@ func (c *change) sessionOpen(x SessionOpen) error {
 	}
 	var r *machineRow
 	if found == nil {
-		var err error
 		if r, err = c.create(x.NewID, uuid); err != nil {
 			return err
+		}
+		if r.Machine.UUID == "" && len(macs) == 0 {
+			return refuse("installer session: UUID %s is machine %s's, and none of that one's hardware addresses is here", uuid, c.machineByUUID(uuid).Machine.ID)
 		}
 	} else {
 		past := func(k []byte) bool { return string(k) == string(s.SignKey) }
 		if slices.ContainsFunc(found.PastSessions, past) {
 			return refuse("machine %s: this session was ended by a newer one", found.Machine.ID)
 		}
+		if err := c.mayOpen(found); err != nil {
+			return err
+		}
 		r = c.edit(found)
+		uuid := c.freeUUID(uuid, r.Machine.ID)
 		if uuid != "" && r.Machine.UUID != "" && uuid != r.Machine.UUID {
 			c.event(r.Machine.ID, "machine.uuid-changed", machine.Info,
 				fmt.Sprintf("The SMBIOS UUID is %s; packets said %s", uuid, r.Machine.UUID), "uuid", uuid, "was", r.Machine.UUID)
@@ -237,7 +271,9 @@ func (c *change) sessionOpen(x SessionOpen) error {
 			r.Machine.UUID = uuid
 		}
 	}
-	c.own(r, macs, true)
+	if err := c.own(r, macs, true); err != nil {
+		return err
+	}
 
 	s.Opened, s.Number = s.Opened.UTC(), 1
 	if old := r.Machine.Session; old != nil {
@@ -249,20 +285,53 @@ func (c *change) sessionOpen(x SessionOpen) error {
 	}
 	r.Machine.Session, r.Machine.Inventory, r.Report = &s, &i, 0
 	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = machine.PhaseWaiting, "waiting for approval", c.at
+	r.Heard = c.at
 	c.event(r.Machine.ID, "session.opened", machine.Info,
 		fmt.Sprintf("Installer session %d opened: %s", s.Number, summary(i)), "session", s.ID, "number", fmt.Sprint(s.Number))
-	for _, old := range c.tables.intents(r.Machine.ID) {
-		if old.Intent.Kind == machine.IntentInstall && old.Intent.Live() {
-			e := c.editIntent(old)
-			e.Intent.Status, e.Intent.Reason = machine.IntentRevoked, "the machine restarted"
-			r.Machine.Reason = "restarted in the middle of its install, waiting for approval again"
-			c.event(r.Machine.ID, "intent.revoked", machine.Warning,
-				"The machine restarted in the middle of its install; it must be approved again", "intent", e.Intent.ID)
-			c.intent = e
-		}
-	}
+	c.cutOff(r)
 	c.machine = r
 	return nil
+}
+
+// mayOpen refuses a session that would take away what the machine is: one that
+// runs from its own disk, or is being written by a session that is alive.
+// Anybody on the wire can ask for a session.
+func (c *change) mayOpen(r *machineRow) error {
+	m := &r.Machine
+	newest := theIntent(c.install(m.ID))
+	if next := machine.NextBoot(m, newest); next.Kind == machine.BootLocal {
+		out := ""
+		if newest != nil {
+			out = "; forget it to install it anew"
+		}
+		return refuse("machine %s boots its own disk, and no installer: %s%s", m.ID, next.Reason, out)
+	}
+	if newest == nil || newest.Status != machine.IntentClaimed || m.Session == nil {
+		return nil
+	}
+	if silent := c.at.Sub(r.Heard); 0 <= silent && silent < takeoverSilence {
+		return refuse("machine %s is being installed, heard from %s ago in session %s; it is taken over once that is silent for %s",
+			m.ID, span(silent), m.Session.ID, span(takeoverSilence))
+	}
+	return nil
+}
+
+// cutOff revokes the live install intent of a machine that has a new session.
+func (c *change) cutOff(r *machineRow) {
+	old := c.install(r.Machine.ID)
+	if old == nil || !old.Intent.Live() {
+		return
+	}
+	text := "The machine restarted in the middle of its install; it must be approved again"
+	r.Machine.Reason = "restarted in the middle of its install, waiting for approval again"
+	if old.Intent.Status == machine.IntentOpen {
+		text = "The machine restarted before its install began, and its installer has a new key; it is here now and must be approved again"
+		r.Machine.Reason = "restarted before its install began, waiting for approval again"
+	}
+	e := c.editIntent(old)
+	e.Intent.Status, e.Intent.Reason, e.CutOff = machine.IntentRevoked, "the machine restarted", true
+	c.event(r.Machine.ID, "intent.revoked", machine.Warning, text, "intent", e.Intent.ID)
+	c.intent = e
 }
 
 func (c *change) machineForget(x MachineForget) error {
@@ -270,29 +339,38 @@ func (c *change) machineForget(x MachineForget) error {
 	if r == nil {
 		return refuse("there is no machine %.40s", x.Machine)
 	}
-	var done []*intentRow
 	for _, i := range c.tables.intents(x.Machine) {
-		if i.Intent.Live() {
-			return refuse("machine %s: %s intent %s is %s; revoke it first", x.Machine, i.Intent.Kind, i.Intent.ID, i.Intent.Status)
+		if !i.Intent.Live() {
+			continue
 		}
-		if i.Intent.Kind == machine.IntentInstall { // the bootstrap intent is for ever
-			done = append(done, i)
+		if i.Intent.Kind == machine.IntentBootstrap && i.Intent.Status != machine.IntentOpen {
+			return refuse("machine %s: bootstrap intent %s is %s: %s", x.Machine, i.Intent.ID, i.Intent.Status, c.starting(i))
+		}
+		return refuse("machine %s: %s intent %s is %s; revoke it first", x.Machine, i.Intent.Kind, i.Intent.ID, i.Intent.Status)
+	}
+	c.drop(r)
+	c.event(x.Machine, "machine.forgotten", machine.Info, fmt.Sprintf("Forgotten by %s", asker(c.by)), "by", c.by, "name", r.Machine.Name)
+	return nil
+}
+
+// drop removes a machine with all that is only its. Events stay, and so does
+// the bootstrap intent that was used: there is one for ever.
+func (c *change) drop(r *machineRow) {
+	id := r.Machine.ID
+	for _, i := range c.tables.intents(id) {
+		if i.Intent.Kind == machine.IntentInstall || i.Intent.Status == machine.IntentRevoked {
+			c.remove(tableIntents, i)
 		}
 	}
-	for _, i := range done {
-		c.remove(tableIntents, i)
-	}
-	c.dropLeaseOwner(x.Machine, "")
-	under(c.tables, tableChunks, byID, key(x.Machine), func(k *machine.Chunk) bool {
+	c.dropLeaseOwner(id, "")
+	under(c.tables, tableChunks, byID, key(id), func(k *machine.Chunk) bool {
 		c.remove(tableChunks, k)
 		return true
 	})
-	if s := first[secretRow](c.tables, tableSecrets, byID, key(nodeSecret(x.Machine))); s != nil {
+	if s := first[secretRow](c.tables, tableSecrets, byID, key(nodeSecret(id))); s != nil {
 		c.remove(tableSecrets, s)
 	}
 	c.removeMachine(r)
-	c.event(x.Machine, "machine.forgotten", machine.Info, fmt.Sprintf("Forgotten by %s", asker(c.by)), "by", c.by, "name", r.Machine.Name)
-	return nil
 }
 
 // nodeSecret names the seed of a node's signing key.

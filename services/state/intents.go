@@ -21,7 +21,7 @@ func (c *change) machineApprove(x MachineApprove) error {
 		return refuse("machine %s: its node key is machine %s's; make a new one", x.Machine, other.Machine.ID)
 	}
 	order := c.nextOrder()
-	intent := &intentRow{Order: order, Intent: machine.Intent{
+	intent := &intentRow{Order: order, Hardware: fingerprint(*found.Machine.Inventory), Intent: machine.Intent{
 		ID: x.Intent, Kind: machine.IntentInstall, Machine: x.Machine, Epoch: 1, Session: x.Session,
 		Image: x.Image, Disk: x.Disk, Status: machine.IntentOpen, Created: c.at, Changed: c.at,
 	}}
@@ -58,8 +58,15 @@ func (c *change) mayApprove(x MachineApprove, found *machineRow) error {
 	if s := found.Machine.Session; s == nil || s.ID != x.Session {
 		return refuse("machine %s: session %.40q is not its newest; it restarted, look again and approve that", id, x.Session)
 	}
+	if found.Machine.Inventory == nil { // a session brings one; held to it, since it is what is approved
+		return refuse("machine %s: its inventory is missing; netboot it again", id)
+	}
 	if i := c.install(id); i != nil && i.Intent.Live() {
-		return refuse("machine %s: install intent %s is %s already; revoke it first, or retry it", id, i.Intent.ID, i.Intent.Status)
+		out := "revoke it first"
+		if i.Intent.Status == machine.IntentFailed {
+			out += ", or retry it"
+		}
+		return refuse("machine %s: install intent %s is %s already; %s", id, i.Intent.ID, i.Intent.Status, out)
 	}
 	if err := word("intent ID", x.Intent); err != nil {
 		return err
@@ -162,8 +169,9 @@ func (c *change) intentClaim(x IntentClaim) error {
 		return err
 	}
 	c.machine, c.intent = r, i
+	disk := clipDisk(x.Disk, maxField)
 	if i.Intent.Status == machine.IntentClaimed {
-		if i.Claimed == nil || !sameDisk(*i.Claimed, x.Disk) {
+		if i.Claimed == nil || !sameDisk(*i.Claimed, disk) {
 			return refuse("install intent %s is claimed for another disk than %s", x.Intent, x.Disk.Path)
 		}
 		return nil // the answer was lost: the same one again
@@ -175,7 +183,7 @@ func (c *change) intentClaim(x IntentClaim) error {
 		return refuse("install intent %s: disk %.80s %s: nothing may be written", x.Intent, x.Disk.Path, why)
 	}
 	claimed, m := c.editIntent(i), c.edit(r)
-	disk := x.Disk
+	m.Heard = c.at
 	claimed.Intent.Status, claimed.Claimed = machine.IntentClaimed, &disk
 	m.Machine.Phase, m.Machine.Reason = machine.PhaseInstalling, "writing "+clip(x.Disk.Path)
 	c.event(m.Machine.ID, "intent.claimed", machine.Info,
@@ -230,19 +238,29 @@ func (c *change) intentRetry(x IntentRetry) error {
 }
 
 func (c *change) intentRevoke(x IntentRevoke) error {
-	i, err := c.installIntent(x.Intent)
-	if err != nil {
-		return err
-	}
-	if !i.Intent.Live() {
-		return refuse("install intent %s is %s already", x.Intent, i.Intent.Status)
+	i := c.tables.intent(x.Intent)
+	switch {
+	case i == nil:
+		return refuse("there is no intent %.40q", x.Intent)
+	case !i.Intent.Live():
+		return refuse("%s intent %s is %s already", i.Intent.Kind, x.Intent, i.Intent.Status)
+	case i.Intent.Kind == machine.IntentBootstrap && i.Intent.Status != machine.IntentOpen:
+		return refuse("bootstrap intent %s is %s: %s; it cannot be given to another machine, or there might be two clusters", x.Intent, i.Intent.Status, c.starting(i))
 	}
 	ended := c.editIntent(i)
 	ended.Intent.Status, ended.Intent.Reason = machine.IntentRevoked, clip(x.Reason)
 	c.intent = ended
 	text := fmt.Sprintf("Install revoked by %s", asker(c.by))
+	if i.Intent.Kind == machine.IntentBootstrap {
+		text = fmt.Sprintf("Bootstrap revoked by %s, the next control plane that is approved starts the cluster", asker(c.by))
+	}
 	if x.Reason != "" {
 		text += ": " + clip(x.Reason)
+	}
+	if i.Intent.Kind == machine.IntentBootstrap {
+		c.machine = c.tables.machine(i.Intent.Machine)
+		c.event(i.Intent.Machine, "bootstrap.revoked", machine.Warning, text, "by", c.by, "intent", x.Intent)
+		return nil
 	}
 	c.event(i.Intent.Machine, "intent.revoked", machine.Warning, text, "by", c.by, "intent", x.Intent)
 	if r := c.tables.machine(i.Intent.Machine); r != nil {
@@ -253,11 +271,17 @@ func (c *change) intentRevoke(x IntentRevoke) error {
 	return nil
 }
 
+// starting says how it stands with a cluster whose start was permitted, and what
+// the ways out are.
+func (c *change) starting(i *intentRow) string {
+	return fmt.Sprintf("machine %s was permitted to start the cluster and may have done so: let it finish (it goes on by itself when it boots); if it is lost for good, begin a new cluster on an empty data partition", i.Intent.Machine)
+}
+
 func (c *change) bootstrapClaim(x BootstrapClaim) error {
 	i := c.bootstrap()
 	switch {
 	case i == nil:
-		return refuse("machine %.40s: no control plane was approved yet, so no machine may start the cluster", x.Machine)
+		return refuse("machine %.40s: no control plane was approved to start the cluster yet; approve one", x.Machine)
 	case i.Intent.Machine != x.Machine:
 		return refuse("machine %.40s: only machine %s may start the cluster; join it", x.Machine, i.Intent.Machine)
 	case i.Intent.Status == machine.IntentDone:

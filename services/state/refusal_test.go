@@ -113,11 +113,19 @@ func TestRefusals(t *testing.T) {
 			w.approved(1)
 			w.must(IntentRevoke{Intent: "i-1"})
 		}, IntentRevoke{Intent: "i-1"}, "is revoked already"},
-		{"revocation of the bootstrap", func(w *world) { w.approved(1) }, IntentRevoke{Intent: "b-1"}, "no install intent"},
+		{"revocation of nothing", nil, IntentRevoke{Intent: "i-1"}, "no intent"},
+		{"revocation of the bootstrap under way", func(w *world) { w.approved(1); w.must(BootstrapClaim{Machine: machineID(1)}) },
+			IntentRevoke{Intent: "b-1"}, "there might be two clusters"},
+		{"revocation of the bootstrap that was done", func(w *world) {
+			w.approved(1)
+			w.must(BootstrapClaim{Machine: machineID(1)})
+			w.must(nodeReport(1, "boot", 1, wire.NodeJoined))
+		}, IntentRevoke{Intent: "b-1"}, "is done already"},
 
 		{"a report before the claim", func(w *world) { w.approved(1) }, installReport(1, 1, wire.StepImage, wire.StepStarted, "", 0, 0), "is open: a report of step image"},
 		{"a report of an older session", func(w *world) {
 			w.claimed(1)
+			w.now = w.now.Add(takeoverSilence)
 			w.must(session("s-2", inventory(1), "m-unused"))
 		}, installReport(1, 1, wire.StepImage, wire.StepStarted, "", 0, 0), "not its newest"},
 		{"a report without a number", func(w *world) { w.claimed(1) }, installReport(1, 0, wire.StepImage, wire.StepStarted, "", 0, 0), "numbered from 1"},

@@ -39,7 +39,7 @@ func (c *change) installReport(x InstallReport) error {
 		return refuse("install intent %s: there is no step %.40q", p.Intent, p.Step)
 	}
 	r := c.edit(found)
-	r.Report, r.Machine.LastSeen = p.Number, c.at
+	r.Report, r.Machine.LastSeen, r.Heard = p.Number, c.at, c.at
 	data := []string{"step", p.Step, "status", string(p.Status), "intent", p.Intent, "epoch", fmt.Sprint(p.Epoch)}
 	c.machine, c.intent = r, i
 	switch p.Status {
@@ -65,13 +65,23 @@ func (c *change) installReport(x InstallReport) error {
 	return nil
 }
 
-// installed ends an install intent well.
+// installed ends an install intent well. Whoever approved it, the entry of the
+// site file's list that the machine has is used up by it.
 func (c *change) installed(r *machineRow, i *intentRow, reason string) {
 	done := c.editIntent(i)
 	done.Intent.Status = machine.IntentDone
 	r.Machine.Phase, r.Machine.Reason = machine.PhaseInstalled, reason
 	c.intent = done
-	c.event(r.Machine.ID, "install.done", machine.Info, "Installed: "+reason, "intent", i.Intent.ID)
+	var entry string
+	if site := c.site(); site != nil {
+		if l, listed := site.Listed(r.Machine); listed {
+			entry = l.Key()
+			if first[listedRow](c.tables, tableListed, byID, key(entry)) == nil {
+				c.put(tableListed, &listedRow{Entry: entry, Machine: r.Machine.ID, At: c.at})
+			}
+		}
+	}
+	c.event(r.Machine.ID, "install.done", machine.Info, "Installed: "+reason, "intent", i.Intent.ID, "listed", entry)
 }
 
 // nodeWords says what each of a node's events does: phase, severity, sentence.
@@ -176,5 +186,13 @@ func (c *change) outputStore(x OutputStore) error {
 		})
 	}
 	c.put(tableChunks, &k)
+	// A sign of life of the installer while it writes, noted now and then: who
+	// watches machines is woken by each.
+	if since := c.at.Sub(r.Heard); r.Machine.Phase == machine.PhaseInstalling && r.Machine.Session != nil &&
+		r.Machine.Session.ID == k.Stream && (since < 0 || since >= takeoverSilence/4) {
+		heard := c.edit(r)
+		heard.Heard = c.at
+		c.machine = heard
+	}
 	return nil
 }

@@ -11,22 +11,30 @@ import (
 // high.
 const FeatureLevel = 1
 
+// firstFeatureLevel is where every cluster begins, whichever release begins it:
+// a log replays alike on newer ones. Only a committed command raises it.
+const firstFeatureLevel = 1
+
 // Limits of what outsiders can fill. They are part of the state machine: a
 // changed one is a new feature level.
 const (
-	maxEvents         = 100_000 // the oldest are dropped, the sequence goes on
-	maxMachines       = 10_000  // a new one replaces the longest-silent that only sent packets
-	maxNICs           = 256     // in one inventory
-	maxDisks          = 1024    // in one inventory
-	maxMACs           = 256     // of one machine
-	maxChunks         = 10_000  // of one machine's output; the oldest are dropped
-	maxPastSessions   = 64      // remembered keys of one machine
-	maxPastBoots      = 16      // remembered boots of one machine
-	maxInstallIntents = 32      // of one machine; ended ones are dropped
-	maxLogins         = 10_000  // the one that expires first is dropped
-	maxText           = 1024    // bytes of text that a machine sent, in an event
-	maxWord           = 128     // bytes of an identifier
+	maxEvents         = 100_000  // the oldest are dropped, the sequence goes on
+	maxStrangers      = 2_000    // machines that nobody ever approved; a new one replaces the longest-silent
+	maxField          = 256      // bytes of one string in an inventory
+	maxFieldLarge     = 48       // the same in an inventory that is larger than maxInventory otherwise
+	maxInventory      = 48 << 10 // bytes of an inventory as JSON, so that a stranger's row has 64 KiB at most
+	maxNICs           = 256      // in one inventory
+	maxDisks          = 1024     // in one inventory
+	maxMACs           = 256      // of one machine
+	maxChunks         = 10_000   // of one machine's output; the oldest are dropped
+	maxPastSessions   = 64       // remembered keys of one machine
+	maxPastBoots      = 1024     // remembered boots of one machine
+	maxInstallIntents = 32       // of one machine; ended ones are dropped
+	maxLogins         = 10_000   // the one that expires first is dropped
+	maxText           = 1024     // bytes of text that a machine sent, in an event
+	maxWord           = 128      // bytes of an identifier
 	leaseMemory       = 7 * 24 * time.Hour
+	takeoverSilence   = 20 * time.Second // of a session that writes, before another takes its machine over
 	bootEventPause    = 10 * time.Second // a repeated equal boot decision within it makes no event
 )
 
@@ -80,6 +88,20 @@ type machineRow struct {
 	// Told is the last boot decision that made an event, and when.
 	Told   machine.BootKind `json:"told,omitempty"`
 	ToldAt time.Time        `json:"toldAt,omitzero"`
+	// Heard is when the newest session last said something that it signed.
+	// Packets do not count: anybody can send them.
+	Heard time.Time `json:"heard,omitzero"`
+}
+
+// approved says whether anybody ever approved the machine.
+func (r *machineRow) approved() bool { return len(r.Machine.NodeKey) > 0 }
+
+// listedRow is an entry of the site file's list that was used: a machine was
+// installed as its. It stays when the machine is forgotten.
+type listedRow struct {
+	Entry   string     `json:"entry"` // machine.ListedMachine.Key
+	Machine machine.ID `json:"machine"`
+	At      time.Time  `json:"at"`
 }
 
 // intentRow is an intent in the order of opening.
@@ -88,6 +110,10 @@ type intentRow struct {
 	Order  uint64         `json:"order"`
 	// Claimed is the disk that the present epoch was granted for.
 	Claimed *machine.Disk `json:"claimed,omitempty"`
+	// Hardware is the fingerprint of what was approved (see fingerprint).
+	Hardware string `json:"hardware,omitempty"`
+	// CutOff says that it was revoked because the machine restarted.
+	CutOff bool `json:"cutOff,omitempty"`
 }
 
 // secretRow is one named secret.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"reflect"
 	"time"
 
 	"github.com/hashicorp/go-memdb"
@@ -28,6 +29,7 @@ const (
 	tableImages   = "images"
 	tableUsers    = "users"
 	tableLogins   = "logins"
+	tableListed   = "listed"
 )
 
 // Index names; "id" is what memdb calls a primary key.
@@ -52,6 +54,7 @@ const (
 type tableInfo struct {
 	name    string
 	schema  *memdb.TableSchema
+	row     reflect.Type // of a row; fields.golden holds its fields
 	decode  func([]byte) (any, error)
 	primary func(any) []byte
 }
@@ -66,6 +69,7 @@ var catalog = []tableInfo{
 	newTable(tableLogins, func(r *Login) []byte { return r.TokenHash },
 		one(byExpiry, func(r *Login) []byte { return timeKey(r.Expires) }),
 		one(byUser, func(r *Login) []byte { return key(r.User) })),
+	newTable(tableListed, func(r *listedRow) []byte { return key(r.Entry) }),
 	newTable(tableMachines, func(r *machineRow) []byte { return key(r.Machine.ID) },
 		many(byMAC, func(r *machineRow) [][]byte {
 			out := make([][]byte, len(r.Machine.MACs))
@@ -84,9 +88,9 @@ var catalog = []tableInfo{
 			return optional(string(r.Machine.Session.SignKey))
 		}),
 		one(byNodeKey, func(r *machineRow) []byte { return optional(string(r.Machine.NodeKey)) }),
-		// Only those that merely sent packets: what a flood makes.
+		// Only those that nobody ever approved: what a flood makes.
 		one(bySilence, func(r *machineRow) []byte {
-			if r.Machine.Phase != machine.PhaseSeen || r.Machine.Session != nil {
+			if r.approved() {
 				return nil
 			}
 			return timeKey(r.Machine.LastSeen)
@@ -128,7 +132,7 @@ var tableBit = func() map[string]tableSet {
 // tableSet is a set of tables.
 type tableSet uint32
 
-const allTables tableSet = 1<<11 - 1
+var allTables = tableSet(1<<len(catalog) - 1)
 
 func newTable[T any](name string, primary func(*T) []byte, indexes ...*memdb.IndexSchema) tableInfo {
 	s := &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
@@ -138,7 +142,7 @@ func newTable[T any](name string, primary func(*T) []byte, indexes ...*memdb.Ind
 		s.Indexes[x.Name] = x
 	}
 	return tableInfo{
-		name: name, schema: s,
+		name: name, schema: s, row: reflect.TypeFor[T](),
 		primary: func(row any) []byte { return primary(row.(*T)) },
 		decode: func(b []byte) (any, error) {
 			row := new(T)

@@ -79,10 +79,10 @@ func writeSnapshot(to io.Writer, txn *memdb.Txn) error {
 
 // readSnapshot makes new tables of a snapshot. It refuses one that is cut off
 // or holds what this binary does not know.
-func readSnapshot(from io.Reader) (*memdb.MemDB, int, error) {
+func readSnapshot(from io.Reader) (*memdb.MemDB, error) {
 	db, err := newDatabase()
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	byName := map[string]tableInfo{}
 	for _, t := range catalog {
@@ -91,54 +91,51 @@ func readSnapshot(from io.Reader) (*memdb.MemDB, int, error) {
 	lines := bufio.NewScanner(from)
 	lines.Buffer(make([]byte, 0, 1<<16), maxSnapshotLine)
 	if !lines.Scan() {
-		return nil, 0, fmt.Errorf("it has no header: %w", errors.Join(lines.Err(), io.ErrUnexpectedEOF))
+		return nil, fmt.Errorf("it has no header: %w", errors.Join(lines.Err(), io.ErrUnexpectedEOF))
 	}
 	var header snapshotHeader
 	if err := json.Unmarshal(lines.Bytes(), &header); err != nil || header.Format != snapshotFormat || header.V != snapshotVersion {
-		return nil, 0, fmt.Errorf("header %.80q: %s version %d is expected; another release wrote it: install that one", lines.Bytes(), snapshotFormat, snapshotVersion)
+		return nil, fmt.Errorf("header %.80q: %s version %d is expected; another release wrote it: install that one", lines.Bytes(), snapshotFormat, snapshotVersion)
 	}
 	txn := db.Txn(true)
 	defer txn.Abort() // does nothing once committed
-	rows, machines, ended := 0, 0, false
+	rows, ended := 0, false
 	for lines.Scan() {
 		if ended {
-			return nil, 0, errors.New("it goes on after its end")
+			return nil, errors.New("it goes on after its end")
 		}
 		var line snapshotRow
 		if err := decodeStrict(lines.Bytes(), &line); err != nil {
-			return nil, 0, fmt.Errorf("row %d: %w", rows+1, err)
+			return nil, fmt.Errorf("row %d: %w", rows+1, err)
 		}
 		if line.End != nil {
 			if *line.End != rows {
-				return nil, 0, fmt.Errorf("it has %d rows and should have %d", rows, *line.End)
+				return nil, fmt.Errorf("it has %d rows and should have %d", rows, *line.End)
 			}
 			ended = true
 			continue
 		}
 		t, ok := byName[line.Table]
 		if !ok {
-			return nil, 0, fmt.Errorf("row %d: table %.40q is not known to this binary; a newer release wrote it: install that one", rows+1, line.Table)
+			return nil, fmt.Errorf("row %d: table %.40q is not known to this binary; a newer release wrote it: install that one", rows+1, line.Table)
 		}
 		value, err := t.decode(line.Row)
 		if err != nil {
-			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
+			return nil, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
 		}
 		if err := txn.Insert(t.name, value); err != nil {
-			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
+			return nil, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
 		}
 		rows++
-		if t.name == tableMachines {
-			machines++
-		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if !ended {
-		return nil, 0, fmt.Errorf("it ends after %d rows, cut off: %w", rows, io.ErrUnexpectedEOF)
+		return nil, fmt.Errorf("it ends after %d rows, cut off: %w", rows, io.ErrUnexpectedEOF)
 	}
 	txn.Commit()
-	return db, machines, nil
+	return db, nil
 }
 
 // hash is the SHA-256 of the snapshot that a version would make, in hex.

@@ -24,7 +24,8 @@ func nodeReport(n int, boot string, number uint64, event wire.NodeEvent) NodeRep
 // story is a machine's way from its first packet to Ready.
 func story(w *world) {
 	w.must(ClusterCreate{ID: "c-1", Generation: 1, Secrets: map[string][]byte{"pki/ca.key": []byte("k"), "console.key": []byte("c")}, SetupHash: bytes32("setup")})
-	w.must(SiteApply{Site: machine.Site{Version: 1, Name: "lab", ServiceAddress: address(1), Links: []machine.SiteLink{{Interface: "eth0"}}}})
+	w.must(SiteApply{Site: machine.Site{Version: 1, Name: "lab", ServiceAddress: address(1), Links: []machine.SiteLink{{Interface: "eth0"}},
+		Machines: []machine.ListedMachine{{MAC: mac(1)}}}})
 	w.must(ImagePublish{Images: []machine.Image{{Ref: "node", Digest: digestOf("node")}}})
 	w.must(UserPut{Name: "ann", PasswordHash: []byte("hash"), SetupHash: bytes32("setup")})
 	w.must(LoginOpen{TokenHash: bytes32("token"), User: "ann", Expires: start.Add(time.Hour)})
@@ -62,9 +63,9 @@ func TestStory(t *testing.T) {
 	want := []string{
 		"epoch.begun: Replica r-1 leads: epoch 1",
 		"cluster.created: Cluster c-1 created, generation 1",
-		`site.applied: Site file of "lab" applied: 1 link, 0 machines listed`,
+		`site.applied: Site file of "lab" applied: 1 link, 1 machine listed`,
 		"image.published: Image node is " + digestOf("node")[:19] + "…",
-		"user.put: User ann created by operator ann",
+		"user.put: User ann created with the setup code",
 		"login.opened: User ann logged in",
 		"m-00000001 dhcp.discover: DHCP discover from 52:54:00:00:00:01",
 		"m-00000001 dhcp.ack: Address 10.77.0.100 leased for 1h",
@@ -146,6 +147,7 @@ func TestPhases(t *testing.T) {
 	again.Epoch = 2
 	w.must(again)
 	phase(machine.PhaseInstalling, "/dev/vda")
+	w.now = w.now.Add(takeoverSilence)
 	w.must(session("s-2", inventory(1), "m-unused"))
 	phase(machine.PhaseWaiting, "restarted in the middle")
 	equal(t, "intent", w.view().InstallIntent(machineID(1)).Status, machine.IntentRevoked)
@@ -172,4 +174,46 @@ func TestPhases(t *testing.T) {
 	w.must(nodeReport(1, "boot-1", 4, wire.NodeReady))
 	w.must(nodeReport(1, "boot-2", 1, wire.NodeReady))
 	equal(t, "state after late and repeated reports", w.hash(), before)
+}
+
+// TestBootstrapIsRevoked: while nobody used it, the start of the cluster can be
+// given to another machine.
+func TestBootstrapIsRevoked(t *testing.T) {
+	w := newWorld(t)
+	w.approved(1)
+	w.must(IntentRevoke{Intent: "i-1"})
+	if text := w.refused(MachineForget{Machine: machineID(1)}); !strings.Contains(text, "bootstrap intent b-1 is open; revoke it first") {
+		t.Error(text)
+	}
+	r := w.must(IntentRevoke{Intent: "b-1", Reason: "it burnt"})
+	equal(t, "event", r.Events[0].Text, "Bootstrap revoked by operator ann, the next control plane that is approved starts the cluster: it burnt")
+	if b := w.view().Bootstrap(); b != nil {
+		t.Errorf("there still is %+v", b)
+	}
+	w.refused(BootstrapClaim{Machine: machineID(1)})
+	w.approved(2)
+	equal(t, "the new one", w.view().Bootstrap().ID, "b-2")
+	w.must(BootstrapClaim{Machine: machineID(2)})
+	w.must(MachineForget{Machine: machineID(1)})
+	if _, kept := w.view().Intent("b-1"); kept {
+		t.Error("the revoked one outlives its machine")
+	}
+	w.must(IntentRevoke{Intent: "i-2"})
+	if text := w.refused(MachineForget{Machine: machineID(2)}); !strings.Contains(text, "let it finish") {
+		t.Error(text)
+	}
+	checkInvariants(t, w)
+}
+
+// TestOldBootsAreRemembered: what a recorded report could still say.
+func TestOldBootsAreRemembered(t *testing.T) {
+	w := newWorld(t)
+	w.approved(1)
+	w.must(nodeReport(1, "boot-0", 1, wire.NodeFailed))
+	for n := range maxPastBoots {
+		w.must(nodeReport(1, fmt.Sprintf("boot-%d", n+1), 1, wire.NodeBooted))
+	}
+	before := w.hash()
+	w.must(nodeReport(1, "boot-0", 1, wire.NodeFailed))
+	equal(t, "state after a replay", w.hash(), before)
 }

@@ -12,8 +12,7 @@ import (
 // tables reads one state of all tables. Rows that it returns are shared: they
 // are copied before anything in them changes.
 type tables struct {
-	txn      *memdb.Txn
-	machines int // how many there are; kept by the state machine
+	txn *memdb.Txn
 }
 
 // The errors of memdb's reads are misspelt tables or indexes: mistakes of this
@@ -71,7 +70,7 @@ func (t tables) cluster() clusterRow {
 	if r := first[clusterRow](t, tableCluster, byID, []byte{0}); r != nil {
 		return *r
 	}
-	return clusterRow{Cluster: Cluster{FeatureLevel: FeatureLevel}}
+	return clusterRow{Cluster: Cluster{FeatureLevel: firstFeatureLevel}}
 }
 
 func (t tables) site() *machine.Site {
@@ -133,11 +132,11 @@ func (t tables) install(of machine.ID) *intentRow {
 	return newest
 }
 
-// bootstrap is the one bootstrap intent, or nil. It is among the first intents
-// ever opened, and never dropped.
+// bootstrap is the one bootstrap intent, or nil: those that were revoked before
+// anybody used them do not count. It is never dropped.
 func (t tables) bootstrap() (found *intentRow) {
 	each(t, tableIntents, byOrder, nil, func(r *intentRow) bool {
-		if r.Intent.Kind == machine.IntentBootstrap {
+		if r.Intent.Kind == machine.IntentBootstrap && r.Intent.Status != machine.IntentRevoked {
 			found = r
 		}
 		return found == nil

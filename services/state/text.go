@@ -30,9 +30,11 @@ func span(d time.Duration) string {
 	return s
 }
 
-// clip shortens what a machine sent to maxText bytes, at a whole rune, and
+// clip shortens what a machine sent to maxText bytes (clipTo: to limit), at a whole rune, and
 // makes it one line of printable UTF-8.
-func clip(s string) string {
+func clip(s string) string { return clipTo(s, maxText) }
+
+func clipTo(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return ' '
@@ -42,10 +44,10 @@ func clip(s string) string {
 		}
 		return r
 	}, s)
-	if len(s) <= maxText {
+	if len(s) <= limit {
 		return s
 	}
-	cut := maxText
+	cut := limit
 	for cut > 0 && !utf8.RuneStart(s[cut]) {
 		cut--
 	}

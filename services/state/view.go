@@ -72,7 +72,7 @@ func (v View) MachineByMAC(m machine.MAC) (machine.Machine, bool) {
 
 // MachineByUUID is the machine with that SMBIOS UUID.
 func (v View) MachineByUUID(u string) (machine.Machine, bool) {
-	return theMachine(v.t.machineByUUID(uuidOf(u)))
+	return theMachine(v.t.machineByUUID(machine.ParseUUID(u)))
 }
 
 // MachineBySignKey is the machine whose newest installer session has that key.
@@ -144,7 +144,33 @@ func (v View) Intent(id string) (machine.Intent, bool) {
 // InstallIntent is the machine's newest install intent, or nil.
 func (v View) InstallIntent(of machine.ID) *machine.Intent { return theIntent(v.t.install(of)) }
 
-// Bootstrap is the one bootstrap intent, or nil while none was opened.
+// CutOff is how an install ended because its machine restarted.
+type CutOff struct {
+	Writing bool // it had begun to write
+	Same    bool // what is there now reported the hardware that was approved
+}
+
+// CutOff says whether the machine's newest install was cut off by a restart,
+// and how.
+func (v View) CutOff(of machine.ID) (CutOff, bool) {
+	r, m := v.t.install(of), v.t.machine(of)
+	if r == nil || m == nil || !r.CutOff {
+		return CutOff{}, false
+	}
+	return CutOff{Writing: r.Claimed != nil, Same: m.Machine.Inventory != nil && r.Hardware == fingerprint(*m.Machine.Inventory)}, true
+}
+
+// ListUsed is the machine that was installed as that entry of the site file's
+// list; it may be forgotten since.
+func (v View) ListUsed(l machine.ListedMachine) (machine.ID, bool) {
+	if r := first[listedRow](v.t, tableListed, byID, key(l.Key())); r != nil {
+		return r.Machine, true
+	}
+	return "", false
+}
+
+// Bootstrap is the one bootstrap intent, or nil while none is there: not
+// opened yet, or revoked before it was claimed.
 func (v View) Bootstrap() *machine.Intent { return theIntent(v.t.bootstrap()) }
 
 func theIntent(r *intentRow) *machine.Intent {
