@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -92,6 +93,78 @@ func TestFetchResumes(t *testing.T) {
 		t.Errorf("asked for %q, want %q", s.asked, want)
 	}
 }
+
+// A boot service that restarts in the middle: the connection breaks, then
+// nobody listens for some tries, then the rest is asked for.
+func TestFetchOutlivesARestart(t *testing.T) {
+	content, file := blob(5 << 20)
+	s := &cutter{blob: content, n: 2<<20 + 3, ranges: true}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	first := &http.Server{}
+	first.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+		s.ServeHTTP(w, r)
+	})
+	serve := func(server *http.Server, l net.Listener) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+		}()
+		t.Cleanup(func() {
+			if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+			<-done
+		})
+	}
+	serve(first, listener)
+	sign, _, err := wire.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	c := New("http://"+address, sign, slog.New(slog.NewTextHandler(writer(func(line string) { said = append(said, line) }), nil)))
+	waited, longest := 0, time.Duration(0)
+	c.pause = func(_ context.Context, d time.Duration) error {
+		longest = max(longest, d)
+		if waited++; waited == 8 { // about a minute of the real pauses
+			again, err := net.Listen("tcp", address)
+			if err != nil {
+				return err
+			}
+			s.n = len(content)
+			serve(&http.Server{Handler: s}, again)
+		}
+		return nil
+	}
+	got := make(memory, len(content))
+	if err := c.Fetch(t.Context(), file, got, nil); err != nil || !bytes.Equal(got, content) {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprint([]string{"", "bytes=2097155-"}); fmt.Sprint(s.asked) != want || waited != 8 {
+		t.Errorf("asked for %q, want %q; waited %d times", s.asked, want, waited)
+	}
+	if longest > 2*backoffMax {
+		t.Errorf("it waited for %s at once", longest)
+	}
+	log := strings.Join(said, "")
+	if !strings.Contains(log, "cut off after") || !strings.Contains(log, "refused") || !strings.Contains(log, "done after waiting") {
+		t.Errorf("the console says: %s", log)
+	}
+}
+
+type writer func(string)
+
+func (w writer) Write(p []byte) (int, error) { w(string(p)); return len(p), nil }
 
 func TestFetchFromAServerWithoutRanges(t *testing.T) {
 	content, file := blob(1 << 20)

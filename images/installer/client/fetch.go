@@ -92,6 +92,8 @@ func (c *Client) fetchRest(ctx context.Context, t *transfer) error {
 		if _, err := io.CopyN(io.Discard, body, t.done); err != nil {
 			return explain(ctx, err)
 		}
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
+		return &StatusError{resp.StatusCode, fmt.Sprintf("its copy ends before byte %d of %d; check the boot service's store", t.done, t.file.Size)}
 	default:
 		text, err := io.ReadAll(io.LimitReader(body, 64<<10))
 		if err != nil {

@@ -65,8 +65,8 @@ func (r *run) image(ctx context.Context) (text string, err error) {
 		return "", err
 	}
 	// From the disk, not from memory.
-	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0); err != nil {
-		return "", fmt.Errorf("partition %s: %w", slotA.Path, err)
+	if err := r.edges.forget(f); err != nil {
+		return "", err
 	}
 	s, err := block.Probe(f, slotA.Bytes)
 	if err != nil {

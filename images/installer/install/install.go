@@ -26,6 +26,8 @@ const (
 	programLimit = 15 * time.Minute
 	// settleLimit bounds the wait for new partitions.
 	settleLimit = time.Minute
+	// claimFresh is the age at which a granted claim is asked for again.
+	claimFresh = 10 * time.Second
 )
 
 // Service is what an install needs of the boot service (client.Client).
@@ -47,11 +49,14 @@ type Installer struct {
 	UEFI      bool
 	Disks     func() ([]machine.Disk, error)
 	LoadFS    func() error // loads the file systems' kernel modules
+
+	replaced *edges // by tests; nil is the machine's own
 }
 
 // run is one install.
 type run struct {
 	*Installer
+	edges edges
 	order wire.Order
 	disk  machine.Disk
 	table gpt.Table
@@ -78,7 +83,10 @@ var steps = []step{
 // left behind, and reports each step. It ends before StepReboot is reported
 // done: the caller does that once nothing can fail any more.
 func (i *Installer) Run(ctx context.Context, order wire.Order) (err error) {
-	r := &run{Installer: i, order: order}
+	r := &run{Installer: i, edges: i.system(), order: order}
+	if i.replaced != nil {
+		r.edges = *i.replaced
+	}
 	if err := unmount(); err != nil {
 		return r.fail(wire.StepDisk, fmt.Errorf("what an earlier try left mounted: %w", err))
 	}
@@ -91,7 +99,12 @@ func (i *Installer) Run(ctx context.Context, order wire.Order) (err error) {
 		i.Log.Info(s.text, "step", s.name)
 		r.report(s.name, wire.StepStarted, s.text, 0, 0)
 		started := time.Now()
-		text, err := s.do(r, ctx)
+		// An order that was taken back while the last step ended must not
+		// reach the next one: that may be the first that writes.
+		text, err := "", ctx.Err()
+		if err == nil {
+			text, err = s.do(r, ctx)
+		}
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				err = errors.Join(cause, err)
@@ -136,9 +149,24 @@ func (r *run) choose(ctx context.Context) (string, error) {
 	if err := r.LoadFS(); err != nil {
 		return "", err
 	}
+	return "installing on " + disk.List([]machine.Disk{r.disk}), r.claim(ctx)
+}
+
+// claim asks for the permission to write until the answer is no, or a fresh
+// yes: an old one may have been overtaken by a revocation. Asking again is
+// harmless; the same session is granted the same claim again while it holds.
+func (r *run) claim(ctx context.Context) error {
 	claim := wire.ClaimRequest{Intent: r.order.Intent, Epoch: r.order.Epoch, Disk: r.disk}
-	return "installing on " + disk.List([]machine.Disk{r.disk}), r.Service.Retry(ctx, "permission to write to "+r.disk.Path, r.Permanent,
-		func(ctx context.Context) error { return r.Service.Claim(ctx, claim) })
+	return r.Service.Retry(ctx, "permission to write to "+r.disk.Path, r.Permanent, func(ctx context.Context) error {
+		asked := time.Now()
+		if err := r.Service.Claim(ctx, claim); err != nil {
+			return err
+		}
+		if time.Since(asked) > claimFresh {
+			return fmt.Errorf("the permission took over %s to come and may have ended meanwhile", claimFresh)
+		}
+		return nil
+	})
 }
 
 // partition divides the disk and makes the two file systems.
@@ -146,7 +174,7 @@ func (r *run) partition(ctx context.Context) (string, error) {
 	settle, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	var err error
-	if r.parts, err = disk.Partition(settle, r.disk.Path, r.table); err != nil {
+	if r.parts, err = r.edges.partition(settle, r.disk.Path, r.table); err != nil {
 		return "", err
 	}
 	if err := r.program(ctx, "mkfs.fat", "-F", "32", "-n", "RS-ESP", r.parts[disk.ESP].Path); err != nil {
@@ -161,7 +189,7 @@ func (r *run) partition(ctx context.Context) (string, error) {
 func (r *run) program(ctx context.Context, name string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, programLimit)
 	defer cancel()
-	out, err := r.Children.Output(ctx, name, args...)
+	out, err := r.edges.program(ctx, name, args...)
 	if err != nil {
 		r.Log.Error("a program failed", "program", name, "error", err, "output", out)
 	}
