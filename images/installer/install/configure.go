@@ -18,6 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// configDir, in the new root, is on a tmpfs while Ignition runs.
+const configDir, configFile = "/run/rackseed", "config.ign"
+
 // ignition fetches this machine's Ignition, opens it with the key that only
 // this session has, and runs the real Ignition in the new root. The plain text
 // is only ever in memory and in a tmpfs.
@@ -39,18 +42,16 @@ func (r *run) ignition(ctx context.Context) (string, error) {
 	if err := mountForPrograms(); err != nil {
 		return "", err
 	}
-	const dir = "/run/rackseed"
-	if err := os.MkdirAll(target+dir, 0o700); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(target+dir+"/config.ign", config, 0o600); err != nil {
-		return "", err
-	}
-	for _, stage := range []string{"fetch-offline", "files"} {
-		if err := r.inTarget(ctx, "/usr/lib/rackseed/ignition", "--platform=file", "--stage="+stage, "--root=/", "--log-to-stdout",
-			"--config-cache="+dir+"/ignition.json", "--state-file="+dir+"/ignition-state.json", "--neednet="+dir+"/neednet"); err != nil {
-			return "", fmt.Errorf("ignition, stage %s: %w", stage, err)
+	if err := withSecret(target+configDir, configFile, config, func() error {
+		for _, stage := range []string{"fetch-offline", "files"} {
+			if err := r.inTarget(ctx, "/usr/lib/rackseed/ignition", "--platform=file", "--stage="+stage, "--root=/", "--log-to-stdout",
+				"--config-cache="+configDir+"/ignition.json", "--state-file="+configDir+"/ignition-state.json", "--neednet="+configDir+"/neednet"); err != nil {
+				return fmt.Errorf("ignition, stage %s: %w", stage, err)
+			}
 		}
+		return nil
+	}); err != nil {
+		return "", err
 	}
 	if err := setMachineID(filepath.Join(target, "etc/machine-id")); err != nil {
 		return "", err
@@ -63,6 +64,19 @@ func (r *run) ignition(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return "the node is configured", nil
+}
+
+// withSecret has a secret in a file of dir while use runs. However that ends,
+// dir is gone then, with whatever use made of the secret in it.
+func withSecret(dir, name string, secret []byte, use func() error) (err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.WriteFile(filepath.Join(dir, name), secret, 0o600); err != nil {
+		return err
+	}
+	return use()
 }
 
 // mountForPrograms gives the new root what Debian's programs expect.
@@ -88,7 +102,7 @@ func (r *run) inTarget(ctx context.Context, program string, args ...string) erro
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: target}
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_OFFLINE=1",
-		"IGNITION_CONFIG_FILE=/run/rackseed/config.ign"}
+		"IGNITION_CONFIG_FILE=" + configDir + "/" + configFile}
 	out := &lineWriter{write: func(line string) { r.Log.Info(filepath.Base(program) + ": " + line) }}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := r.Children.Run(cmd)
