@@ -34,7 +34,7 @@ func (Contributor) Contribute(in ignition.Input) ([]ignition.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeadm configuration: %w", err)
 	}
-	files = append(files, ignition.File{Path: KubeadmPath, Mode: 0o644, Contents: kubeadm})
+	files = append(files, ignition.File{Path: KubeadmPath, Mode: 0o600, Contents: kubeadm})
 	patches, err := Patches(control)
 	if err != nil {
 		return nil, fmt.Errorf("kubeadm patches: %w", err)
