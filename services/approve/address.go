@@ -43,7 +43,7 @@ func takenBy(site machine.Site, machines []machine.Machine, self machine.ID) tak
 		}
 		addr(m.Address, "machine "+string(m.ID)+"'s")
 	}
-	mine, listed := Listed(site, me)
+	mine, listed := site.Listed(me)
 	for _, l := range site.Machines {
 		if listed && l == mine {
 			continue

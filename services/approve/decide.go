@@ -28,6 +28,8 @@ type View interface {
 	LeaseByMAC(machine.MAC) (machine.Lease, bool)
 	Lease(netip.Addr) (machine.Lease, bool)
 	Image(ref string) (machine.Image, bool)
+	CutOff(machine.ID) (state.CutOff, bool)
+	ListUsed(machine.ListedMachine) (machine.ID, bool)
 }
 
 // Wish is what whoever approves asks for. What is zero is chosen.
@@ -70,13 +72,13 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 		return no("its installer has not reported yet: netboot it")
 	}
 	if intent := v.InstallIntent(m.ID); intent.Live() {
-		return no("install intent %s is %s: it is approved already", intent.ID, intent.Status)
+		return no("install intent %s is %s: it is approved already; revoke that first", intent.ID, intent.Status)
 	}
 	image, ok := v.Image(ImageRef)
 	if !ok {
 		return no("no node image is published yet: wait until the boot service has read its images")
 	}
-	listed, _ := Listed(site, m)
+	listed, _ := site.Listed(m)
 
 	b := v.Bootstrap()
 	// The one that may start the cluster stays that one when its install was
@@ -87,8 +89,8 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 		return no("%w", err)
 	}
 	if starts && profile.Role != machine.RoleControlPlane {
-		return no("it is the one that starts the cluster, which a %s cannot (profile %q): choose a profile of role %s",
-			profile.Role, profile.Name, machine.RoleControlPlane)
+		return no("it is the one that starts the cluster, which a %s cannot (profile %q): choose a profile of role %s, or revoke bootstrap intent %s first, which is possible while it is open (it is %s)",
+			profile.Role, profile.Name, machine.RoleControlPlane, b.ID, b.Status)
 	}
 	t := takenBy(site, v.Machines(), m.ID)
 	name, err := t.chooseName(first(wish.Name, listed.Name), m.Name)
@@ -113,52 +115,67 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 	}, nil
 }
 
-// Listed finds a machine in the site file's list, by UUID first: a NIC may
-// have moved to another machine, a board's UUID has not.
-func Listed(site machine.Site, m machine.Machine) (machine.ListedMachine, bool) {
-	for _, l := range site.Machines {
-		if l.UUID != "" && strings.EqualFold(l.UUID, m.UUID) {
-			return l, true
-		}
-	}
-	for _, l := range site.Machines {
-		if l.MAC != "" && slices.Contains(m.MACs, l.MAC) && (l.UUID == "" || m.UUID == "") {
-			return l, true
-		}
-	}
-	return machine.ListedMachine{}, false
+// Verdict is what the site file's list says of a machine now.
+type Verdict struct {
+	Approve bool
+	Reason  string // why not
+	// Person says that the list would have approved it, if it were safe: only
+	// a person does, and should be told.
+	Person bool
 }
 
-// ByList says whether the site file's list approves m now, or why not. It does
-// once: after an install that was completed, or that an operator stopped, only
-// an operator approves. An install that a restart of the machine cut off was
-// never completed, so the list's word still stands.
-func ByList(v View, m machine.Machine) (bool, string) {
+// ByList says whether the site file's list approves m now. An entry does once:
+// after an install that was completed as its, or that an operator stopped, only
+// an operator approves, also when the machine was forgotten meanwhile. It
+// approves onto empty disks alone. An install that a restart of the very same
+// machine cut off was never completed, so the list's word still stands, on the
+// disk that is half written.
+func ByList(v View, m machine.Machine) Verdict {
+	no := func(format string, args ...any) Verdict { return Verdict{Reason: fmt.Sprintf(format, args...)} }
+	person := func(format string, args ...any) Verdict {
+		return Verdict{Reason: fmt.Sprintf(format, args...) + ": a person must approve it", Person: true}
+	}
 	site, ok := v.Site()
 	if !ok {
-		return false, "there is no valid site file"
+		return no("there is no valid site file")
 	}
-	listed, ok := Listed(site, m)
+	listed, ok := site.Listed(m)
 	switch {
 	case !ok:
-		return false, "it is not listed in the site file"
+		return no("it is not listed in the site file")
 	case !listed.Approve:
-		return false, "the site file lists it without approve"
-	case m.Session == nil || m.Phase != machine.PhaseWaiting:
-		return false, "its installer does not wait for approval"
+		return no("the site file lists it without approve")
+	case m.Session == nil || m.Inventory == nil || m.Phase != machine.PhaseWaiting:
+		return no("its installer does not wait for approval")
 	}
-	intent := v.InstallIntent(m.ID)
-	switch {
-	case intent == nil:
-		return true, ""
-	case intent.Live():
-		return false, "install intent " + intent.ID + " is " + string(intent.Status)
-	case intent.Status == machine.IntentDone:
-		return false, "it was installed once by intent " + intent.ID
-	case intent.Session == m.Session.ID:
-		return false, "install intent " + intent.ID + " was revoked: " + intent.Reason
+	if intent := v.InstallIntent(m.ID); intent != nil {
+		cut, is := v.CutOff(m.ID)
+		switch {
+		case intent.Live():
+			return no("install intent %s is %s", intent.ID, intent.Status)
+		case intent.Status == machine.IntentDone:
+			return no("it was installed once by intent %s", intent.ID)
+		case !is:
+			return no("install intent %s was revoked: %s", intent.ID, intent.Reason)
+		case !cut.Same:
+			return person("its install was cut off, and what is there now reports another UUID, serial number or hardware addresses")
+		}
+		if cut.Writing {
+			return unused(v, listed, person)
+		}
 	}
-	return true, ""
+	if d := m.Inventory.Occupied(listed.Disk); d != nil {
+		return person("disk %s is not empty (%s)", d.Path, d.Contents)
+	}
+	return unused(v, listed, person)
+}
+
+// unused approves by an entry that has led to no install yet.
+func unused(v View, listed machine.ListedMachine, person func(string, ...any) Verdict) Verdict {
+	if by, used := v.ListUsed(listed); used {
+		return person("its entry was used by machine %s, which was installed", by)
+	}
+	return Verdict{Approve: true}
 }
 
 // builtin profiles are there where the site file has none.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
 )
 
 // view is a View over plain values.
@@ -16,6 +17,8 @@ type view struct {
 	bootstrap *machine.Intent
 	leases    map[machine.MAC]machine.Lease
 	images    map[string]machine.Image
+	cut       *state.CutOff
+	used      map[string]machine.ID
 }
 
 func (v view) Site() (machine.Site, bool) {
@@ -36,6 +39,16 @@ func (v view) Lease(a netip.Addr) (machine.Lease, bool) {
 	}
 	return machine.Lease{}, false
 }
+func (v view) CutOff(machine.ID) (state.CutOff, bool) {
+	if v.cut == nil {
+		return state.CutOff{}, false
+	}
+	return *v.cut, true
+}
+func (v view) ListUsed(l machine.ListedMachine) (machine.ID, bool) {
+	id, ok := v.used[l.Key()]
+	return id, ok
+}
 func (v view) Image(ref string) (machine.Image, bool) { i, ok := v.images[ref]; return i, ok }
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
@@ -43,6 +56,7 @@ func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 const (
 	mac1 = machine.MAC("52:54:00:00:00:01")
 	mac2 = machine.MAC("52:54:00:00:00:02")
+	mac3 = machine.MAC("52:54:00:00:00:03")
 )
 
 // lab is a site with one served link, an image, and machine m-1 waiting.
@@ -50,6 +64,7 @@ func lab() (view, machine.Machine) {
 	m := machine.Machine{
 		ID: "m-1", UUID: "4c4c4544-0042-3510-8052-b4c04f4d3132", MACs: []machine.MAC{mac1},
 		Phase: machine.PhaseWaiting, Session: &machine.Session{ID: "s-1"},
+		Inventory: &machine.Inventory{Disks: []machine.Disk{{Path: "/dev/sda", Serial: "A", Contents: "empty"}}},
 	}
 	return view{
 		site: &machine.Site{
@@ -219,35 +234,74 @@ func TestDecideRefuses(t *testing.T) {
 }
 
 func TestByList(t *testing.T) {
+	revoked := func(v *view, session string) {
+		v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentRevoked, Session: session, Reason: "wrong disk"}
+	}
+	windows := func(m *machine.Machine) {
+		m.Inventory.Disks = append(m.Inventory.Disks, machine.Disk{Path: "/dev/sdb", Serial: "B", Contents: "MBR, 1 partition: NTFS"})
+	}
 	for name, c := range map[string]struct {
 		change func(*view, *machine.Machine)
 		want   string // "": it is approved
+		person bool
 	}{
-		"waiting":        {func(v *view, m *machine.Machine) {}, ""},
-		"no site":        {func(v *view, m *machine.Machine) { v.site = nil }, "no valid site file"},
-		"not listed":     {func(v *view, m *machine.Machine) { m.MACs = []machine.MAC{mac2} }, "not listed"},
-		"without asking": {func(v *view, m *machine.Machine) { v.site.Machines[0].Approve = false }, "without approve"},
-		"only seen":      {func(v *view, m *machine.Machine) { m.Phase, m.Session = machine.PhaseSeen, nil }, "does not wait"},
-		"open":           {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentOpen} }, "is open"},
-		"failed":         {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentFailed} }, "is failed"},
-		"done":           {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentDone} }, "installed once"},
-		"cut off by a restart": {func(v *view, m *machine.Machine) {
-			v.intents["m-1"] = &machine.Intent{Status: machine.IntentRevoked, Session: "s-0"}
-		}, ""},
-		"stopped by an operator": {func(v *view, m *machine.Machine) {
-			v.intents["m-1"] = &machine.Intent{Status: machine.IntentRevoked, Session: "s-1", Reason: "wrong disk"}
-		}, "wrong disk"},
+		"waiting":                               {func(v *view, m *machine.Machine) {}, "", false},
+		"no site":                               {func(v *view, m *machine.Machine) { v.site = nil }, "no valid site file", false},
+		"not listed":                            {func(v *view, m *machine.Machine) { m.MACs = []machine.MAC{mac2} }, "not listed", false},
+		"without asking":                        {func(v *view, m *machine.Machine) { v.site.Machines[0].Approve = false }, "without approve", false},
+		"only seen":                             {func(v *view, m *machine.Machine) { m.Phase, m.Session = machine.PhaseSeen, nil }, "does not wait", false},
+		"open":                                  {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentOpen} }, "is open", false},
+		"failed":                                {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentFailed} }, "is failed", false},
+		"done":                                  {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentDone} }, "installed once", false},
+		"stopped by an operator":                {func(v *view, m *machine.Machine) { revoked(v, "s-1") }, "wrong disk", false},
+		"stopped by an operator, and restarted": {func(v *view, m *machine.Machine) { revoked(v, "s-0") }, "wrong disk", false},
 		"the MAC moved to another board": {func(v *view, m *machine.Machine) {
 			v.site.Machines[0].UUID = "00000000-0000-0000-0000-000000000001"
-		}, "not listed"},
+		}, "not listed", false},
+
+		"its disk is full": {func(v *view, m *machine.Machine) { windows(m) }, "/dev/sdb is not empty (MBR, 1 partition: NTFS): a person must approve", true},
+		"its disk is full, the hinted one is not": {func(v *view, m *machine.Machine) {
+			windows(m)
+			v.site.Machines[0].Disk.Serial = "A"
+		}, "", false},
+		"the hinted disk is full": {func(v *view, m *machine.Machine) {
+			windows(m)
+			v.site.Machines[0].Disk.Serial = "B"
+		}, "/dev/sdb is not empty", true},
+		"the entry was used": {func(v *view, m *machine.Machine) {
+			v.used = map[string]machine.ID{"mac:" + string(mac1): "m-0"}
+		}, "used by machine m-0", true},
+		"cut off while writing": {func(v *view, m *machine.Machine) {
+			windows(m)
+			revoked(v, "s-0")
+			v.cut = &state.CutOff{Writing: true, Same: true}
+		}, "", false},
+		"cut off while writing, and the entry was used": {func(v *view, m *machine.Machine) {
+			revoked(v, "s-0")
+			v.cut = &state.CutOff{Writing: true, Same: true}
+			v.used = map[string]machine.ID{"mac:" + string(mac1): "m-0"}
+		}, "used by machine m-0", true},
+		"cut off, other hardware": {func(v *view, m *machine.Machine) {
+			revoked(v, "s-0")
+			v.cut = &state.CutOff{Writing: true}
+		}, "reports another UUID", true},
+		"cut off before it wrote": {func(v *view, m *machine.Machine) {
+			revoked(v, "s-0")
+			v.cut = &state.CutOff{Same: true}
+		}, "", false},
+		"cut off before it wrote, its disk is full": {func(v *view, m *machine.Machine) {
+			windows(m)
+			revoked(v, "s-0")
+			v.cut = &state.CutOff{Same: true}
+		}, "is not empty", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, m := lab()
 			v.site.Machines = []machine.ListedMachine{{MAC: mac1, Approve: true}}
 			c.change(&v, &m)
-			ok, reason := ByList(v, m)
-			if ok != (c.want == "") || !strings.Contains(reason, c.want) {
-				t.Errorf("%v, %q; want %q", ok, reason, c.want)
+			got := ByList(v, m)
+			if got.Approve != (c.want == "") || got.Person != c.person || !strings.Contains(got.Reason, c.want) {
+				t.Errorf("%+v; want %q, by a person: %v", got, c.want, c.person)
 			}
 		})
 	}

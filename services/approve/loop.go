@@ -64,7 +64,7 @@ func (l *Loop) pass(ctx context.Context, view state.View) bool {
 	whole := true
 	told := map[machine.ID]string{}
 	for _, m := range view.Machines() {
-		if ok, _ := ByList(view, m); !ok {
+		if seen := ByList(view, m); !seen.Approve && !seen.Person {
 			continue
 		}
 		// A newer view, which has what was approved a moment ago.
@@ -73,10 +73,15 @@ func (l *Loop) pass(ctx context.Context, view state.View) bool {
 		if !ok {
 			continue
 		}
-		if ok, _ := ByList(now, m); !ok {
+		verdict := ByList(now, m)
+		if !verdict.Approve && !verdict.Person {
 			continue
 		}
-		command, err := Decide(now, m, Wish{}, NewFresh())
+		var command state.MachineApprove
+		err := errors.New(verdict.Reason)
+		if verdict.Approve {
+			command, err = Decide(now, m, Wish{}, NewFresh())
+		}
 		if err != nil {
 			told[m.ID] = err.Error()
 			if l.told[m.ID] != err.Error() && !l.tell(ctx, m.ID, err) {

@@ -74,12 +74,12 @@ func (l lived) until(what string, holds func(state.View) bool) {
 }
 
 // session opens an installer session on machine id; n is its number.
-func (l lived) session(id machine.ID, mac machine.MAC, n byte) machine.Session {
+func (l lived) session(id machine.ID, mac machine.MAC, n byte, disks ...machine.Disk) machine.Session {
 	l.t.Helper()
 	key := sha256.Sum256([]byte{n, byte(len(mac)), mac[len(mac)-1]})
 	s := machine.Session{ID: "s-" + string(mac[len(mac)-1]) + string('0'+rune(n)), SignKey: key[:], SealKey: key[:], Opened: time.Unix(0, 0)}
 	l.propose(state.SessionOpen{NewID: id, Session: s, Inventory: machine.Inventory{
-		Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}}})
+		Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}, Disks: disks}})
 	return s
 }
 
@@ -132,21 +132,41 @@ func TestLoop(t *testing.T) {
 		t.Errorf("%+v, before %+v", again, m)
 	}
 
-	// Installed: a new session waits, since the list's word counted. Machine
-	// two, listed now, shows that the loop came by.
+	// Installed, then forgotten: a new session waits, since the entry's word
+	// counted. Machine two, listed now with something on its disk, waits too.
 	i := l.store.View().InstallIntent("m-00000001")
 	l.propose(state.IntentClaim{Intent: i.ID, Epoch: i.Epoch, Session: "s-12", Disk: machine.Disk{Path: "/dev/vda"}})
 	l.propose(state.InstallReport{Machine: "m-00000001", Session: "s-12", Report: wire.Report{
 		Number: 1, Intent: i.ID, Epoch: i.Epoch, Step: wire.StepReboot, Status: wire.StepDone}})
+	l.propose(state.BootstrapClaim{Machine: "m-00000001"})
+	for n, event := range []wire.NodeEvent{wire.NodeBooted, wire.NodeJoined} {
+		l.propose(state.NodeReport{Machine: "m-00000001", Report: wire.NodeReport{BootID: "b", Number: uint64(n + 1), Event: event}})
+	}
+	l.propose(state.MachineForget{Machine: "m-00000001"})
 	l.session("m-00000004", mac1, 3)
-	site.Machines = append(site.Machines, machine.ListedMachine{MAC: mac2, Approve: true})
+	l.session("m-00000005", mac3, 1, machine.Disk{Path: "/dev/sda", Contents: "NTFS"})
+	site.Machines = append(site.Machines, machine.ListedMachine{MAC: mac2, Approve: true}, machine.ListedMachine{MAC: mac3, Approve: true})
 	l.propose(state.SiteApply{Site: site})
 	l.until("machine two is approved", func(v state.View) bool { return v.InstallIntent("m-00000002").Live() })
-	v = l.store.View()
-	if last := v.InstallIntent("m-00000001"); last.ID != i.ID {
-		t.Errorf("an installed machine was approved by the list: %+v", last)
+	says := func(id machine.ID, text string) func(state.View) bool {
+		return func(v state.View) bool {
+			for _, e := range v.Events(0, id, 0) {
+				if e.Kind == "approve.impossible" && strings.Contains(e.Text, text) {
+					return true
+				}
+			}
+			return false
+		}
 	}
-	if two, _ := v.Machine("m-00000002"); two.Name != "node-2" || two.Profile != "worker" {
+	l.until("it is told why the forgotten one waits", says("m-00000004", "its entry was used by machine m-00000001"))
+	l.until("it is told why the full one waits", says("m-00000005", "disk /dev/sda is not empty (NTFS): a person must approve it"))
+	v = l.store.View()
+	for _, id := range []machine.ID{"m-00000004", "m-00000005"} {
+		if last := v.InstallIntent(id); last != nil {
+			t.Errorf("machine %s was approved by the list: %+v", id, last)
+		}
+	}
+	if two, _ := v.Machine("m-00000002"); two.Name != "node-1" || two.Profile != "worker" {
 		t.Errorf("%+v", two)
 	}
 }

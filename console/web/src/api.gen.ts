@@ -187,7 +187,7 @@ export interface LinesList {
 export interface ListedMachine {
   /** Static address of the node. */
   address?: string;
-  /** Install it without asking, once. */
+  /** Install it without asking: once, and only onto an empty disk. Whoever has this address or UUID on the wire gets what the node gets, its secrets with it. */
   approve?: boolean;
   /** Which disk to install on, where there are several. */
   disk?: DiskHint;
