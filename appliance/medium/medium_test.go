@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rackseed/rackseed/images/pid1/block"
 	"github.com/rackseed/rackseed/images/pid1/gpt"
 )
 
@@ -49,20 +48,20 @@ func stick(t *testing.T, size int64) *os.File {
 
 const size16G = 16 << 30
 
-func TestPlanTableAddsThePartitionAndKeepsTheRest(t *testing.T) {
+func TestSayAddsThePartitionAndKeepsTheRest(t *testing.T) {
 	f := stick(t, size16G)
 	before, err := gpt.Read(f, size16G, sector)
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := PlanTable(f, size16G, gpt.NewGUID())
+	table, err := ReadTable(f, size16G)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.Listed || plan.Start != DataOffset || plan.Start+plan.Bytes > size16G-17*1024 || plan.Bytes%align != 0 {
-		t.Fatalf("plan: %+v", plan)
+	if table.Entry != Absent || table.Start != DataOffset || table.Start+table.Bytes > size16G-17*1024 || table.Bytes%align != 0 {
+		t.Fatalf("table: %+v", table)
 	}
-	if err := write(f, plan.Writes); err != nil {
+	if err := write(f, table.Say(Made, gpt.NewGUID())); err != nil {
 		t.Fatal(err)
 	}
 	boot := make([]byte, sector)
@@ -103,66 +102,79 @@ func check(t *testing.T, f *os.File, before gpt.Table) gpt.Table {
 		t.Error(err)
 	}
 	p := after.Partitions[3]
-	if p.Number != DataNumber || p.Type != gpt.TypeLinux || p.Name != dataName || p.First != DataOffset/sector {
+	if p.Number != DataNumber || p.Type != gpt.TypeLinux || p.Name != "rackseed-data" || p.First != DataOffset/sector {
 		t.Errorf("data partition: %+v", p)
 	}
 	return after
 }
 
-func TestPlanTableAgainFindsThePartition(t *testing.T) {
+func TestSayRenamesThePartition(t *testing.T) {
 	f := stick(t, size16G)
-	first, err := PlanTable(f, size16G, gpt.NewGUID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := write(f, first.Writes); err != nil {
-		t.Fatal(err)
-	}
-	again, err := PlanTable(f, size16G, gpt.NewGUID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !again.Listed || again.Bytes != first.Bytes || len(again.Writes) != 0 {
-		t.Errorf("second plan: %+v", again)
+	var first Table
+	for _, e := range []Entry{Making, Made} {
+		table, err := ReadTable(f, size16G)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := write(f, table.Say(e, gpt.NewGUID())); err != nil {
+			t.Fatal(err)
+		}
+		again, err := ReadTable(f, size16G)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.Entry != e || again.Bytes != table.Bytes || len(again.Say(e, gpt.GUID{})) != 0 {
+			t.Errorf("after Say(%d): %+v", e, again)
+		}
+		if e == Making {
+			first = again
+		} else if !bytes.Equal(first.raw.entry(DataNumber)[:48], again.raw.entry(DataNumber)[:48]) {
+			t.Error("another name changed more than the name")
+		}
 	}
 }
 
 // After a loss of power between any two writes, the next start ends with the
 // same two tables as one that was not cut off.
-func TestPlanTableSurvivesBeingCutOff(t *testing.T) {
-	for cut := range 6 {
-		f := stick(t, size16G)
-		before, err := gpt.Read(f, size16G, sector)
-		if err != nil {
-			t.Fatal(err)
+func TestSaySurvivesBeingCutOff(t *testing.T) {
+	for _, from := range []Entry{Absent, Making} {
+		for cut := range 6 {
+			f := stick(t, size16G)
+			before, err := gpt.Read(f, size16G, sector)
+			if err != nil {
+				t.Fatal(err)
+			}
+			table, err := ReadTable(f, size16G)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := write(f, table.Say(from, gpt.NewGUID())); err != nil {
+				t.Fatal(err)
+			}
+			if err := write(f, table.Say(from+1, gpt.NewGUID())[:cut]); err != nil {
+				t.Fatal(err)
+			}
+			next, err := ReadTable(f, size16G)
+			if err != nil {
+				t.Fatalf("after %d writes: %v", cut, err)
+			}
+			if next.Bytes != table.Bytes || next.Entry != from && next.Entry != from+1 {
+				t.Errorf("after %d writes: %+v", cut, next)
+			}
+			if err := write(f, next.Say(Made, gpt.NewGUID())); err != nil {
+				t.Fatal(err)
+			}
+			check(t, f, before)
 		}
-		plan, err := PlanTable(f, size16G, gpt.NewGUID())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := write(f, plan.Writes[:cut]); err != nil {
-			t.Fatal(err)
-		}
-		next, err := PlanTable(f, size16G, gpt.NewGUID())
-		if err != nil {
-			t.Fatalf("after %d writes: %v", cut, err)
-		}
-		if next.Bytes != plan.Bytes {
-			t.Errorf("after %d writes the partition has %d bytes, planned were %d", cut, next.Bytes, plan.Bytes)
-		}
-		if err := write(f, next.Writes); err != nil {
-			t.Fatal(err)
-		}
-		check(t, f, before)
 	}
 }
 
-func TestPlanTableRefuses(t *testing.T) {
+func TestReadTableRefuses(t *testing.T) {
 	var small *TooSmallError
-	if _, err := PlanTable(stick(t, 4<<30), 4<<30, gpt.NewGUID()); !errors.As(err, &small) || !strings.Contains(err.Error(), "4.0 GiB") {
+	if _, err := ReadTable(stick(t, 4<<30), 4<<30); !errors.As(err, &small) || !strings.Contains(err.Error(), "4.0 GiB") {
 		t.Errorf("a stick of 4 GiB: %v", err)
 	}
-	if _, err := PlanTable(stick(t, DataOffset+1<<20), DataOffset+1<<20, gpt.NewGUID()); !errors.As(err, &small) {
+	if _, err := ReadTable(stick(t, DataOffset+1<<20), DataOffset+1<<20); !errors.As(err, &small) {
 		t.Errorf("a stick that ends just behind 8 GiB: %v", err)
 	}
 
@@ -176,7 +188,7 @@ func TestPlanTableRefuses(t *testing.T) {
 		if _, err := f.WriteAt(b, off); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := PlanTable(f, size16G, gpt.NewGUID()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ReadTable(f, size16G); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -198,44 +210,51 @@ func TestPlanTableRefuses(t *testing.T) {
 		if _, err := f.WriteAt(image.Primary, 0); err != nil {
 			t.Fatal(err)
 		}
-		if plan, err := PlanTable(f, size16G, gpt.NewGUID()); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %+v, %v", name, plan, err)
+		if got, err := ReadTable(f, size16G); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 	foreign("another partition 4", gpt.Partition{Number: 4, Type: gpt.TypeLinux, ID: gpt.NewGUID(), First: 1 << 20, Last: 2 << 20}, "is not it")
+	ours := gpt.Partition{Number: 4, Type: gpt.TypeLinux, ID: gpt.NewGUID(), First: DataOffset / sector, Last: DataOffset/sector + 1<<21, Name: "photos"}
+	foreign("another's partition at 8 GiB", ours, `is not it ("photos"`)
+	ours.Name, ours.Type = "rackseed-data", gpt.TypeBasicData
+	foreign("a partition of another type at 8 GiB", ours, "is not it")
 	foreign("a partition across 8 GiB", gpt.Partition{Number: 5, Type: gpt.TypeLinux, ID: gpt.NewGUID(), First: 1 << 20, Last: DataOffset / sector}, "partition 5")
 }
 
-func FuzzPlanTable(f *testing.F) {
+func FuzzReadTable(f *testing.F) {
 	f.Add(make([]byte, 1024))
 	b := make([]byte, 40*sector)
 	copy(b[sector:], "EFI PART")
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		plan, err := PlanTable(bytes.NewReader(b), int64(len(b)), gpt.GUID{})
-		if err == nil && plan.Start != DataOffset {
-			t.Errorf("planned %+v", plan)
+		table, err := ReadTable(bytes.NewReader(b), int64(len(b)))
+		if err == nil && table.Start != DataOffset {
+			t.Errorf("read %+v", table)
 		}
 	})
 }
 
 func TestDecide(t *testing.T) {
-	ours := block.Signature{Type: "ext4", Label: DataLabel}
 	for _, c := range []struct {
-		name        string
-		listed      bool
-		found       block.Signature
-		add, format bool
+		name           string
+		entry          Entry
+		found          There
+		then           Entry
+		format, refuse bool
 	}{
-		{"first start", false, block.Signature{}, true, true},
-		{"every start", true, ours, false, false},
-		{"image written anew", false, ours, true, false},
-		{"cut off before mke2fs", true, block.Signature{}, false, true},
-		{"an old stick's leavings", false, block.Signature{Type: "ext4", Label: "photos"}, true, true},
-		{"an old stick's other leavings", false, block.Signature{Type: "ntfs"}, true, true},
+		{"first start", Absent, Nothing, Making, true, false},
+		{"every start", Made, Ours, Made, false, false},
+		{"image written anew", Absent, Ours, Made, false, false},
+		{"image written anew, data damaged", Absent, Damaged, Made, false, true},
+		{"cut off before mke2fs", Making, Nothing, Making, true, false},
+		{"cut off within mke2fs", Making, Damaged, Making, true, false},
+		{"cut off after mke2fs", Making, Ours, Making, true, false},
+		{"first superblock gone", Made, Damaged, Made, false, true},
+		{"all superblocks gone", Made, Nothing, Made, false, true},
 	} {
-		got := Decide(Table{Listed: c.listed}, c.found)
-		if got.Add != c.add || got.Format != c.format || got.Why == "" {
+		got := Decide(c.entry, c.found)
+		if got.Entry != c.then || got.Format != c.format || got.Refuse != c.refuse || got.Why == "" {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}

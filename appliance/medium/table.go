@@ -3,6 +3,7 @@
 package medium
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,8 +26,7 @@ const (
 	// DataNumber is its number.
 	DataNumber = 4
 
-	dataName = "rackseed-data"
-	minData  = 512 << 20
+	minData = 512 << 20
 )
 
 // TooSmallError says that there is no room for the data partition.
@@ -44,29 +44,25 @@ type Write struct {
 	Data   []byte
 }
 
-// Table is what the medium's partition table says of the data partition, and
-// what would have to be written to have it.
+// Table is a medium's partition table, and what it says of the data partition.
 type Table struct {
-	Listed bool // entry 4 is there already
-	Start  int64
-	Bytes  int64
-	Writes []Write // empty when Listed and whole
+	Entry Entry
+	Start int64 // bytes
+	Bytes int64
+	raw   *table
 }
 
-// PlanTable reads the table of a medium of size bytes and plans the entry of
-// the data partition: from DataOffset to the end. id is the partition's GUID
-// if it is made. The boot code in the first sector, and the other entries, stay
-// as they are: the image is a hybrid that firmware knows by them.
+// ReadTable reads the table of a medium of size bytes. Without an entry of the
+// data partition, its place is from DataOffset to the end.
 //
 // (UEFI 2.10 §5.3. gpt.Table lays a table out anew, with 128 entries and a
 // first sector of its own; the image's has 248 and boot code.)
-func PlanTable(r io.ReaderAt, size int64, id gpt.GUID) (Table, error) {
+func ReadTable(r io.ReaderAt, size int64) (Table, error) {
 	t, err := readTable(r, size)
 	if err != nil {
 		return Table{}, err
 	}
-	entry := t.entry(DataNumber)
-	if !isZero(entry[:16]) {
+	if entry := t.entry(DataNumber); !isZero(entry[:16]) {
 		return t.listed(entry, size)
 	}
 	start := uint64(DataOffset / sector)
@@ -76,48 +72,80 @@ func PlanTable(r io.ReaderAt, size int64, id gpt.GUID) (Table, error) {
 			return Table{}, fmt.Errorf("partition %d ends at sector %d, behind the beginning of the data partition at 8 GiB: this is no stick of ours", n, last)
 		}
 	}
-	backupEntries := t.sectors - 1 - t.entrySectors()
-	end := backupEntries / (align / sector) * (align / sector) // first sector behind the partition
+	// Up to the last whole MiB before the backup table.
+	end := (t.sectors - 1 - t.entrySectors()) / (align / sector) * (align / sector)
 	if size < DataOffset+minData || end < start+minData/sector {
 		return Table{}, &TooSmallError{Bytes: size}
 	}
-	linux, unique := gpt.TypeLinux.Disk(), id.Disk()
-	copy(entry, linux[:])
-	copy(entry[16:], unique[:])
-	binary.LittleEndian.PutUint64(entry[32:], start)
-	binary.LittleEndian.PutUint64(entry[40:], end-1)
-	binary.LittleEndian.PutUint64(entry[48:], 0)
-	for i, c := range utf16.Encode([]rune(dataName)) {
-		binary.LittleEndian.PutUint16(entry[56+2*i:], c)
+	return Table{Start: DataOffset, Bytes: int64(end-start) * sector, raw: t}, nil
+}
+
+// Say returns the writes after which the table says e; none where it does. id
+// is the partition's GUID if it has none yet. The boot code in the first
+// sector, and the other entries, stay as they are: the image is a hybrid that
+// firmware knows by them.
+func (t *Table) Say(e Entry, id gpt.GUID) []Write {
+	if t.Entry == e && !t.raw.fromBackup {
+		return nil
 	}
-	return Table{Start: DataOffset, Bytes: int64(end-start) * sector, Writes: t.writes()}, nil
+	entry := t.raw.entry(DataNumber)
+	if t.Entry == Absent && e != Absent {
+		start := uint64(t.Start / sector)
+		linux, unique := gpt.TypeLinux.Disk(), id.Disk()
+		copy(entry, linux[:])
+		copy(entry[16:], unique[:])
+		binary.LittleEndian.PutUint64(entry[32:], start)
+		binary.LittleEndian.PutUint64(entry[40:], start+uint64(t.Bytes/sector)-1)
+		binary.LittleEndian.PutUint64(entry[48:], 0)
+	}
+	if e != Absent {
+		clear(entry[56:128])
+		for i, c := range utf16.Encode([]rune(entryNames[e])) {
+			binary.LittleEndian.PutUint16(entry[56+2*i:], c)
+		}
+	}
+	t.Entry, t.raw.fromBackup = e, false
+	return t.raw.writes()
 }
 
 // writes lays both tables out for the medium's real size. One that was cut off
 // in the middle is finished by the next start: see readTable.
 func (t *table) writes() []Write {
 	backupEntries := t.sectors - 1 - t.entrySectors()
+	entries := bytes.Clone(t.entries)
 	return []Write{
-		{int64(backupEntries) * sector, t.entries},
+		{int64(backupEntries) * sector, entries},
 		{int64(t.sectors-1) * sector, t.header(t.sectors-1, 1, backupEntries, backupEntries-1)},
-		{2 * sector, t.entries},
+		{2 * sector, entries},
 		{1 * sector, t.header(1, t.sectors-1, 2, backupEntries-1)},
 		{0, t.protective()},
 	}
 }
 
-// listed checks that entry 4 is the one that PlanTable makes.
+// listed reads entry 4, which must be one that Say makes.
 func (t *table) listed(entry []byte, size int64) (Table, error) {
 	linux := gpt.TypeLinux.Disk()
 	first, last := binary.LittleEndian.Uint64(entry[32:]), binary.LittleEndian.Uint64(entry[40:])
-	if string(entry[:16]) != string(linux[:]) || first != DataOffset/sector || last < first || last >= uint64(size)/sector {
-		return Table{}, fmt.Errorf("partition %d is in the data partition's place, but is not it (sectors %d to %d); remove it, or write the image to the stick anew", DataNumber, first, last)
+	name := entryName(entry)
+	for e, known := range entryNames {
+		if name == known && string(entry[:16]) == string(linux[:]) && first == DataOffset/sector && last >= first && last < uint64(size)/sector {
+			return Table{Entry: e, Start: DataOffset, Bytes: int64(last-first+1) * sector, raw: t}, nil
+		}
 	}
-	listed := Table{Listed: true, Start: DataOffset, Bytes: int64(last-first+1) * sector}
-	if t.fromBackup {
-		listed.Writes = t.writes()
+	return Table{}, fmt.Errorf("partition %d is in the data partition's place, but is not it (%q, sectors %d to %d); remove it on another machine, or use another stick", DataNumber, name, first, last)
+}
+
+// entryName is an entry's name: 36 UTF-16 units, padded with zeros.
+func entryName(entry []byte) string {
+	var name []uint16
+	for i := 56; i < 128; i += 2 {
+		c := binary.LittleEndian.Uint16(entry[i:])
+		if c == 0 {
+			break
+		}
+		name = append(name, c)
 	}
-	return listed, nil
+	return string(utf16.Decode(name))
 }
 
 // table is a medium's table as it is.
