@@ -6,14 +6,18 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rackseed/rackseed/services/wire"
@@ -232,6 +236,72 @@ func TestFetchStall(t *testing.T) {
 	got := make(memory, len(content))
 	if err := c.Fetch(context.Background(), file, got, nil); err != nil || !bytes.Equal(got, content) || requests.Load() < 2 {
 		t.Errorf("%v after %d requests", err, requests.Load())
+	}
+}
+
+// The disk's time is not the boot service's: only waiting for bytes counts.
+func TestWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stalled := false
+		timer := time.AfterFunc(time.Second, func() { stalled = true })
+		defer timer.Stop()
+		from, to := io.Pipe()
+		w := watched{from, timer, time.Second}
+		b := make([]byte, 1)
+		for _, slow := range []time.Duration{0, 900 * time.Millisecond, 900 * time.Millisecond} {
+			go func() {
+				time.Sleep(slow) // of the bubble's clock, as are all of these
+				if _, err := to.Write([]byte("x")); err != nil {
+					t.Error(err)
+				}
+			}()
+			if _, err := w.Read(b); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Minute) // a disk that takes its time
+		}
+		synctest.Wait()
+		if stalled {
+			t.Error("a slow disk was taken for a stall")
+		}
+		go func() {
+			time.Sleep(2 * time.Second)
+			if err := to.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		if _, err := w.Read(b); !errors.Is(err, io.EOF) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if !stalled {
+			t.Error("a silence was not")
+		}
+	})
+}
+
+// BenchmarkFetch is an image of 64 MiB over loopback into a file.
+func BenchmarkFetch(b *testing.B) {
+	content, file := blob(64 << 20)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}))
+	defer server.Close()
+	sign, _, err := wire.NewKeys()
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := New(server.URL, sign, slog.New(slog.DiscardHandler))
+	to, err := os.Create(filepath.Join(b.TempDir(), "slot"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer to.Close()
+	b.SetBytes(file.Size)
+	for b.Loop() {
+		if err := c.Fetch(b.Context(), file, to, nil); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

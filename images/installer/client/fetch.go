@@ -68,7 +68,7 @@ func (c *Client) fetchRest(ctx context.Context, t *transfer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stalled := time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("no byte came for %s", c.stall)) })
-	defer stalled.Stop()
+	defer stalled.Stop() // runs until the head has come, and then in each read
 
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+wire.PathBlob+t.file.Digest+"/"+t.file.Name, nil)
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *Client) fetchRest(ctx context.Context, t *transfer) error {
 		return explain(ctx, err)
 	}
 	defer resp.Body.Close()
-	body := io.Reader(resp.Body)
+	body := watched{resp.Body, stalled, c.stall}
 	switch {
 	case resp.StatusCode == http.StatusPartialContent:
 		if start := fmt.Sprintf("bytes %d-", t.done); !strings.HasPrefix(resp.Header.Get("Content-Range"), start) {
@@ -101,13 +101,29 @@ func (c *Client) fetchRest(ctx context.Context, t *transfer) error {
 		}
 		return statusError(resp.StatusCode, text)
 	}
-	return t.copy(ctx, body, func() { stalled.Reset(c.stall) })
+	return t.copy(ctx, body)
+}
+
+// watched lets its timer run only while a byte is waited for: a disk that is
+// slow to take what came before is not a boot service that is away.
+type watched struct {
+	r     io.Reader
+	timer *time.Timer
+	limit time.Duration
+}
+
+func (w watched) Read(b []byte) (int, error) {
+	w.timer.Reset(w.limit)
+	defer w.timer.Stop()
+	return w.r.Read(b)
 }
 
 // copy reads on while what was read before is written and hashed: on a slow
-// processor either takes as long as the network. When it returns, everything
-// that counts in t.done is written.
-func (t *transfer) copy(ctx context.Context, body io.Reader, alive func()) error {
+// processor either takes as long as the network. Hashing beside the writing was
+// tried and gained nothing: without instructions for it the hash alone is nine
+// tenths of the time. When it returns, everything that counts in t.done is
+// written.
+func (t *transfer) copy(ctx context.Context, body io.Reader) error {
 	free, full := make(chan []byte, buffers), make(chan []byte, buffers)
 	for range buffers {
 		free <- make([]byte, bufferBytes)
@@ -127,7 +143,7 @@ func (t *transfer) copy(ctx context.Context, body io.Reader, alive func()) error
 			free <- b[:bufferBytes]
 		}
 	}()
-	err := t.read(body, free, full, broken, alive)
+	err := t.read(body, free, full, broken)
 	close(full)
 	<-drained
 	select {
@@ -148,7 +164,7 @@ const (
 
 // read fills buffers until the file's end, an error of the body, or one of the
 // target.
-func (t *transfer) read(body io.Reader, free, full chan []byte, broken chan error, alive func()) error {
+func (t *transfer) read(body io.Reader, free, full chan []byte, broken chan error) error {
 	for at := t.done; at < t.file.Size; {
 		var b []byte
 		select {
@@ -158,7 +174,6 @@ func (t *transfer) read(body io.Reader, free, full chan []byte, broken chan erro
 		}
 		n, err := io.ReadFull(body, b[:min(bufferBytes, t.file.Size-at)])
 		if n > 0 {
-			alive()
 			at += int64(n)
 			full <- b[:n]
 		}

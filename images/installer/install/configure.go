@@ -98,11 +98,7 @@ func mountForPrograms() error {
 func (r *run) inTarget(ctx context.Context, program string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, programLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: target}
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_OFFLINE=1",
-		"IGNITION_CONFIG_FILE=" + configDir + "/" + configFile}
+	cmd := command(ctx, target, program, args...)
 	out := &lineWriter{write: func(line string) { r.Log.Info(filepath.Base(program) + ": " + line) }}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := r.Children.Run(cmd)
@@ -111,6 +107,18 @@ func (r *run) inTarget(ctx context.Context, program string, args ...string) erro
 		return fmt.Errorf("%s: %w: %s", program, err, out.last)
 	}
 	return nil
+}
+
+// command is a program that sees root as its root.
+func command(ctx context.Context, root, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_OFFLINE=1",
+		"IGNITION_CONFIG_FILE=" + configDir + "/" + configFile}
+	// A child that outlives it must not keep the install waiting for output.
+	cmd.WaitDelay = outputGrace
+	return cmd
 }
 
 // lineWriter splits a program's output into lines and remembers the last.

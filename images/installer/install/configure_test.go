@@ -1,8 +1,10 @@
 package install
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -32,5 +34,15 @@ func TestWithSecret(t *testing.T) {
 		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("after %v it is still there: %v", want, err)
 		}
+	}
+}
+
+// A program's child that keeps its output open does not keep the install.
+func TestCommandEndsWithoutItsChildren(t *testing.T) {
+	cmd := command(t.Context(), "", "/bin/sh", "-c", "echo said; sleep 20 &")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Run(); !errors.Is(err, exec.ErrWaitDelay) || out.String() != "said\n" {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }

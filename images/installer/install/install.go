@@ -24,6 +24,8 @@ const (
 	// programLimit bounds each program that is run; making a file system on a
 	// large disk takes the longest.
 	programLimit = 15 * time.Minute
+	// outputGrace is how long output is read on after a program has ended.
+	outputGrace = 2 * time.Second
 	// settleLimit bounds the wait for new partitions.
 	settleLimit = time.Minute
 	// claimFresh is the age at which a granted claim is asked for again.
