@@ -71,6 +71,7 @@ func serve() *cobra.Command {
 	f.StringVar(&options.Site, "site", "", "the site file")
 	f.StringVar(&options.Console, "console", "", "folder of the console's files")
 	f.StringVar(&options.Local, "local", "", "Unix socket for the appliance's screen")
+	f.StringVar(&options.Volatile, "volatile", "", "why what is in --data will be lost; machines are then served only if the site file says memoryOnly")
 	f.StringVar(&options.HTTPS, "https", "", "where people are served; :443 without it, 127.0.0.1:8443 with --dev")
 	f.BoolVar(&options.Dev, "dev", false, "serve on loopback alone, without DHCP, TFTP and service address")
 	f.StringVar(&options.HTTP, "http", "", "where machines are served with --dev; 127.0.0.1:8080 without it")

@@ -17,7 +17,12 @@ type Site struct {
 	ServiceAddress netip.Addr `json:"serviceAddress" doc:"The virtual address of the boot service and of the Kubernetes API."`
 	// Emulated relaxes timeouts and probes for machines that are emulated in
 	// software. Never set it on real machines.
-	Emulated  bool            `json:"emulated,omitempty" doc:"Relax timeouts for machines emulated in software. Never for real ones."`
+	Emulated bool `json:"emulated,omitempty" doc:"Relax timeouts for machines emulated in software. Never for real ones."`
+	// MemoryOnly serves machines although nothing can be kept. Without it a
+	// replica that would forget them serves none: to one that begins anew,
+	// machines that are installed are strangers.
+	MemoryOnly bool `json:"memoryOnly,omitempty" doc:"Serve machines from memory where data cannot be kept, as from a CD. For tests: switched off, the boot service forgets all machines and the cluster's keys."`
+
 	Links     []SiteLink      `json:"links" doc:"The appliance's network links. One that is not named here is never served."`
 	SSHKeys   []string        `json:"sshKeys,omitempty" doc:"Public keys that may log in to nodes as root."`
 	Operators []SiteOperator  `json:"operators,omitempty" doc:"Who may use the API with a token, besides the setup code."`

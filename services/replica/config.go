@@ -21,6 +21,10 @@ type Config struct {
 	Console string   // folder of the console's files; "": none
 	Local   string   // Unix socket for the appliance's screen; "": none
 
+	// Volatile says why Data is lost when the machine is switched off; "": it
+	// is kept. Machines are then served only if the site file says memoryOnly.
+	Volatile string
+
 	// HTTPS is where people are served; "" is :443.
 	HTTPS string
 	// Dev serves on loopback alone, without privileges: no DHCP, no TFTP, no

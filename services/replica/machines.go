@@ -24,14 +24,24 @@ var errNoSite = errors.New("there is no valid site file yet: no machine is serve
 // serveSite serves machines as the site file says, and anew when it changes.
 // On loopback (Dev) there is only HTTP, which no site file decides on.
 func (r *replica) serveSite(ctx context.Context, tell report) error {
-	store := r.store.Load()
 	if r.Dev {
-		tell(true, "only HTTP, on loopback")
-		r.tasks.run(ctx, task{"netboot", func(ctx context.Context, tell report) error {
-			return r.serveNetboot(ctx, tell, r.HTTP)
-		}})
-		return nil
+		return r.onceKept(ctx, tell, r.serveLoopback)
 	}
+	return r.onceKept(ctx, tell, r.serveLinks)
+}
+
+// serveLoopback serves machines in Dev.
+func (r *replica) serveLoopback(ctx context.Context, tell report) error {
+	tell(true, "only HTTP, on loopback")
+	r.tasks.run(ctx, task{"netboot", func(ctx context.Context, tell report) error {
+		return r.serveNetboot(ctx, tell, r.HTTP)
+	}})
+	return nil
+}
+
+// serveLinks serves machines on the site's links.
+func (r *replica) serveLinks(ctx context.Context, tell report) error {
+	store := r.store.Load()
 	for ctx.Err() == nil {
 		view := store.View()
 		changed := view.Changed("site")

@@ -31,7 +31,7 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 	}
 	handler, err := api.New(api.Config{
 		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
-		Status: func() api.Status { return r.status().Status },
+		Status: r.peopleStatus,
 	})
 	if err != nil {
 		return err

@@ -97,8 +97,10 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 		task{"images", r.publish},
 		task{"console", r.serveConsole},
 		task{"approval", func(ctx context.Context, tell report) error {
-			tell(true, "machines that the site file lists with approve are approved as they report")
-			return approval.Run(ctx)
+			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
+				tell(true, "machines that the site file lists with approve are approved as they report")
+				return approval.Run(ctx)
+			})
 		}},
 		task{"machines", r.serveSite},
 	)

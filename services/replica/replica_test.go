@@ -46,15 +46,22 @@ type running struct {
 // code was used before.
 func start(t *testing.T, dir string, used bool) *running {
 	t.Helper()
+	return startWith(t, dir, used, func(*Config) {})
+}
+
+func startWith(t *testing.T, dir string, used bool, change func(*Config)) *running {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	out, in := io.Pipe()
 	r := &running{t: t, ctx: ctx, local: filepath.Join(dir, "run", "local.sock")}
 	done := make(chan error, 1)
 	go func() {
-		err := Run(ctx, Config{
+		c := Config{
 			Data: filepath.Join(dir, "data"), Site: filepath.Join(dir, "site.yaml"), Local: r.local,
 			Dev: true, HTTP: "127.0.0.1:0", HTTPS: "127.0.0.1:0", Out: in, Logger: slog.New(slog.DiscardHandler),
-		})
+		}
+		change(&c)
+		err := Run(ctx, c)
 		in.CloseWithError(errors.Join(io.EOF, err))
 		done <- err
 	}()

@@ -67,6 +67,16 @@ func (r *replica) status() Status {
 	return s
 }
 
+// peopleStatus is status for the console. That nothing is kept, the appliance's
+// screen says in its own words.
+func (r *replica) peopleStatus() api.Status {
+	s := r.status().Status
+	if r.Volatile != "" {
+		s.Warnings = append([]string{volatileText(r.Volatile, r.memoryOnly())}, s.Warnings...)
+	}
+	return s
+}
+
 // apiServers are the addresses at which an API server may run: those of
 // control planes that are installed. Whether one answers, only trying tells.
 func apiServers(view state.View) []string {

@@ -303,6 +303,8 @@ export interface Site {
   links: SiteLink[];
   /** Machines known beforehand. */
   machines?: ListedMachine[];
+  /** Serve machines from memory where data cannot be kept, as from a CD. For tests: switched off, the boot service forgets all machines and the cluster's keys. */
+  memoryOnly?: boolean;
   /** The site's name, shown in the console. */
   name: string;
   /** Who may use the API with a token, besides the setup code. */
