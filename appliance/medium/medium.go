@@ -23,7 +23,8 @@ type Medium struct {
 	Disk block.Device
 }
 
-// Find waits for the medium whose volume has uuid, until ctx ends.
+// Find waits for the medium whose volume has uuid, until ctx ends. *TwinsError
+// if there is more than one.
 func Find(ctx context.Context, host block.Host, uuid string) (Medium, error) {
 	if uuid == "" {
 		return Medium{}, errors.New("the kernel's command line lacks rackseed.medium=UUID: this was not started from an image of ours")
@@ -43,6 +44,9 @@ func Find(ctx context.Context, host block.Host, uuid string) (Medium, error) {
 		return d, time.Since(whole) > partitionsAfter, err
 	})
 	if err != nil {
+		return Medium{}, err
+	}
+	if err := alone(ctx, host, uuid); err != nil {
 		return Medium{}, err
 	}
 	m := Medium{Volume: d}
