@@ -59,6 +59,7 @@ type appliance struct {
 	children *pid1.Children
 	log      *slog.Logger
 	service  *keep.Keeper
+	lost     string // why nothing is kept; set before the boot service starts
 
 	mu    sync.Mutex
 	view  screen.View
@@ -121,6 +122,10 @@ func (a *appliance) run() stop {
 	return how
 }
 
+// openFiles is how many files the boot service may have open: each machine and
+// each stream of a console is a connection.
+const openFiles = 65536
+
 // early makes the process fit to work and to be seen.
 func (a *appliance) early(ctx context.Context) {
 	a.try("early mounts", pid1.MountEarly())
@@ -145,6 +150,7 @@ func (a *appliance) early(ctx context.Context) {
 		a.log.Warn("the machine's clock was before the build date and was set to it")
 	}
 	a.try("loopback", loopback())
+	a.try("open files", pid1.SetOpenFiles(openFiles))
 }
 
 // openTerminals opens the display and the two serial ports; one that is not

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,6 +77,15 @@ func TestReadSiteFallsBackToTheLastGoodOne(t *testing.T) {
 	}
 	if s, err := readSite(path, good); !errors.Is(err, os.ErrNotExist) || len(s.Links) != 1 {
 		t.Errorf("no file: %+v, %v", s, err)
+	}
+}
+
+func TestServeArguments(t *testing.T) {
+	if got := serveArguments(""); slices.Contains(got, "--volatile") {
+		t.Errorf("with data kept: %q", got)
+	}
+	if got := strings.Join(serveArguments("a CD"), "|"); !strings.HasSuffix(got, "|--volatile|a CD") {
+		t.Errorf("without: %q", got)
 	}
 }
 

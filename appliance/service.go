@@ -31,8 +31,7 @@ func (a *appliance) serve(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "/init", "serve", "--data", dataDir, "--images", images,
-		"--site", siteFile, "--console", webDir, "--local", socket)
+	cmd := exec.CommandContext(ctx, "/init", serveArguments(a.lost)...)
 	cmd.Args[0] = "rackseed"
 	out := &journal.Writer{Journal: a.journal}
 	cmd.Stdout, cmd.Stderr = out, out // the same: os/exec then has one writer
@@ -41,6 +40,15 @@ func (a *appliance) serve(ctx context.Context) error {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopLimit
 	return a.children.Run(cmd)
+}
+
+// serveArguments start the boot service. lost says why its data is in memory.
+func serveArguments(lost string) []string {
+	args := []string{"serve", "--data", dataDir, "--images", images, "--site", siteFile, "--console", webDir, "--local", socket}
+	if lost != "" {
+		args = append(args, "--volatile", lost)
+	}
+	return args
 }
 
 // showService shows how the boot service is, as a program.
@@ -86,6 +94,7 @@ func (a *appliance) poll(ctx context.Context) {
 func (a *appliance) links(ctx context.Context) {
 	s, err := readSite(siteFile, goodSite)
 	a.try("site file", err)
+	a.change(func(v *screen.View) { v.MemoryOnly = s.MemoryOnly })
 	done := map[string]bool{}
 	var told []string
 	tick := time.NewTicker(lookAgain)

@@ -26,7 +26,7 @@ type Tools interface {
 // a stick without room. With one, the partition's content is as it was.
 func (m Medium) Data(ctx context.Context, host block.Host, run Tools, log *slog.Logger) (block.Device, error) {
 	if m.Disk.Name == "" || m.Disk.ReadOnly {
-		return block.Device{}, fmt.Errorf("%s cannot be written (a CD, or a stick with its write protection on)", m.Volume.Path)
+		return block.Device{}, fmt.Errorf("%s cannot be written (a CD, or a stick with its write protection on); start from a stick that can", m.Volume.Path)
 	}
 	if m.Disk.SectorSize != sector {
 		return block.Device{}, fmt.Errorf("%s has sectors of %d bytes, its partition table is made for %d", m.Disk.Path, m.Disk.SectorSize, sector)

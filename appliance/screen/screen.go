@@ -37,7 +37,10 @@ type View struct {
 	Links   []string // "eth0 10.77.0.2/24"
 	Data    string   // where data is kept
 	Lost    string   // why data is not kept; empty if it is
-	Faults  []string // what else went wrong
+	// MemoryOnly is the site file's: machines are served although data is not
+	// kept.
+	MemoryOnly bool
+	Faults     []string // what else went wrong
 }
 
 // Head is the screen without the log, in lines of at most width columns.
@@ -49,9 +52,13 @@ func Head(v View, width int) []string {
 	}
 	p.lines = append(p.lines, title, strings.Repeat("-", p.width))
 	p.open(v)
-	if v.Lost != "" {
+	switch {
+	case v.Lost != "" && v.MemoryOnly:
 		p.item("WARNING", "NOTHING IS KEPT: "+v.Lost+". When this machine is switched off, the boot service forgets all machines, and the cluster's keys are lost. Do not install machines that matter.")
-	} else if v.Data != "" {
+	case v.Lost != "":
+		p.item("WARNING", "NOTHING IS KEPT: "+v.Lost+".")
+		p.item("", "So NO MACHINE IS SERVED: no DHCP, no netboot. To serve from memory all the same, for a test, set memoryOnly: true in site.yaml.")
+	case v.Data != "":
 		p.item("Data", v.Data)
 	}
 	if len(v.Links) > 0 {

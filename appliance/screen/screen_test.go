@@ -36,6 +36,10 @@ var views = map[string]View{
 		Lost:   "the stick has 4.0 GiB, and keeping data needs at least 8.5 GiB; use a larger stick",
 		Faults: []string{"eth7: no link has this name; there are eth0, eth1"},
 	},
+	"memory-only": {
+		Status: &Status{Site: "lab", ConsoleURLs: []string{"https://10.77.0.1"}, Health: []Health{{"dhcp", true, ""}}},
+		Lost:   "/dev/sr0 cannot be written (a CD)", MemoryOnly: true,
+	},
 	"restarted": {Service: "rackseed serve ended: exit status 2; it is started again", Data: "/dev/sda4"},
 }
 

@@ -16,7 +16,7 @@ func (r *replica) onceKept(ctx context.Context, tell report, run func(context.Co
 	}
 	for ctx.Err() == nil {
 		if !r.memoryOnly() {
-			tell(false, volatileText(r.Volatile, false))
+			tell(false, fmt.Sprintf("no machine is served: nothing is kept (%s), and the site file does not say memoryOnly: true", r.Volatile))
 		}
 		if !r.waitMemoryOnly(ctx, true) {
 			return nil
