@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
@@ -141,7 +142,10 @@ func TestRestartRevokes(t *testing.T) {
 	intent := l.store.View().InstallIntent(s.Machine)
 	l.want(t, 204, "", old.sign, "POST", wire.PathClaim, wire.ClaimRequest{Intent: intent.ID, Epoch: 1, Disk: machine.Disk{Path: "/dev/vda"}})
 
+	// While it writes, nobody else takes the machine over.
 	fresh := l.keys(t)
+	l.want(t, 409, "taken over once that is silent for 20s", fresh.sign, "POST", wire.PathSession, sessionRequest(fresh, mac1))
+	l.clock.Add(int64(20 * time.Second))
 	s2 := l.session(t, fresh, mac1)
 	if s2.Machine != s.Machine || s2.Session == s.Session {
 		t.Fatalf("%+v, then %+v", s, s2)

@@ -27,8 +27,20 @@ const MaxBody = 4 << 20
 var ErrUnsigned = errors.New("the request is not signed by the key it names")
 
 // message is what is signed: method, path with query, and the body's digest.
-// Replaying a request does nothing: each names a numbered report, a numbered
-// line, an intent with its epoch, or reads what is sealed to the same machine.
+//
+// Requests carry no time and no nonce, so who recorded one can send it again.
+// What that can do:
+//
+//   - a report, a line or a claim: nothing; each is numbered, or names an intent
+//     with its epoch, and the state has had it. A node's report is remembered by
+//     its boot: after 1,024 later boots of the same node a recorded one would be
+//     taken for news, and the node shown as it was then.
+//   - a session: nothing while the machine boots its own disk or is being
+//     written. Otherwise the keys of the machine's last 64 sessions are known and
+//     refused; an older one is opened again, which revokes an approval that was
+//     not used yet. The sender has no key to go on with.
+//   - an order, an Ignition, a read: the answer, which holds nothing secret that
+//     is not sealed to the machine.
 func message(method, uri string, body []byte) []byte {
 	digest := sha256.Sum256(body)
 	return fmt.Appendf(nil, "rackseed-request-v1\n%s\n%s\n%x\n", method, uri, digest)
