@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rackseed/rackseed/images/pid1/link"
+	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/site"
 )
@@ -92,12 +92,12 @@ func readSite(path, lastGood string) (s machine.Site, fault error) {
 	return s, fmt.Errorf("%w; links are set up as the last good site file says", err)
 }
 
-// keepSite writes what is kept of the last good site file, whole or not at all.
+// keepSite keeps the last good site file, as it is or as it was before.
 func keepSite(path string, src []byte) error {
 	if old, err := readBounded(path); err == nil && string(old) == string(src) {
 		return nil
 	}
-	if err := errors.Join(os.WriteFile(path+".new", src, 0o600), os.Rename(path+".new", path)); err != nil {
+	if err := durable.WriteFile(path, src, 0o600); err != nil {
 		return fmt.Errorf("keeping the site file: %w", err)
 	}
 	return nil

@@ -15,10 +15,10 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/state"
 )
 
@@ -129,33 +129,5 @@ func oneLine(path string, fresh func() string) (string, error) {
 		return "", err
 	}
 	line := fresh()
-	return line, writeDurably(path, []byte(line+"\n"), 0o600)
-}
-
-// writeDurably writes a file so that after a loss of power it is there with
-// this content or as it was before.
-func writeDurably(path string, content []byte, mode fs.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err2 := os.Open(dir)
-	if err2 != nil {
-		return err2
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return line, durable.WriteFile(path, []byte(line+"\n"), 0o600)
 }
