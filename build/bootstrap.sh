@@ -28,7 +28,8 @@ if [ -n "$host" ] && new_enough "$host"; then
 fi
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/rackseed/go-debian13
-go=$cache/root/usr/lib/go-1.24/bin/go
+program=root/usr/lib/go-1.24/bin/go
+go=$cache/$program
 if [ -x "$go" ] && new_enough "$go"; then
 	echo "$go"
 	exit 0
@@ -41,28 +42,35 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r "$keys" ] || fail "$keys is missing: install debian-archive-keyring"
 
 # The mirror: from the variable, else the first one in the host's own lists
-# (deb822 and one-line format) whose path ends in /debian.
+# (deb822 and one-line format) whose path ends in /debian, or the list of
+# mirrors that Debian's cloud images name.
 mirror=${RACKSEED_DEBIAN_MIRROR:-}
 if [ -z "$mirror" ]; then
 	mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
 		sed -n -e 's/#.*//' -e 's/^URIs:/ /p' -e 's/^deb / /p' | tr ' \t' '\n\n' |
-		sed -n 's|^\(https*://[^ ]*/debian\)/*$|\1|p' | head -n 1)
+		sed -n -e 's|^\(https*://[^ ]*/debian\)/*$|\1|p' -e '/^mirror+file:.*\/debian\.list$/p' | head -n 1)
 fi
 [ -n "$mirror" ] || fail "no Debian mirror is known: set RACKSEED_DEBIAN_MIRROR=http://HOST/debian"
 
 say "this host has no Go 1.21 or newer; unpacking Debian 13's into $cache"
-apt=$cache/apt
-rm -rf "$cache"
-mkdir -p "$apt/etc/preferences.d" "$apt/etc/trusted.gpg.d" "$apt/etc/none" "$apt/state/lists/partial" "$apt/cache/archives/partial" "$cache/debs" "$cache/root"
+mkdir -p "${cache%/*}"
+work=$(mktemp -d "$cache.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+apt=$work/apt
+mkdir -p "$apt/etc/preferences.d" "$apt/etc/trusted.gpg.d" "$apt/etc/none" "$apt/state/lists/partial" "$apt/cache/archives/partial" "$work/debs" "$work/root"
 : >"$apt/status"
 echo "deb [signed-by=$keys] $mirror trixie main" >"$apt/etc/sources.list"
 
-# The host's own way through proxies, and nothing else of its configuration.
+# The host's own way through proxies, its passwords, and nothing else of its
+# configuration.
 apt-config dump --format '%f "%v";%n' 2>/dev/null | grep '^Acquire::http' >"$apt/apt.conf" || : >"$apt/apt.conf"
 cat >>"$apt/apt.conf" <<-EOF
 	Dir "$apt";
 	Dir::Etc "$apt/etc";
 	Dir::Etc::parts "none";
+	Dir::Etc::netrc "/etc/apt/auth.conf";
+	Dir::Etc::netrcparts "/etc/apt/auth.conf.d";
 	Dir::State "$apt/state";
 	Dir::State::status "$apt/status";
 	Dir::Cache "$apt/cache";
@@ -73,10 +81,17 @@ cat >>"$apt/apt.conf" <<-EOF
 EOF
 export APT_CONFIG="$apt/apt.conf"
 apt-get -qq update >&2 || fail "the package lists of $mirror could not be read"
-(cd "$cache/debs" && apt-get -qq download golang-1.24-go golang-1.24-src >&2) || fail "Go could not be downloaded from $mirror"
-for deb in "$cache"/debs/*.deb; do
-	dpkg-deb -x "$deb" "$cache/root"
+(cd "$work/debs" && apt-get -qq download golang-1.24-go golang-1.24-src >&2) || fail "Go could not be downloaded from $mirror"
+for deb in "$work"/debs/*.deb; do
+	dpkg-deb -x "$deb" "$work/root"
 done
-rm -rf "$cache/debs" "$apt"
-new_enough "$go" || fail "$go was unpacked but does not run"
+rm -rf "$work/debs" "$apt"
+new_enough "$work/$program" || fail "$work/$program was unpacked but does not run"
+# Complete or not there at all, whatever interrupts this; another make may have
+# been faster.
+chmod 755 "$work"
+if [ ! -x "$go" ]; then
+	rm -rf "$cache"
+	mv "$work" "$cache"
+fi
 echo "$go"
