@@ -2,11 +2,14 @@ package api
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/rackseed/rackseed/services/approve"
+	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -177,6 +180,10 @@ func (s *Server) again(id machine.ID) (*body[Machine], error) {
 
 func (s *Server) lines(ctx context.Context, c machine.Chunk) (Lines, error) {
 	lines, err := s.Output.Read(ctx, c)
+	if errors.Is(err, fs.ErrNotExist) {
+		// A line in their place, numbered as their last: who reads on goes on.
+		return Lines{Seq: c.Seq, Stream: c.Stream, First: c.Last, Lines: []string{events.Gone(c)}}, nil
+	}
 	if err != nil {
 		return Lines{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io/fs"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
@@ -21,17 +22,12 @@ type Store interface {
 	View() state.View
 }
 
-// Blobs keeps chunks by digest (sha256:…).
-type Blobs interface {
-	PutBytes(ctx context.Context, b []byte) (digest string, err error)
-	// ReadBytes reads a blob that is not longer than limit.
-	ReadBytes(ctx context.Context, digest string, limit int64) ([]byte, error)
-}
-
 // Log is the machines' output.
 type Log struct {
-	store Store
-	blobs Blobs
+	store   Store
+	files   *Files
+	budgets budgets
+	usage   usage
 	// turns has requests of one machine wait for one another: a repeated
 	// request beside the first would store a chunk with the same lines.
 	// Machines share turns by chance; a commit is short.
@@ -39,28 +35,38 @@ type Log struct {
 	seed  maphash.Seed
 }
 
-// New makes the log over a state and a blob store.
-func New(store Store, blobs Blobs) *Log {
-	l := &Log{store: store, blobs: blobs, seed: maphash.MakeSeed()}
+// New makes the log over a state and the chunks' files.
+func New(store Store, files *Files) *Log {
+	l := &Log{store: store, files: files, budgets: defaultBudgets, usage: usage{of: map[machine.ID]used{}}, seed: maphash.MakeSeed()}
 	for i := range l.turns {
 		l.turns[i] = make(chan struct{}, 1)
 	}
 	return l
 }
 
+// turn waits for the machine's turn; done ends it.
+func (l *Log) turn(ctx context.Context, of machine.ID) (done func(), err error) {
+	turn := l.turns[maphash.String(l.seed, string(of))%uint64(len(l.turns))]
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // Append stores the lines of out that are new, and returns the number of the
 // first line that is not committed: from there on the machine sends next. The
 // chunk's bytes are on disk before its manifest is proposed.
 //
-// An error that wraps ErrRequest is the sender's fault.
+// An error that wraps ErrRequest is the sender's fault; ErrBudget and ErrSpace
+// say that the lines are not taken now, and may be later.
 func (l *Log) Append(ctx context.Context, of machine.ID, out wire.Output) (next uint64, err error) {
-	turn := l.turns[maphash.String(l.seed, string(of))%uint64(len(l.turns))]
-	select {
-	case turn <- struct{}{}:
-		defer func() { <-turn }()
-	case <-ctx.Done():
-		return 0, fmt.Errorf("machine %s: output: stream %.64s: %w", of, out.Stream, ctx.Err())
+	done, err := l.turn(ctx, of)
+	if err != nil {
+		return 0, fmt.Errorf("machine %s: output: stream %.64s: %w", of, out.Stream, err)
 	}
+	defer done()
 	var refused *state.Refusal
 	for range attempts {
 		next = l.next(of, out.Stream)
@@ -71,7 +77,7 @@ func (l *Log) Append(ctx context.Context, of machine.ID, out wire.Output) (next 
 		if len(r.text) == 0 {
 			return next, nil
 		}
-		digest, err := l.blobs.PutBytes(ctx, r.text)
+		digest, err := l.put(of, out.Stream, r.text)
 		if err != nil {
 			return 0, fmt.Errorf("machine %s: output: stream %s: lines %d to %d: %w", of, out.Stream, r.first, r.last, err)
 		}
@@ -88,6 +94,18 @@ func (l *Log) Append(ctx context.Context, of machine.ID, out wire.Output) (next 
 	return 0, fmt.Errorf("machine %s: output: stream %s: %w", of, out.Stream, refused)
 }
 
+// put writes a chunk where there is room for it.
+func (l *Log) put(of machine.ID, stream string, text []byte) (digest string, err error) {
+	now, err := l.room(of, stream, int64(len(text)))
+	if err != nil {
+		return "", err
+	}
+	// Counted before it is tried, and for a file that was there already twice:
+	// the next sweep counts again.
+	l.usage.set(of, now)
+	return l.files.put(of, text)
+}
+
 // ErrRequest marks errors in what a machine sent.
 var ErrRequest = errors.New("the request cannot be used")
 
@@ -95,9 +113,10 @@ func (l *Log) next(of machine.ID, stream string) uint64 {
 	return max(l.store.View().NextLine(of, stream), 1)
 }
 
-// Read returns the lines of a chunk.
+// Read returns the lines of a chunk. An error that wraps fs.ErrNotExist says
+// that they are no longer kept.
 func (l *Log) Read(ctx context.Context, c machine.Chunk) ([]string, error) {
-	b, err := l.blobs.ReadBytes(ctx, c.Digest, c.Size)
+	b, err := l.files.read(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: output: stream %s: lines %d to %d: %w", c.Machine, c.Stream, c.First, c.Last, err)
 	}
@@ -129,12 +148,16 @@ func (l *Log) Lines(ctx context.Context, v state.View, of machine.ID, afterSeq u
 			break
 		}
 		for _, c := range chunks {
+			first := c.First
 			texts, err := l.Read(ctx, c)
+			if errors.Is(err, fs.ErrNotExist) {
+				first, texts, err = c.Last, []string{Gone(c)}, nil
+			}
 			if err != nil {
 				return nil, err
 			}
 			for i, text := range texts {
-				if n := c.First + uint64(i); n > last[c.Stream] {
+				if n := first + uint64(i); n > last[c.Stream] {
 					lines = append(lines, Line{c.Stream, n, text, c.Seq})
 				}
 			}

@@ -1,13 +1,13 @@
 package events
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,38 +19,9 @@ import (
 	"github.com/rackseed/rackseed/services/wire"
 )
 
-// blobs is a blob store in memory.
-type blobs struct {
-	mu    sync.Mutex
-	bytes map[string][]byte
-	full  error
-}
-
-func (b *blobs) PutBytes(_ context.Context, content []byte) (string, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.full != nil {
-		return "", b.full
-	}
-	sum := sha256.Sum256(content)
-	digest := "sha256:" + hex.EncodeToString(sum[:])
-	b.bytes[digest] = bytes.Clone(content)
-	return digest, nil
-}
-
-func (b *blobs) ReadBytes(_ context.Context, digest string, limit int64) ([]byte, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	content, ok := b.bytes[digest]
-	if !ok || int64(len(content)) > limit {
-		return nil, fmt.Errorf("blob %s: not here", digest)
-	}
-	return content, nil
-}
-
 const of = machine.ID("m-00000001")
 
-func newLog(t *testing.T) (*Log, *state.Store, *blobs) {
+func newLog(t *testing.T) (*Log, *state.Store, *Files) {
 	t.Helper()
 	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -69,8 +40,12 @@ func newLog(t *testing.T) (*Log, *state.Store, *blobs) {
 	if _, err := store.Propose(ctx, "dhcp", state.MachineSee{ID: of, MAC: "52:54:00:00:00:01", Via: "dhcp.discover"}); err != nil {
 		t.Fatal(err)
 	}
-	b := &blobs{bytes: map[string][]byte{}}
-	return New(store, b), store, b
+	files, err := OpenFiles(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files.space = func() (free, all uint64, err error) { return 1 << 40, 1 << 40, nil }
+	return New(store, files), store, files
 }
 
 func numbered(first, last int) (lines []string) {
@@ -150,16 +125,18 @@ func TestAppendAtOnce(t *testing.T) {
 }
 
 func TestAppendFails(t *testing.T) {
-	l, store, b := newLog(t)
+	l, store, files := newLog(t)
 	ask := wire.Output{Stream: "s-1", First: 1, Lines: numbered(1, 2)}
-	b.full = errors.New("no space left")
-	if _, err := l.Append(t.Context(), of, ask); !errors.Is(err, b.full) || !strings.Contains(err.Error(), "stream s-1: lines 1 to 2") {
-		t.Errorf("a full disk: %v", err)
+	plenty := files.space
+	broken := errors.New("the medium does not answer")
+	files.space = func() (free, all uint64, err error) { return 0, 0, broken }
+	if _, err := l.Append(t.Context(), of, ask); !errors.Is(err, broken) || !strings.Contains(err.Error(), "stream s-1: lines 1 to 2") {
+		t.Errorf("a broken disk: %v", err)
 	}
 	if n := len(store.View().Chunks(of, 0, 0)); n != 0 {
 		t.Errorf("%d chunks are known, none is on disk", n)
 	}
-	b.full = nil
+	files.space = plenty
 	if _, err := l.Append(t.Context(), of, wire.Output{Stream: "s 1", First: 1}); !errors.Is(err, ErrRequest) {
 		t.Errorf("a bad stream: %v", err)
 	}
@@ -176,7 +153,7 @@ func TestAppendFails(t *testing.T) {
 
 // A reader goes on after the last chunk it saw, and sees each line once.
 func TestLinesResume(t *testing.T) {
-	l, store, b := newLog(t)
+	l, store, files := newLog(t)
 	for first := 1; first <= 60; first += 3 {
 		if _, err := l.Append(t.Context(), of, wire.Output{Stream: "s-1", First: uint64(first), Lines: numbered(first, first+2)}); err != nil {
 			t.Fatal(err)
@@ -184,7 +161,7 @@ func TestLinesResume(t *testing.T) {
 	}
 	// A replica that led before stored some of the lines in a chunk of its own.
 	text := "line 60\nline 61\n"
-	digest, err := b.PutBytes(t.Context(), []byte(text))
+	digest, err := files.put(of, []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,15 +197,18 @@ func TestLinesResume(t *testing.T) {
 			seq = x.ChunkSeq
 		}
 	}
-	clear(b.bytes)
-	if _, err := l.Lines(t.Context(), store.View(), of, 0, 1); err == nil || !strings.Contains(err.Error(), "stream s-1: lines 1 to 3") {
-		t.Errorf("a chunk that is not here: %v", err)
+	if err := os.RemoveAll(filepath.Join(files.dir, string(of))); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := l.Lines(t.Context(), store.View(), of, 0, 1)
+	if err != nil || len(lines) != 1 || lines[0] != (Line{"s-1", 3, "[lines 1 to 3 are no longer kept]", 1}) {
+		t.Errorf("a chunk that is not here: %+v, %v", lines, err)
 	}
 }
 
 func TestReadChecksTheManifest(t *testing.T) {
-	l, _, b := newLog(t)
-	digest, err := b.PutBytes(t.Context(), []byte("one\n"))
+	l, _, files := newLog(t)
+	digest, err := files.put(of, []byte("one\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,5 +219,19 @@ func TestReadChecksTheManifest(t *testing.T) {
 	c.Last = 1
 	if lines, err := l.Read(t.Context(), c); err != nil || !slices.Equal(lines, []string{"one"}) {
 		t.Errorf("%q, %v", lines, err)
+	}
+	path, err := files.name(of, digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("two\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Read(t.Context(), c); err == nil || !strings.Contains(err.Error(), "digest mismatch") {
+		t.Errorf("other bytes than were stored: %v", err)
+	}
+	c.Digest = "sha256:../../id"
+	if _, err := l.Read(t.Context(), c); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a digest that leads elsewhere: %v", err)
 	}
 }

@@ -1,8 +1,8 @@
 // Package events keeps and reads machines' output: the lines that installers
 // and node agents send.
 //
-// Lines are stored in chunks outside the log: a chunk is a blob, and the log
-// has its manifest. A line is acknowledged when the manifest of its chunk is
+// Lines are stored in chunks outside the log: a chunk is a file named by its
+// digest, and the log has its manifest. A line is acknowledged when the manifest of its chunk is
 // committed, so what a machine sent twice is stored once and nothing is lost
 // between two leaders.
 package events
@@ -28,7 +28,7 @@ const (
 // and a boot ID.
 var streamForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$`)
 
-// run is lines that the state does not have yet, as a blob.
+// run is lines that the state does not have yet, as a chunk.
 type run struct {
 	first, last uint64
 	text        []byte // each line ended by \n

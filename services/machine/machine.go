@@ -53,6 +53,9 @@ type Machine struct {
 	LastSeen  time.Time `json:"lastSeen"`
 }
 
+// Approved says whether anybody ever approved the machine.
+func (m *Machine) Approved() bool { return len(m.NodeKey) > 0 }
+
 // Session is one boot of the installer on a machine. A new one revokes the
 // one before it, and every intent that was bound to it.
 type Session struct {

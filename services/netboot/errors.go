@@ -39,12 +39,21 @@ func codeOf(err error) int {
 		return http.StatusUnauthorized
 	case errors.Is(err, events.ErrRequest):
 		return http.StatusBadRequest
+	case errors.Is(err, events.ErrBudget):
+		return http.StatusTooManyRequests
+	case errors.Is(err, events.ErrSpace):
+		return http.StatusInsufficientStorage
 	case errors.Is(err, fs.ErrNotExist):
 		return http.StatusNotFound
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
+}
+
+// retryAfter is when to ask again, in seconds (RFC 9110 section 10.2.3).
+var retryAfter = map[int]string{
+	http.StatusServiceUnavailable: "2", http.StatusTooManyRequests: "60", http.StatusInsufficientStorage: "60",
 }
 
 // fail answers with an error.
@@ -55,8 +64,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		log = s.Logger.Warn
 	}
 	log("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", code, "error", err)
-	if code == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
-		w.Header().Set("Retry-After", "2")
+	if wait := retryAfter[code]; wait != "" && w.Header().Get("Retry-After") == "" {
+		w.Header().Set("Retry-After", wait)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

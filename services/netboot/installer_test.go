@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -292,3 +294,23 @@ func TestCodeOf(t *testing.T) {
 		}
 	}
 }
+
+// Output that is not taken now is asked for later: neither answer is one that
+// an installer or an agent takes for the last word.
+func TestOutputLater(t *testing.T) {
+	l := newLab(t).serve(t)
+	k := l.keys(t)
+	s := l.session(t, k, "52:54:00:00:00:01")
+	out := wire.Output{Stream: s.Session, First: 1, Lines: []string{"one"}}
+	for code, err := range map[int]error{429: events.ErrBudget, 507: events.ErrSpace} {
+		l.server.Output = refusing{fmt.Errorf("machine m-1: %w", err)}
+		a := l.want(t, code, err.Error(), k.sign, "POST", wire.PathOutput, out)
+		if a.header.Get("Retry-After") != "60" {
+			t.Errorf("%d: %v", code, a.header)
+		}
+	}
+}
+
+type refusing struct{ err error }
+
+func (r refusing) Append(context.Context, machine.ID, wire.Output) (uint64, error) { return 0, r.err }

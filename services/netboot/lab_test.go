@@ -57,20 +57,6 @@ func (b *blobs) Files(manifest string) ([]wire.File, error) {
 	return nil, fs.ErrNotExist
 }
 
-func (b *blobs) PutBytes(_ context.Context, content []byte) (string, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	digest := digestFor(string(content))
-	b.bytes[digest] = bytes.Clone(content)
-	return digest, nil
-}
-
-func (b *blobs) ReadBytes(_ context.Context, digest string, limit int64) ([]byte, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.bytes[digest], nil
-}
-
 func digestFor(content string) string {
 	sum := sha256.Sum256([]byte(content))
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -155,8 +141,12 @@ func newLab(t *testing.T) *lab {
 		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("10.77.0.2/24")}},
 	}})
 	l.propose(t, state.ImagePublish{Images: []machine.Image{{Ref: "installer", Digest: installerManifest}, {Ref: "node", Digest: nodeManifest}}})
+	files, err := events.OpenFiles(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.server = New(Config{
-		Store: l.store, Blobs: l.blobs, Output: events.New(l.store, l.blobs),
+		Store: l.store, Blobs: l.blobs, Output: events.New(l.store, files),
 		Ignition: func(v state.View, m machine.Machine) ([]byte, error) { return []byte("secret of " + m.Name), nil },
 		Now:      now, Logger: slog.New(slog.DiscardHandler),
 	})

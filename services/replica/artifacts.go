@@ -1,9 +1,7 @@
 package replica
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -82,28 +80,6 @@ func complete(store *blob.Store, ref string) (string, error) {
 		}
 	}
 	return string(digest), nil
-}
-
-// chunks keeps machines' output in the blob store, for events.Log.
-type chunks struct{ store *blob.Store }
-
-func (c chunks) PutBytes(ctx context.Context, b []byte) (string, error) {
-	digest, _, err := c.store.Put(ctx, bytes.NewReader(b), "")
-	return string(digest), err
-}
-
-func (c chunks) ReadBytes(_ context.Context, digest string, limit int64) (b []byte, err error) {
-	f, err := c.store.Open(blob.Digest(digest))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if f.Size() > limit {
-		return nil, fmt.Errorf("blob %s has %d bytes, not %d at most", digest, f.Size(), limit)
-	}
-	b = make([]byte, f.Size())
-	_, err = io.ReadFull(io.NewSectionReader(f, 0, f.Size()), b)
-	return b, err
 }
 
 // artifacts are the blobs that netboot serves.

@@ -15,7 +15,7 @@ import (
 
 // Config is what a replica is told at its start.
 type Config struct {
-	Data    string   // folder for state/, blobs/, id and setup-code; made if absent
+	Data    string   // folder for state/, blobs/, output/, id and setup-code; made if absent
 	Images  []string // read-only OCI layouts
 	Site    string   // the site file; may be missing
 	Console string   // folder of the console's files; "": none

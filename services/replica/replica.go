@@ -87,7 +87,11 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 		return err
 	}
 	r.store.Store(store)
-	r.log = events.New(store, chunks{r.blobs})
+	files, err := events.OpenFiles(filepath.Join(r.Data, "output"))
+	if err != nil {
+		return err
+	}
+	r.log = events.New(store, files)
 
 	var setup sync.WaitGroup
 	setup.Go(func() { r.forgetSetupCode(ctx, store) })
@@ -95,6 +99,7 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 	r.tasks.run(ctx,
 		task{"site file", r.watchSite},
 		task{"images", r.publish},
+		task{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell) }},
 		task{"console", r.serveConsole},
 		task{"approval", func(ctx context.Context, tell report) error {
 			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {

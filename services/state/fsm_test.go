@@ -106,7 +106,14 @@ func TestEventsAreBounded(t *testing.T) {
 
 func TestChunksAreBounded(t *testing.T) {
 	w := newWorld(t)
-	w.waiting(1)
+	w.approved(1)
+	stranger := machineID(2)
+	w.waiting(2)
+	for n := range uint64(maxStrangerChunks + 3) {
+		w.must(OutputStore{Chunk: machine.Chunk{Machine: stranger, Stream: "s-1", First: n + 1, Last: n + 1, Digest: digestOf("x"), Size: 2}})
+	}
+	equal(t, "kept of a stranger", len(w.view().Chunks(stranger, 0, 0)), maxStrangerChunks)
+	equal(t, "its next line", w.view().NextLine(stranger, "s-1"), maxStrangerChunks+4)
 	chunk := func(n uint64) Command {
 		return OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: n, Last: n, Digest: digestOf("x"), Size: 2}}
 	}

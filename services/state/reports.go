@@ -175,10 +175,14 @@ func (c *change) outputStore(x OutputStore) error {
 	if newest := c.lastChunk(k.Machine); newest != nil {
 		k.Seq = newest.Seq + 1
 	}
-	if k.Seq > maxChunks {
+	most := uint64(maxChunks)
+	if !r.approved() {
+		most = maxStrangerChunks
+	}
+	if k.Seq > most {
 		// The numbers have no gaps: at most one is over the limit.
 		under(c.tables, tableChunks, byID, key(k.Machine), func(oldest *machine.Chunk) bool {
-			if oldest.Seq+maxChunks > k.Seq {
+			if oldest.Seq+most > k.Seq {
 				return false
 			}
 			c.remove(tableChunks, oldest)

@@ -27,6 +27,7 @@ const (
 	maxDisks          = 1024     // in one inventory
 	maxMACs           = 256      // of one machine
 	maxChunks         = 10_000   // of one machine's output; the oldest are dropped
+	maxStrangerChunks = 1_024    // the same of one that nobody ever approved
 	maxPastSessions   = 64       // remembered keys of one machine
 	maxPastBoots      = 1024     // remembered boots of one machine
 	maxInstallIntents = 32       // of one machine; ended ones are dropped
@@ -94,7 +95,7 @@ type machineRow struct {
 }
 
 // approved says whether anybody ever approved the machine.
-func (r *machineRow) approved() bool { return len(r.Machine.NodeKey) > 0 }
+func (r *machineRow) approved() bool { return r.Machine.Approved() }
 
 // listedRow is an entry of the site file's list that was used: a machine was
 // installed as its. It stays when the machine is forgotten.

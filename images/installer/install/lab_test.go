@@ -75,14 +75,6 @@ func (b *blobs) Open(digest string) (io.ReadSeekCloser, error) {
 
 func (b *blobs) Files(string) ([]wire.File, error) { return b.files, nil }
 
-func (b *blobs) PutBytes(context.Context, []byte) (string, error) {
-	return "", errors.New("no output is stored here")
-}
-
-func (b *blobs) ReadBytes(context.Context, string, int64) ([]byte, error) {
-	return nil, fs.ErrNotExist
-}
-
 func digestOf(b []byte) string {
 	sum := sha256.Sum256(b)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -126,8 +118,12 @@ func newLab(t *testing.T) *lab {
 		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("10.77.0.2/24")}},
 	}})
 	l.propose(state.ImagePublish{Images: []machine.Image{{Ref: "installer", Digest: imageDigest}, {Ref: "node", Digest: imageDigest}}})
+	files, err := events.OpenFiles(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.server = netboot.New(netboot.Config{
-		Store: store, Blobs: l.blobs, Output: events.New(store, l.blobs),
+		Store: store, Blobs: l.blobs, Output: events.New(store, files),
 		Ignition: func(state.View, machine.Machine) ([]byte, error) { return nil, errors.New("the lab ends here") },
 		Now:      time.Now, Logger: quiet,
 	})
