@@ -29,7 +29,7 @@ func Add(root *cobra.Command) {
 	operator := &cobra.Group{ID: "operator", Title: "For operators, through the boot service's API:"}
 	root.AddGroup(operator)
 	for _, c := range []*cobra.Command{
-		o.setup(), o.login(), o.logout(), o.status(), o.machines(), o.machine(), o.approve(), o.retry(), o.forget(),
+		o.setup(), o.login(), o.logout(), o.status(), o.machines(), o.machine(), o.approve(), o.retry(), o.revoke(), o.forget(),
 		o.events(), o.log(), o.leases(), o.kubeconfig(), o.site(),
 	} {
 		c.GroupID = operator.ID

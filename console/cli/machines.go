@@ -55,6 +55,7 @@ func writeMachine(w io.Writer, m api.Machine) error {
 	line("Name", m.Name)
 	line("Phase", string(m.Phase))
 	line("Reason", m.Reason)
+	line("Waits for", m.WaitingFor)
 	line("Profile", m.Profile)
 	line("Address", address(m.Machine))
 	line("UUID", m.UUID)
@@ -111,6 +112,18 @@ func (o *options) retry() *cobra.Command {
 		},
 	}
 	diskFlags(c, &disk)
+	return c
+}
+
+func (o *options) revoke() *cobra.Command {
+	var in api.RevokeRequest
+	c := &cobra.Command{
+		Use: "revoke ID", Short: "Take a machine's approval back: its install stops where it is", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(args[0], "/revoke"), in, writeMachine)
+		},
+	}
+	c.Flags().StringVar(&in.Reason, "reason", "", "why, for the timeline")
 	return c
 }
 

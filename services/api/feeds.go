@@ -22,8 +22,10 @@ type siteFeed struct {
 // seen is what was sent of a machine. Values of the state are never changed,
 // so comparing them is cheap: what is the same is the same pointer.
 type seen struct {
-	machine machine.Machine
-	install *machine.Intent
+	machine    machine.Machine
+	install    *machine.Intent
+	revocable  int // number of its intents
+	waitingFor string
 }
 
 func (f *siteFeed) tables() []string { return []string{"events", "machines", "intents"} }
@@ -71,9 +73,10 @@ func (f *siteFeed) sendMachines(view state.View, write func(any) error) error {
 		}
 	}
 	f.changed = view.Changed("machines", "intents")
-	now := map[machine.ID]seen{}
+	now, bootstrap := map[machine.ID]seen{}, view.Bootstrap()
 	for _, m := range view.Machines() {
-		s := seen{m, view.InstallIntent(m.ID)}
+		install := view.InstallIntent(m.ID)
+		s := seen{m, install, len(revocable(m, install, bootstrap)), waitingFor(view, m)}
 		now[m.ID] = s
 		if old, ok := f.machines[m.ID]; ok && reflect.DeepEqual(old, s) {
 			continue

@@ -11,13 +11,16 @@ import (
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/netboot"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
-// Actions says what people can do to a machine now, and why not. The state has
-// the last word; this is for buttons.
-func Actions(m machine.Machine, install *machine.Intent) []Action {
-	var noApprove, noRetry, noForget string
+// Actions says what people can do to a machine now, and why not. install is its
+// newest install intent, bootstrap the one bootstrap intent, whosever it is;
+// both may be nil. The state has the last word; this is for buttons.
+func Actions(m machine.Machine, install, bootstrap *machine.Intent) []Action {
+	var noApprove, noRetry, noRevoke, noForget string
 	switch {
 	case install.Live():
 		noApprove = "it is approved already"
@@ -29,13 +32,46 @@ func Actions(m machine.Machine, install *machine.Intent) []Action {
 	if install == nil || install.Status != machine.IntentFailed {
 		noRetry = "no failed install waits for a retry"
 	}
+	if len(revocable(m, install, bootstrap)) == 0 {
+		noRevoke = "nothing is ordered that is not over"
+	}
 	if install.Live() {
 		noForget = "an install of it is not over"
 	}
 	action := func(name ActionName, reason string) Action {
 		return Action{Name: name, Allowed: reason == "", Reason: reason}
 	}
-	return []Action{action(ActionApprove, noApprove), action(ActionRetry, noRetry), action(ActionForget, noForget)}
+	return []Action{action(ActionApprove, noApprove), action(ActionRetry, noRetry), action(ActionRevoke, noRevoke), action(ActionForget, noForget)}
+}
+
+// revocable are the intents that taking a machine's approval back ends: its
+// install while it is not over, and its start of the cluster while it was not
+// permitted yet, which would keep the cluster waiting for a machine that is not
+// installed.
+func revocable(m machine.Machine, install, bootstrap *machine.Intent) (ids []string) {
+	if install.Live() {
+		ids = append(ids, install.ID)
+	}
+	if bootstrap != nil && bootstrap.Machine == m.ID && bootstrap.Status == machine.IntentOpen {
+		ids = append(ids, bootstrap.ID)
+	}
+	return ids
+}
+
+// waitingFor says why a node that is installed is not in the cluster: what its
+// agent is told. "": it waits for nothing.
+func waitingFor(v netboot.Orders, m machine.Machine) string {
+	if m.Phase != machine.PhaseBooted {
+		return ""
+	}
+	if b := v.Bootstrap(); b != nil && b.Machine == m.ID {
+		return "" // it restarted, and the cluster is its own
+	}
+	order := netboot.NodeOrder(v, m)
+	if order.Kind != wire.NodeWait {
+		return ""
+	}
+	return order.Reason
 }
 
 // show is a machine as people see it.
@@ -50,7 +86,7 @@ func show(view state.View, m machine.Machine) Machine {
 		c.NICs = append([]machine.NIC{}, i.NICs...)
 		m.Inventory = &c
 	}
-	return Machine{Machine: m, Install: install, Actions: Actions(m, install)}
+	return Machine{Machine: m, Install: install, WaitingFor: waitingFor(view, m), Actions: Actions(m, install, view.Bootstrap())}
 }
 
 func (s *Server) registerMachines(api huma.API) {
@@ -95,6 +131,17 @@ func (s *Server) registerMachines(api huma.API) {
 				in.Body = &RetryRequest{}
 			}
 			return s.retry(ctx, in.ID, *in.Body)
+		})
+	huma.Register(api, operation("revoke", http.MethodPost, "/api/machines/{id}/revoke", "machines",
+		"Take the machine's approval back, while its install is not over", http.StatusNotFound, http.StatusConflict),
+		func(ctx context.Context, in *struct {
+			ID   string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+			Body *RevokeRequest
+		}) (*body[Machine], error) {
+			if in.Body == nil {
+				in.Body = &RevokeRequest{}
+			}
+			return s.revoke(ctx, in.ID, *in.Body)
 		})
 	huma.Register(api, operation("forget", http.MethodPost, "/api/machines/{id}/forget", "machines",
 		"Forget the machine; it is discovered anew when it netboots", http.StatusNotFound, http.StatusConflict),
@@ -164,6 +211,26 @@ func (s *Server) retry(ctx context.Context, id string, in RetryRequest) (*body[M
 	}
 	if _, err := s.propose(ctx, state.IntentRetry{Intent: intent.ID, Disk: in.Disk}); err != nil {
 		return nil, err
+	}
+	return s.again(m.ID)
+}
+
+func (s *Server) revoke(ctx context.Context, id string, in RevokeRequest) (*body[Machine], error) {
+	view := s.Store.View()
+	m, err := find(view, id)
+	if err != nil {
+		return nil, err
+	}
+	intents := revocable(m, view.InstallIntent(m.ID), view.Bootstrap())
+	if len(intents) == 0 {
+		return nil, huma.Error409Conflict("machine " + string(m.ID) + ": nothing is ordered that is not over; what is done cannot be revoked")
+	}
+	// The install first: what is most urgent. If what comes after is refused,
+	// asking again does the rest.
+	for _, intent := range intents {
+		if _, err := s.propose(ctx, state.IntentRevoke{Intent: intent, Reason: in.Reason}); err != nil {
+			return nil, err
+		}
 	}
 	return s.again(m.ID)
 }

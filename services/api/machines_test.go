@@ -14,27 +14,34 @@ import (
 )
 
 func TestActions(t *testing.T) {
-	ready := machine.Machine{Phase: machine.PhaseWaiting, Session: &machine.Session{}, Inventory: &machine.Inventory{}}
+	ready := machine.Machine{ID: "m-1", Phase: machine.PhaseWaiting, Session: &machine.Session{}, Inventory: &machine.Inventory{}}
 	phase := func(p machine.Phase) machine.Machine { m := ready; m.Phase = p; return m }
 	intent := func(s machine.IntentStatus) *machine.Intent { return &machine.Intent{Status: s} }
+	start := func(m machine.ID, s machine.IntentStatus) *machine.Intent {
+		return &machine.Intent{ID: "b-1", Kind: machine.IntentBootstrap, Machine: m, Status: s}
+	}
 	for _, c := range []struct {
 		name    string
 		m       machine.Machine
 		install *machine.Intent
-		want    string // the allowed ones
+		start   *machine.Intent // of the cluster
+		want    string          // the allowed ones
 	}{
-		{"only seen", machine.Machine{Phase: machine.PhaseSeen}, nil, "forget"},
-		{"waiting", ready, nil, "approve forget"},
-		{"approved", phase(machine.PhaseApproved), intent(machine.IntentOpen), ""},
-		{"installing", phase(machine.PhaseInstalling), intent(machine.IntentClaimed), ""},
-		{"failed", phase(machine.PhaseFailed), intent(machine.IntentFailed), "retry"},
-		{"installed", phase(machine.PhaseInstalled), intent(machine.IntentDone), "forget"},
-		{"ready", phase(machine.PhaseReady), intent(machine.IntentDone), "forget"},
-		{"netbooted again", ready, intent(machine.IntentDone), "approve forget"},
-		{"revoked", ready, intent(machine.IntentRevoked), "approve forget"},
+		{"only seen", machine.Machine{Phase: machine.PhaseSeen}, nil, nil, "forget"},
+		{"waiting", ready, nil, nil, "approve forget"},
+		{"approved", phase(machine.PhaseApproved), intent(machine.IntentOpen), nil, "revoke"},
+		{"installing", phase(machine.PhaseInstalling), intent(machine.IntentClaimed), nil, "revoke"},
+		{"failed", phase(machine.PhaseFailed), intent(machine.IntentFailed), nil, "retry revoke"},
+		{"installed", phase(machine.PhaseInstalled), intent(machine.IntentDone), nil, "forget"},
+		{"installed, will start the cluster", phase(machine.PhaseInstalled), intent(machine.IntentDone), start("m-1", machine.IntentOpen), "revoke forget"},
+		{"starts the cluster", phase(machine.PhaseJoining), intent(machine.IntentDone), start("m-1", machine.IntentClaimed), "forget"},
+		{"another will start it", phase(machine.PhaseBooted), intent(machine.IntentDone), start("m-2", machine.IntentOpen), "forget"},
+		{"ready", phase(machine.PhaseReady), intent(machine.IntentDone), nil, "forget"},
+		{"netbooted again", ready, intent(machine.IntentDone), nil, "approve forget"},
+		{"revoked", ready, intent(machine.IntentRevoked), nil, "approve forget"},
 	} {
 		var allowed []string
-		for _, a := range Actions(c.m, c.install) {
+		for _, a := range Actions(c.m, c.install, c.start) {
 			if a.Allowed != (a.Reason == "") {
 				t.Errorf("%s: %s: allowed %v with the reason %q", c.name, a.Name, a.Allowed, a.Reason)
 			}
@@ -96,6 +103,79 @@ func TestApproveAndRetry(t *testing.T) {
 		t.Errorf("no event says who approved: %+v", events.Items)
 	}
 }
+
+// Taking an approval back ends the install and, while it is only to come, the
+// start of the cluster, which then is another's.
+func TestRevoke(t *testing.T) {
+	r := newRig(t)
+	r.image()
+	auth := bearer(siteToken)
+	id, other := string(r.waiting(1)), string(r.waiting(2))
+	r.want(404, "POST", "/api/machines/none/revoke", "", auth)
+	if a := r.want(409, "POST", "/api/machines/"+id+"/revoke", "", auth); !strings.Contains(a.detail(), "nothing is ordered") {
+		t.Errorf("not approved: %s", a.detail())
+	}
+	r.want(200, "POST", "/api/machines/"+id+"/approve", `{"name":"alpha","profile":"control-plane"}`, auth)
+	r.want(422, "POST", "/api/machines/alpha/revoke", `{"reason":"`+strings.Repeat("x", 201)+`"}`, auth)
+	m := decode[Machine](t, r.want(200, "POST", "/api/machines/alpha/revoke", `{"reason":"the wrong one"}`, auth).body)
+	if m.Phase != machine.PhaseWaiting || m.Install.Status != machine.IntentRevoked || m.Install.Reason != "the wrong one" {
+		t.Errorf("revoked: %s, %+v", m.Phase, m.Install)
+	}
+	if b := r.store.View().Bootstrap(); b != nil {
+		t.Errorf("the start of the cluster is still %s's: %+v", b.Machine, b)
+	}
+	r.want(409, "POST", "/api/machines/alpha/revoke", "", auth)
+	r.want(200, "POST", "/api/machines/"+other+"/approve", `{"name":"beta","profile":"control-plane"}`, auth)
+	if b := r.store.View().Bootstrap(); b == nil || string(b.Machine) != other {
+		t.Errorf("the next control plane does not start the cluster: %+v", b)
+	}
+	events := r.store.View().Events(0, machine.ID(id), 0)
+	var kinds []string
+	for _, e := range events {
+		if strings.Contains(e.Text, "ann") && strings.Contains(e.Text, "the wrong one") {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	if got := strings.Join(kinds, " "); got != "intent.revoked bootstrap.revoked" {
+		t.Errorf("who revoked, and why, is told in %q", got)
+	}
+}
+
+func TestWaitingFor(t *testing.T) {
+	first := &machine.Intent{ID: "b-1", Machine: "m-1", Status: machine.IntentOpen}
+	started := &machine.Intent{ID: "b-1", Machine: "m-1", Status: machine.IntentDone}
+	for _, c := range []struct {
+		name  string
+		id    machine.ID
+		phase machine.Phase
+		start *machine.Intent
+		want  string // a part of it; "": nothing
+	}{
+		{"no control plane", "m-2", machine.PhaseBooted, nil, "no control plane was approved"},
+		{"another starts it", "m-2", machine.PhaseBooted, first, "waiting for alpha to start"},
+		{"another started it", "m-2", machine.PhaseBooted, started, "started by alpha"},
+		{"it starts it", "m-1", machine.PhaseBooted, first, ""},
+		{"it started it, and restarted", "m-1", machine.PhaseBooted, started, ""},
+		{"not installed", "m-2", machine.PhaseInstalling, started, ""},
+		{"in the cluster", "m-2", machine.PhaseReady, started, ""},
+	} {
+		got := waitingFor(starts{c.start}, machine.Machine{ID: c.id, Phase: c.phase})
+		if !strings.Contains(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// starts is a state that holds the start of the cluster by machine alpha.
+type starts struct{ intent *machine.Intent }
+
+func (starts) Site() (machine.Site, bool) { return machine.Site{}, false }
+func (starts) Machine(id machine.ID) (machine.Machine, bool) {
+	return machine.Machine{ID: id, Name: "alpha"}, true
+}
+func (starts) Profile(machine.ID) (machine.Profile, bool) { return machine.Profile{}, false }
+func (starts) InstallIntent(machine.ID) *machine.Intent   { return nil }
+func (s starts) Bootstrap() *machine.Intent               { return s.intent }
 
 // TestNoSecretLeaves reads everything that can be read and looks for secrets.
 func TestNoSecretLeaves(t *testing.T) {

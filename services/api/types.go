@@ -27,7 +27,9 @@ type List[T any] struct {
 type Machine struct {
 	machine.Machine
 	Install *machine.Intent `json:"install,omitempty" doc:"The newest install intent."`
-	Actions []Action        `json:"actions" doc:"What can be done to it now, and why not."`
+	// WaitingFor is absent while it waits for nothing, or for a person.
+	WaitingFor string   `json:"waitingFor,omitempty" doc:"Why an installed node is not in the cluster yet."`
+	Actions    []Action `json:"actions" doc:"What can be done to it now, and why not."`
 }
 
 // ActionName names what a person can do to a machine; it is the last part of
@@ -37,12 +39,13 @@ type ActionName string
 const (
 	ActionApprove ActionName = "approve"
 	ActionRetry   ActionName = "retry"
+	ActionRevoke  ActionName = "revoke"
 	ActionForget  ActionName = "forget"
 )
 
 // Action is one thing that a person may do to a machine, or why not.
 type Action struct {
-	Name    ActionName `json:"name" enum:"approve,retry,forget"`
+	Name    ActionName `json:"name" enum:"approve,retry,revoke,forget"`
 	Allowed bool       `json:"allowed"`
 	Reason  string     `json:"reason,omitempty" doc:"Why it is not allowed now."`
 }
@@ -105,6 +108,11 @@ type ApproveRequest struct {
 // RetryRequest lets a failed install begin again.
 type RetryRequest struct {
 	Disk *machine.DiskHint `json:"disk,omitempty" doc:"Replaces the choice of the disk."`
+}
+
+// RevokeRequest takes an approval back.
+type RevokeRequest struct {
+	Reason string `json:"reason,omitempty" doc:"Why, for the timeline." maxLength:"200"`
 }
 
 // SetupRequest makes the first person who may log in. It works once.

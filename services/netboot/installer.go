@@ -194,7 +194,7 @@ func (s *Server) serveNodeOrder(w http.ResponseWriter, r *http.Request, c caller
 		if !ok {
 			return wire.NodeOrder{}, false, status(http.StatusForbidden, errUnknownKey)
 		}
-		order := nodeOrder(v, m)
+		order := NodeOrder(v, m)
 		if order.Kind != wire.NodeInit {
 			return order, order.Kind == wire.NodeWait, nil
 		}

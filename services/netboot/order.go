@@ -8,8 +8,8 @@ import (
 	"github.com/rackseed/rackseed/services/wire"
 )
 
-// orders is what of the state an order is decided from; state.View has it.
-type orders interface {
+// Orders is what of the state an order is decided from; state.View has it.
+type Orders interface {
 	Site() (machine.Site, bool)
 	Machine(machine.ID) (machine.Machine, bool)
 	Profile(machine.ID) (machine.Profile, bool)
@@ -19,7 +19,7 @@ type orders interface {
 
 // installerOrder decides what an installer does now. m is the machine whose
 // newest session asks; files lists an image's files.
-func installerOrder(v orders, m machine.Machine, files func(manifest string) ([]wire.File, error)) wire.Order {
+func installerOrder(v Orders, m machine.Machine, files func(manifest string) ([]wire.File, error)) wire.Order {
 	wait := func(reason string) wire.Order { return wire.Order{Kind: wire.OrderWait, Reason: reason} }
 	intent := v.InstallIntent(m.ID)
 	if intent == nil || intent.Session != m.Session.ID {
@@ -54,7 +54,7 @@ func installerOrder(v orders, m machine.Machine, files func(manifest string) ([]
 // mayFetchIgnition says why the machine's newest session may not have its
 // Ignition now, or nil. It may from the claim until the install ends, as often
 // as it needs: an answer can be lost.
-func mayFetchIgnition(v orders, m machine.Machine) (*machine.Intent, error) {
+func mayFetchIgnition(v Orders, m machine.Machine) (*machine.Intent, error) {
 	intent := v.InstallIntent(m.ID)
 	switch {
 	case intent == nil || m.Session == nil || intent.Session != m.Session.ID:
@@ -65,9 +65,9 @@ func mayFetchIgnition(v orders, m machine.Machine) (*machine.Intent, error) {
 	return intent, nil
 }
 
-// nodeOrder decides what a node that is not in the cluster does now. A NodeInit
+// NodeOrder decides what a node that is not in the cluster does now. A NodeInit
 // is only a proposal: it holds once state.BootstrapClaim is committed.
-func nodeOrder(v orders, m machine.Machine) wire.NodeOrder {
+func NodeOrder(v Orders, m machine.Machine) wire.NodeOrder {
 	wait := func(reason string) wire.NodeOrder { return wire.NodeOrder{Kind: wire.NodeWait, Reason: reason} }
 	b := v.Bootstrap()
 	switch {

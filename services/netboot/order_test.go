@@ -95,7 +95,7 @@ func TestNodeOrder(t *testing.T) {
 		"another, forgotten": {plainOrders{bootstrap: bootstrap(machine.IntentClaimed)}, "m-2", wire.NodeWait, "waiting for m-1"},
 		"another, done":      {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first}, "m-2", wire.NodeWait, "started by node-1"},
 	} {
-		got := nodeOrder(c.o, machine.Machine{ID: c.of})
+		got := NodeOrder(c.o, machine.Machine{ID: c.of})
 		if got.Kind != c.want || !strings.Contains(got.Reason, c.says) || (got.Kind == wire.NodeInit && got.Intent != "b-1") {
 			t.Errorf("%s: %+v, want %s: %q", name, got, c.want, c.says)
 		}

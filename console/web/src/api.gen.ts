@@ -2,7 +2,7 @@
 
 export interface Action {
   allowed: boolean;
-  name: "approve" | "retry" | "forget";
+  name: "approve" | "retry" | "revoke" | "forget";
   /** Why it is not allowed now. */
   reason?: string;
 }
@@ -234,6 +234,8 @@ export interface Machine {
   reason?: string;
   session?: Session;
   uuid?: string;
+  /** Why an installed node is not in the cluster yet. */
+  waitingFor?: string;
 }
 
 export interface MachineList {
@@ -273,6 +275,11 @@ export interface Reservation {
 export interface RetryRequest {
   /** Replaces the choice of the disk. */
   disk?: DiskHint;
+}
+
+export interface RevokeRequest {
+  /** Why, for the timeline. */
+  reason?: string;
 }
 
 export interface Session {
@@ -516,6 +523,14 @@ export interface Operations {
     path: "/api/machines/{id}/retry";
     params: { id: string };
     request: RetryRequest;
+    response: Machine;
+  };
+  /** Take the machine's approval back, while its install is not over */
+  "revoke": {
+    method: "POST";
+    path: "/api/machines/{id}/revoke";
+    params: { id: string };
+    request: RevokeRequest;
     response: Machine;
   };
   /** Who is logged in */

@@ -128,6 +128,7 @@ test('a failed install shows its error, and is retried', async () => {
   const progress = page.getByRole('list', { name: 'Progress' }).locator('[aria-current=step]')
   // The cluster was started by the first machine, and takes no more yet.
   await until('its system is up', async () => (await progress.textContent()) === 'Booted')
+  await page.getByText('it takes no more nodes in this version').first().waitFor()
   const intent = (await machine(service, 2)).install
   assert.equal(intent.disk.serial, '31P0A0CF00002')
   assert.equal(intent.status, 'done')
@@ -143,6 +144,27 @@ test('without a choice between two disks it fails, and the retry asks', async ()
   await dialog().getByLabel('/dev/sda').check()
   await dialog().getByRole('button', { name: 'Retry' }).click()
   await row(5).getByText('Booted', { exact: true }).waitFor()
+})
+
+test('an approval is taken back', async () => {
+  await page.getByRole('link', { name: 'Machines', exact: true }).click()
+  lab.machines(service, { first: 6, pace: '0s', fail: 'image' })
+  await row(6).getByRole('button', { name: 'Approve…' }).click()
+  await dialog().getByLabel('/dev/sdb').check()
+  await dialog().getByRole('button', { name: 'Approve' }).click()
+  await row(6).getByText('Failed', { exact: true }).waitFor()
+  await row(6).getByRole('link').click()
+  await page.getByRole('button', { name: 'Revoke…' }).click()
+  await dialog().getByLabel('Reason').fill('the wrong rack')
+  await lab.screenshot(page, 'revoke')
+  await dialog().getByRole('button', { name: 'Revoke' }).click()
+  await page.getByText('the wrong rack').waitFor() // in the timeline
+  const { install, phase } = await machine(service, 6)
+  assert.deepEqual([install.status, install.reason, phase], ['revoked', 'the wrong rack', 'waiting'])
+  await page.getByRole('button', { name: 'Forget…' }).click()
+  await dialog().getByRole('button', { name: 'Forget' }).click()
+  await page.getByText('it may have been forgotten').waitFor()
+  await page.getByRole('link', { name: 'All machines' }).click()
 })
 
 test('a machine is forgotten', async () => {
