@@ -31,6 +31,7 @@ func checks(cache string) []check {
 		{"make", version("make", "install make", "--version"), true},
 		{"apt-get", version("apt-get", "build on Debian 12 or 13: packages are fetched by apt", "--version"), true},
 		{"dpkg-deb", version("dpkg-deb", "build on Debian 12 or 13", "--version"), true},
+		{"mount", version("mount", "install mount: without /proc Debian's packages do not install alike", "--version"), true},
 		{"Debian's keys", file("/usr/share/keyrings/debian-archive-keyring.gpg", "install debian-archive-keyring"), true},
 		{"certificates", file("/etc/ssl/certs/ca-certificates.crt", "install ca-certificates: Go modules and npm packages come by HTTPS"), true},
 		{"root", func(context.Context) (string, error) {

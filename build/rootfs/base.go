@@ -32,6 +32,12 @@ const cleanup = `rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resol
 	`"$1"/etc/machine-id "$1"/var/lib/dbus/machine-id "$1"/var/lib/systemd/random-seed "$1"/var/log/* "$1"/var/cache/* "$1"/var/lib/apt/lists/* ` +
 	`"$1"/etc/apt/sources.list "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/ssl/certs/java "$1"/tmp/* "$1"/run/*`
 
+// mounted ends a run whose new root has no /proc. mmdebstrap only warns when it
+// cannot mount, and packages' scripts then leave out files in silence. It is no
+// input of the step: a run that passes it makes what it made without it.
+const mounted = `test -e "$1/proc/self/status" || { echo "/proc could not be mounted in the new root:` +
+	` install the package mount; a container must be allowed to (docker run --privileged)" >&2; exit 1; }`
+
 // Base is a step that makes base.tar: the packages of the set "node",
 // installed. toolsStep is the set "tools", unpacked.
 func Base(ctx context.Context, archive *debian.Archive, toolsStep *step.Step) (*step.Step, error) {
@@ -80,7 +86,7 @@ func bootstrap(ctx context.Context, root tools.Root, mode, repository string, pa
 	cmd, err := root.Command(ctx, "mmdebstrap", "--mode="+mode, "--variant=apt", "--format=tar",
 		"--include="+strings.Join(names, ","),
 		`--aptopt=APT::Install-Recommends "false"`, `--aptopt=Acquire::Languages "none"`,
-		"--customize-hook="+cleanup,
+		"--extract-hook="+mounted, "--customize-hook="+cleanup,
 		pins.DebianSuite, out, "deb [trusted=yes] copy:"+repository+" ./")
 	if err != nil {
 		return err
