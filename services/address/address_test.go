@@ -223,7 +223,7 @@ func TestForwardLimitAndEnd(t *testing.T) {
 func TestForwardCannotListen(t *testing.T) {
 	l := listen(t)
 	defer l.Close()
-	if err := Forward(t.Context(), l.Addr().String(), nil); err == nil {
+	if err := Forward(t.Context(), l.Addr().String(), 1, nil); err == nil {
 		t.Error("two listen at one place")
 	}
 }

@@ -14,9 +14,6 @@ import (
 
 const (
 	dialTime = 2 * time.Second
-	// maxConnections at once; one more is closed at once. A node has a few
-	// dozen to the API server.
-	maxConnections = 4096
 	// badTime is how long a target that could not be reached is tried last.
 	badTime = 10 * time.Second
 	// halfOpenTime is how long the other direction may go on after one ended.
@@ -29,13 +26,14 @@ const (
 // Forward listens at listen (host:port) and connects each client with one of
 // targets (host:port), which is asked anew for each: they take turns, those
 // that could not be reached a moment ago last. It returns nil when ctx ends,
-// having closed all connections, and fails if it cannot listen.
-func Forward(ctx context.Context, listen string, targets func() []string) error {
+// having closed all connections, and fails if it cannot listen. limit is how
+// many connections are open at once; one more is closed at once.
+func Forward(ctx context.Context, listen string, limit int, targets func() []string) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return fmt.Errorf("forwarding: %w", err)
 	}
-	f := &forwarder{targets: targets, log: slog.Default().With("listen", listen), bad: map[string]time.Time{}, slots: make(chan struct{}, maxConnections)}
+	f := &forwarder{targets: targets, log: slog.Default().With("listen", listen), bad: map[string]time.Time{}, slots: make(chan struct{}, limit)}
 	return f.serve(ctx, l)
 }
 

@@ -97,7 +97,11 @@ func readJSON(body []byte, v any) error {
 // take. A ResponseWriter that has no deadlines, as in a test without a socket,
 // has nobody slow behind it either.
 func deadline(w http.ResponseWriter, limit time.Duration) {
-	c, t := http.NewResponseController(w), time.Now().Add(limit)
+	deadlineAt(w, time.Now().Add(limit))
+}
+
+func deadlineAt(w http.ResponseWriter, t time.Time) {
+	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(t)
 	_ = c.SetWriteDeadline(t)
 }

@@ -11,8 +11,13 @@ import (
 // fields have the defaults.
 type Limits struct {
 	Transfers int // blobs on their way at once; 256
-	Bodies    int // signed bodies being read at once, each up to wire.MaxBody; 32
-	Conns     int // connections; 4096
+	// TransfersPerSource are those to one address; 8. An installer has up to
+	// four, and those from before its machine was reset are not cut at once.
+	TransfersPerSource int
+	// Stall is how long a transfer may stand still; 30s.
+	Stall  time.Duration
+	Bodies int // signed bodies being read at once, each up to wire.MaxBody; 32
+	Conns  int // connections; 4096
 	// ConnsPerSource are connections from one address; 64. An installer has
 	// up to four.
 	ConnsPerSource int
@@ -29,10 +34,14 @@ func (l Limits) filled() Limits {
 		}
 	}
 	fill(&l.Transfers, 256)
+	fill(&l.TransfersPerSource, 8)
 	fill(&l.Bodies, 32)
 	fill(&l.Conns, 4096)
 	fill(&l.ConnsPerSource, 64)
 	fill(&l.Sources, 8192)
+	if l.Stall == 0 {
+		l.Stall = 30 * time.Second
+	}
 	if l.Rate == 0 {
 		l.Rate = 50
 	}
@@ -40,22 +49,6 @@ func (l Limits) filled() Limits {
 		l.Burst = 200
 	}
 	return l
-}
-
-// source is who a request is counted for: an IPv4 address, or an IPv6 /64,
-// since a host has a whole one.
-func source(remote string) netip.Addr {
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Addr{}
-	}
-	a := ap.Addr().Unmap().WithZone("")
-	if a.Is6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return a
 }
 
 // rates holds a token bucket for each source. When the table is full, the

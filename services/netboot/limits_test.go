@@ -1,11 +1,17 @@
 package netboot
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"net"
+	"net/http/httptest"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 func TestRates(t *testing.T) {
@@ -37,90 +43,6 @@ func TestRates(t *testing.T) {
 		if len(r.buckets) != r.recent.Len() || len(r.buckets) > 2 {
 			t.Fatalf("step %d: %d buckets, %d in order", i, len(r.buckets), r.recent.Len())
 		}
-	}
-}
-
-func TestSource(t *testing.T) {
-	for remote, want := range map[string]string{
-		"192.0.2.1:80": "192.0.2.1", "[::ffff:192.0.2.1]:80": "192.0.2.1",
-		"[2001:db8:1:2:3:4:5:6]:80": "2001:db8:1:2::", "[fe80::1%eth0]:80": "fe80::",
-		"@": "invalid IP", "": "invalid IP",
-	} {
-		if got := source(remote).String(); got != want {
-			t.Errorf("%q: %s, want %s", remote, got, want)
-		}
-	}
-}
-
-// pipes is a listener whose connections come from addresses of the test's
-// choice.
-type pipes struct{ next chan net.Conn }
-
-type pipe struct {
-	net.Conn
-	from string
-}
-
-func (p pipe) RemoteAddr() net.Addr {
-	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(p.from))
-}
-
-func (p pipes) Accept() (net.Conn, error) {
-	c, ok := <-p.next
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return c, nil
-}
-func (p pipes) Close() error   { return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-func TestBoundedListener(t *testing.T) {
-	p := pipes{make(chan net.Conn, 16)}
-	l := newBounded(p, Limits{Conns: 3, ConnsPerSource: 2}.filled())
-	dial := func(from string) net.Conn {
-		ours, theirs := net.Pipe()
-		p.next <- pipe{theirs, from}
-		return ours
-	}
-	accept := func() net.Conn {
-		t.Helper()
-		c, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	dial("192.0.2.1:1")
-	first := accept()
-	dial("192.0.2.1:2")
-	accept()
-	tooMany := dial("192.0.2.1:3")
-	dial("192.0.2.2:1")
-	if c := accept(); c.RemoteAddr().String() != "192.0.2.2:1" {
-		t.Errorf("accepted %s, a third of one source", c.RemoteAddr())
-	}
-	if _, err := tooMany.Read(make([]byte, 1)); err == nil {
-		t.Error("the one too many was not closed")
-	}
-	full := dial("192.0.2.3:1")
-	for range 2 { // closing twice gives one place back
-		if err := first.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	go func() { _, _ = full.Read(make([]byte, 1)) }()
-	// The queue still holds 192.0.2.3, which now fits, and then no more does.
-	if c := accept(); c.RemoteAddr().String() != "192.0.2.3:1" {
-		t.Errorf("accepted %s", c.RemoteAddr())
-	}
-	dial("192.0.2.4:1")
-	close(p.next)
-	if c, err := l.Accept(); err == nil {
-		t.Errorf("accepted %s, a fourth of three", c.RemoteAddr())
-	}
-	if l.all != 3 || len(l.from) != 3 {
-		t.Errorf("%d connections of %v", l.all, l.from)
 	}
 }
 
@@ -162,5 +84,77 @@ func TestPollTime(t *testing.T) {
 		if got := pollTime(ask); got != want {
 			t.Errorf("%q: %v, want %v", ask, got, want)
 		}
+	}
+}
+
+func TestPaceDeadline(t *testing.T) {
+	began := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name        string
+		after, want time.Duration // since the beginning
+		sent        int64
+	}{
+		{"at the beginning", 0, 30 * time.Second, 32 << 10},
+		{"a fast one", time.Minute, 90 * time.Second, 1 << 30},
+		{"a slow one", time.Minute, 61 * time.Second, 128 << 10},
+		{"a part of a large blob, slow", 2 * time.Minute, 70 * time.Second, 10 * 128 << 10},
+	} {
+		if got := paceDeadline(began, began.Add(c.after), 30*time.Second, c.sent).Sub(began); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// endless is a blob store whose blobs are large; it tells when one is closed.
+type endless struct{ closed chan struct{} }
+
+func (e endless) Open(string) (io.ReadSeekCloser, error) {
+	return endlessBlob{bytes.NewReader(make([]byte, 64<<20)), e.closed}, nil
+}
+
+func (e endless) Files(string) ([]wire.File, error) { return nil, nil }
+
+type endlessBlob struct {
+	*bytes.Reader
+	closed chan struct{}
+}
+
+func (b endlessBlob) Close() error { b.closed <- struct{}{}; return nil }
+
+// Who asks for a blob and does not read holds a turn for no longer than Stall.
+func TestStalledTransferEnds(t *testing.T) {
+	l := newLab(t)
+	blobs := endless{make(chan struct{}, 1)}
+	server := httptest.NewServer(New(Config{
+		Store: l.store, Blobs: blobs, Output: l.server.Output, Ignition: l.server.Ignition,
+		Limits: Limits{Stall: 10 * time.Millisecond}, Now: l.server.Now, Logger: l.server.Logger,
+	}))
+	defer server.Close()
+	c, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := fmt.Fprintf(c, "GET /blobs/%s HTTP/1.1\r\nHost: x\r\n\r\n", digestFor("x")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-blobs.closed:
+	case <-time.After(20 * time.Second):
+		t.Error("it still has its turn")
+	}
+}
+
+// One address has only some of the transfers.
+func TestTransfersOfOneSource(t *testing.T) {
+	l := newLab(t).serve(t)
+	from := netip.MustParseAddr("127.0.0.1")
+	for range l.server.Limits.TransfersPerSource {
+		l.server.receivers.Enter(from)
+	}
+	l.want(t, 503, "to this address", nil, "GET", "/blobs/"+digestFor(nodeRoot), nil)
+	l.server.receivers.Leave(from)
+	for range 2 { // the turn is given back
+		l.want(t, 200, nodeRoot, nil, "GET", "/blobs/"+digestFor(nodeRoot), nil)
 	}
 }

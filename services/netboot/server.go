@@ -12,10 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"path"
 	"time"
 
+	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -57,8 +59,9 @@ type Config struct {
 type Server struct {
 	Config
 	rates     *rates
-	transfers chan struct{} // one for each blob on its way
-	bodies    chan struct{} // one for each body being read
+	transfers chan struct{}   // one for each blob on its way
+	receivers *bounded.Places // the same by source; its sum is not what is bounded
+	bodies    chan struct{}   // one for each body being read
 	handler   http.Handler
 }
 
@@ -67,14 +70,16 @@ func New(c Config) *Server {
 	c.Limits = c.Limits.filled()
 	s := &Server{
 		Config: c, rates: newRates(c.Limits),
-		transfers: make(chan struct{}, c.Limits.Transfers), bodies: make(chan struct{}, c.Limits.Bodies),
+		transfers: make(chan struct{}, c.Limits.Transfers),
+		receivers: bounded.NewPlaces(math.MaxInt, c.Limits.TransfersPerSource),
+		bodies:    make(chan struct{}, c.Limits.Bodies),
 	}
 	mux := http.NewServeMux()
 	// The cost is what a request takes of its source's allowance: those that
 	// anyone can make and that write to the log cost most.
 	handle := func(pattern string, cost float64, limit time.Duration, h func(http.ResponseWriter, *http.Request) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if !s.rates.take(source(r.RemoteAddr), cost, s.Now()) {
+			if !s.rates.take(bounded.Source(r.RemoteAddr), cost, s.Now()) {
 				w.Header().Set("Retry-After", "1")
 				s.fail(w, r, status(http.StatusTooManyRequests, errors.New("too many requests from this address: ask again in a second")))
 				return

@@ -70,7 +70,7 @@ func (r *replica) serveLinks(ctx context.Context, tell report) error {
 
 // siteTasks are the servers that one site file asks for.
 func (r *replica) siteTasks(site machine.Site) []task {
-	service := site.ServiceAddress
+	service, share := site.ServiceAddress, forwardShare(1+len(site.Links))
 	// Nothing listens on the service address before it is ours, and nothing
 	// but it is listened on: a link that the site file does not name is not
 	// served.
@@ -89,24 +89,25 @@ func (r *replica) siteTasks(site machine.Site) []task {
 		{"dhcp", held(func(ctx context.Context, tell report) error { return r.serveDHCP(ctx, tell, site) })},
 		{"tftp", held(func(ctx context.Context, tell report) error { return r.serveTFTP(ctx, tell, at("69")) })},
 		{"netboot", held(func(ctx context.Context, tell report) error { return r.serveNetboot(ctx, tell, at("80")) })},
-		{"kubernetes", held(func(ctx context.Context, tell report) error { return r.forwardKubernetes(ctx, tell, service) })},
+		{"kubernetes", held(func(ctx context.Context, tell report) error { return r.forwardKubernetes(ctx, tell, service, share) })},
 	}
 	// People come by the appliance's own addresses too, as to the console:
 	// theirs may be the only link that they can reach.
 	for _, l := range site.Links {
 		own := l.Address.Addr()
 		tasks = append(tasks, task{"kubernetes at " + own.String(), func(ctx context.Context, tell report) error {
-			return r.forwardKubernetes(ctx, tell, own)
+			return r.forwardKubernetes(ctx, tell, own, share)
 		}})
 	}
 	return tasks
 }
 
-// forwardKubernetes connects whoever comes to an address with an API server.
-func (r *replica) forwardKubernetes(ctx context.Context, tell report, at netip.Addr) error {
+// forwardKubernetes connects whoever comes to an address with an API server, at
+// most share at once.
+func (r *replica) forwardKubernetes(ctx context.Context, tell report, at netip.Addr, share int) error {
 	listen := net.JoinHostPort(at.String(), apiPort)
 	tell(true, "connections to "+listen+" are forwarded to healthy API servers")
-	return address.Forward(ctx, listen, func() []string { return apiServers(r.store.Load().View()) })
+	return address.Forward(ctx, listen, share, func() []string { return apiServers(r.store.Load().View()) })
 }
 
 // serveNetboot is the machines' HTTP server.
@@ -121,6 +122,7 @@ func (r *replica) serveNetboot(ctx context.Context, tell report, listen string) 
 	}
 	server := netboot.New(netboot.Config{
 		Store: r.store.Load(), Blobs: artifacts{r.blobs}, Output: r.log, URL: url, Now: r.Now, Logger: r.Logger,
+		Limits: netboot.Limits{Conns: machineConns, ConnsPerSource: machineConnsPerSource},
 		Ignition: func(view state.View, m machine.Machine) ([]byte, error) {
 			in, err := ignition.FromView(view, m, url)
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/state"
 )
 
@@ -51,6 +52,8 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 		// certificate, is not worth more.
 		ErrorLog: slog.NewLogLogger(r.Logger.Handler(), slog.LevelDebug),
 	}
+	// Below TLS: a handshake is what costs.
+	l = bounded.Listen(l, peopleConns, peopleConnsPerSource)
 	return serve(ctx, server, tls.NewListener(l, &tls.Config{
 		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
 	}))
