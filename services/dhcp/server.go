@@ -91,10 +91,13 @@ func (s *Server) Run(ctx context.Context) error {
 		s.open = openSocket
 	}
 	var g errgroup.Group
-	shared := &shared{offers: newOffers(), naks: newBucket(50, 5), sightings: newBucket(1000, 20)}
+	offers := newOffers()
 	for _, l := range s.Links {
 		g.Go(func() error {
-			w := &worker{Server: s, link: l, shared: shared, log: s.Logger.With("link", l.Interface)}
+			w := &worker{
+				Server: s, link: l, offers: offers, naks: newBucket(50, 5), sightings: newBucket(1000, 20),
+				log: s.Logger.With("link", l.Interface),
+			}
 			w.run(ctx)
 			return nil
 		})
@@ -102,19 +105,15 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// shared is what the links have in common.
-type shared struct {
-	offers    *offers
-	naks      *bucket // each NAK is an entry in the log, and strangers can ask for them
-	sightings *bucket // so is each sighting of a machine
-}
-
 // worker serves one link.
 type worker struct {
 	*Server
-	*shared
-	link Link
-	log  *slog.Logger
+	link   Link
+	offers *offers // those of all links
+	// What strangers on this link can have written to the log is bounded: NAKs,
+	// and sightings of machines. Another link's are not fewer for it.
+	naks, sightings *bucket
+	log             *slog.Logger
 
 	exhausted pause
 }
@@ -243,9 +242,11 @@ func (w *worker) send(log *slog.Logger, c conn, d Decision, a arrival) {
 	w.counters.sent.Add(1)
 }
 
-var errLimit = errors.New("too many of its kind at the moment; it will ask again")
+var errLimit = errors.New("too many of its kind on this link at the moment; it will ask again")
 
-// commit proposes the decision's commands in turn.
+// commit proposes the decision's commands in turn. Over the limit a machine is
+// not noted, and has its answer all the same; a NAK binds, so that without its
+// entry in the log it is not sent.
 func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
 	for _, command := range d.Commands {
 		switch x := command.(type) {
@@ -255,7 +256,8 @@ func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
 			}
 		case state.MachineSee:
 			if x.Text != "" && !w.sightings.take(now) {
-				return fmt.Errorf("noting a machine: %w", errLimit)
+				w.log.Debug("machine not noted: too many at the moment", "mac", x.MAC)
+				continue
 			}
 			var err error
 			if x.ID, err = newMachineID(); err != nil {

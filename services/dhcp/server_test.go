@@ -258,6 +258,65 @@ func TestServerDropsAFlood(t *testing.T) {
 	})
 }
 
+// Over the limit of sightings a machine is not noted, and answered all the same.
+func TestServerAnswersWhomItCannotNote(t *testing.T) {
+	b := &bench{pipe: newPipe(), world: newWorld()}
+	w := &worker{
+		Server: &Server{View: func() State { return locked{b} }, Propose: b.propose, Now: func() time.Time { return start }},
+		link:   testLink(), offers: newOffers(), naks: newBucket(1, 0), sightings: newBucket(1, 0), log: slog.New(slog.DiscardHandler),
+	}
+	for _, mac := range []string{macA, macB} {
+		w.handle(t.Context(), b, arrival{packet4{kind: discover, mac: mac, options: pxe(7)}.build(t).ToBytes(), start})
+		if len(b.out) != 1 {
+			t.Fatalf("%s: %d answers", mac, len(b.out))
+		}
+		offer := <-b.out
+		w.handle(t.Context(), b, arrival{packet4{kind: request, mac: mac, server: "10.77.0.3",
+			requested: offer.YourIPAddr.String(), options: pxe(7)}.build(t).ToBytes(), start})
+		if len(b.out) != 1 || (<-b.out).MessageType() != dhcpv4.MessageTypeAck {
+			t.Errorf("%s: its address is not acknowledged", mac)
+		}
+	}
+	if got := b.kinds(); got != "machine.see/1 lease.bind/1 lease.bind/1 " {
+		t.Errorf("committed %q", got)
+	}
+}
+
+// A flood that one link's NAKs are bounded by is not another link's.
+func TestServerBoundsEachLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{world: newWorld()}
+		quiet := testLink()
+		quiet.Interface = "eth1"
+		pipes := map[string]*pipe{"eth0": newPipe(), "eth1": newPipe()}
+		b.server = &Server{
+			Links: []Link{testLink(), quiet}, View: func() State { return locked{b} },
+			Propose: b.propose, Logger: slog.New(slog.DiscardHandler),
+			open: func(_ context.Context, l Link) (conn, error) { return pipes[l.Interface], nil },
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.server.Run(ctx) }()
+		nak := packet4{kind: request, mac: macA, server: "10.77.0.3", requested: "10.99.0.1"}.build(t).ToBytes()
+		for range 60 {
+			pipes["eth0"].in <- nak
+		}
+		synctest.Wait()
+		if n := len(pipes["eth0"].out); n != 50 {
+			t.Errorf("%d NAKs on the flooded link", n)
+		}
+		pipes["eth1"].in <- nak
+		synctest.Wait()
+		if n := len(pipes["eth1"].out); n != 1 {
+			t.Errorf("%d NAKs on the other link", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestServerCountsNoise(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
 		b.in <- []byte("noise")
