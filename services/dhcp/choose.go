@@ -28,10 +28,16 @@ type View interface {
 // chooser decides about addresses for one client on one link at one time.
 type chooser struct {
 	client
-	link    Link
-	view    View
-	now     time.Time
-	statics map[netip.Addr]bool // of other machines; made when first needed
+	link Link
+	view View
+	now  time.Time
+
+	// Made when first needed, once: a pool has up to 65,536 addresses to ask
+	// for.
+	own      []netip.Addr // see fixed
+	ownMade  bool
+	statics  map[netip.Addr]bool // of all machines
+	reserved map[netip.Addr]machine.MAC
 }
 
 // machine is the machine that the client belongs to, or nil.
@@ -49,7 +55,14 @@ func (c *chooser) machine() *machine.Machine {
 
 // fixed are the addresses that are the client's by somebody's decision, the
 // strongest first: reservation, the machine's static address, the site file's.
-func (c *chooser) fixed() (own []netip.Addr) {
+func (c *chooser) fixed() []netip.Addr {
+	if !c.ownMade {
+		c.own, c.ownMade = c.findFixed(), true
+	}
+	return c.own
+}
+
+func (c *chooser) findFixed() (own []netip.Addr) {
 	for _, r := range c.link.Reservations {
 		if r.MAC == c.mac {
 			own = append(own, r.Address)
@@ -71,9 +84,17 @@ func (c *chooser) isFixed(a netip.Addr) bool { return slices.Contains(c.fixed(),
 
 // free says whether nobody else holds the address now or was offered it.
 func (c *chooser) free(a netip.Addr) bool {
-	if l, ok := c.view.Lease(a); ok && l.Expires.After(c.now) && (l.Declined || l.MAC != c.mac) {
-		return false
-	}
+	l, ok := c.view.Lease(a)
+	return c.freeOf(l, ok) && c.notOffered(a)
+}
+
+// freeOf says whether an address's lease, if there is one, keeps nobody off.
+func (c *chooser) freeOf(l machine.Lease, there bool) bool {
+	return !there || !l.Expires.After(c.now) || !l.Declined && l.MAC == c.mac
+}
+
+// notOffered says whether the address is offered to nobody else.
+func (c *chooser) notOffered(a netip.Addr) bool {
 	to, offered := c.view.Offered(a)
 	return !offered || to == c.mac
 }
@@ -90,10 +111,23 @@ func (c *chooser) permitted(a netip.Addr) bool {
 	if !a.Is4() || c.link.special(a) {
 		return false
 	}
-	if to := c.link.reservedFor(a); to != "" {
+	if to := c.reservedFor(a); to != "" {
 		return to == c.mac
 	}
 	return c.isFixed(a) || c.link.inPool(a) && !c.static(a)
+}
+
+// reservedFor is who an address is reserved for, or "".
+func (c *chooser) reservedFor(a netip.Addr) machine.MAC {
+	if c.reserved == nil {
+		c.reserved = make(map[netip.Addr]machine.MAC, len(c.link.Reservations))
+		for _, r := range c.link.Reservations {
+			if c.reserved[r.Address] == "" { // the first one counts
+				c.reserved[r.Address] = r.MAC
+			}
+		}
+	}
+	return c.reserved[a]
 }
 
 // static says whether the address is fixed for some machine.
@@ -116,7 +150,7 @@ func (c *chooser) static(a netip.Addr) bool {
 // offered a moment ago, the one it asks for, else one of the pool. Not ok: the
 // pool is exhausted.
 func (c *chooser) choose(requested netip.Addr) (a netip.Addr, ok bool) {
-	wishes := c.fixed()
+	wishes := slices.Clone(c.fixed())
 	if l, ok := c.view.LeaseByMAC(c.mac); ok {
 		wishes = append(wishes, l.Address)
 	}
@@ -143,10 +177,10 @@ func (c *chooser) fromPool() (oldest netip.Addr, ok bool) {
 	var expired time.Time
 	for i := range size {
 		a := address(first + (start+i)%size)
-		if !c.free(a) || !c.permitted(a) {
+		l, used := c.view.Lease(a)
+		if !c.freeOf(l, used) || !c.notOffered(a) || !c.permitted(a) {
 			continue
 		}
-		l, used := c.view.Lease(a)
 		if !used {
 			return a, true
 		}

@@ -77,16 +77,6 @@ func (l Link) broadcast() netip.Addr {
 	return address(number(l.Prefix.Addr()) | ^mask(l.Prefix))
 }
 
-// reservedFor is who an address is reserved for, or "".
-func (l Link) reservedFor(a netip.Addr) machine.MAC {
-	for _, r := range l.Reservations {
-		if r.Address == a {
-			return r.MAC
-		}
-	}
-	return ""
-}
-
 func mask(p netip.Prefix) uint32 { return ^uint32(0) << (32 - p.Bits()) }
 
 func number(a netip.Addr) uint32 {
