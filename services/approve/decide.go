@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -226,13 +225,9 @@ func chooseProfile(site machine.Site, control bool, name, before string) (machin
 	return *found, nil
 }
 
-// hostname is one label of RFC 1123 §2.1, in lower case as Kubernetes wants
-// node names (RFC 1123 subdomain; one label, since it is a host name too).
-var hostname = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 func (t taken) chooseName(wish, before string) (string, error) {
 	switch {
-	case wish != "" && !hostname.MatchString(wish):
+	case wish != "" && !machine.IsHostName(wish):
 		return "", fmt.Errorf("name %q: lower-case letters, digits and hyphens are expected, 63 at most", wish)
 	case wish != "" && t.names[wish] != "":
 		return "", fmt.Errorf("name %q is %s", wish, t.names[wish])

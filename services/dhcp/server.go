@@ -2,8 +2,6 @@ package dhcp
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -259,10 +257,7 @@ func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
 				w.log.Debug("machine not noted: too many at the moment", "mac", x.MAC)
 				continue
 			}
-			var err error
-			if x.ID, err = newMachineID(); err != nil {
-				return err
-			}
+			x.ID = machine.NewID()
 			command = x
 		}
 		err := w.Propose(ctx, "dhcp", command)
@@ -303,11 +298,3 @@ func parse(b []byte) (req *dhcpv4.DHCPv4, err error) {
 }
 
 func macOf(req *dhcpv4.DHCPv4) machine.MAC { return machine.MAC(req.ClientHWAddr.String()) }
-
-func newMachineID() (machine.ID, error) {
-	b := make([]byte, 4)
-	if _, err := rand.Read(b); err != nil {
-		return "", fmt.Errorf("drawing a machine's ID: %w", err)
-	}
-	return machine.ID("m-" + hex.EncodeToString(b)), nil
-}

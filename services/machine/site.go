@@ -83,8 +83,8 @@ type Profile struct {
 	KernelArguments []string          `json:"kernelArguments,omitempty" doc:"Added to the installed node's kernel command line."`
 	Labels          map[string]string `json:"labels,omitempty" doc:"Kubernetes labels of the node."`
 	Taints          []string          `json:"taints,omitempty" doc:"Kubernetes taints of the node, as key=value:effect. Absent on a control plane: none, it runs pods."`
-	// Ignition is a Butane document (variant r4e, or fcos) merged into what
-	// Rackseed makes; it is checked before any machine sees it.
+	// Ignition is merged into what Rackseed makes; it is checked before any
+	// machine sees it.
 	Ignition string `json:"ignition,omitempty" doc:"Ignition config (JSON, spec 3.x) merged into the machine's own."`
 }
 

@@ -234,7 +234,7 @@ func digestOf(files []wire.File, name string) string {
 // that exists is refused, which 2^32 of them make rare: another is tried.
 func (s *Server) proposeNew(ctx context.Context, by string, command func(machine.ID) state.Command) (result state.Result, err error) {
 	for range 3 {
-		id := machine.ID("m-" + randomHex(4))
+		id := machine.NewID()
 		if _, taken := s.Store.View().Machine(id); taken {
 			continue
 		}

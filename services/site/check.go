@@ -23,8 +23,6 @@ const (
 )
 
 var (
-	// RFC 1123 section 2.1, as Kubernetes wants its node names.
-	labelForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	ifaceForm = regexp.MustCompile(`^[^\s/:]{1,15}$`) // IFNAMSIZ is 16 with the final 0
 	uuidForm  = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 	taintForm = regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9_./]*(=[-A-Za-z0-9_.]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$`)
@@ -253,7 +251,7 @@ func checkProfiles(d *decoder, s *machine.Site) {
 	for i, p := range s.Profiles {
 		path := fmt.Sprintf("profiles[%d]", i)
 		names.add(path+".name", p.Name)
-		if !labelForm.MatchString(p.Name) {
+		if !machine.IsHostName(p.Name) {
 			d.problem(path+".name", strconv.Quote(p.Name), "lower-case letters, digits and hyphens, at most 63")
 		}
 		for j, t := range p.Taints {
@@ -288,7 +286,7 @@ func checkMachines(d *decoder, s *machine.Site) {
 		if m.UUID != "" && !uuidForm.MatchString(m.UUID) {
 			d.problem(path+".uuid", strconv.Quote(m.UUID), "a UUID, as 4c4c4544-0042-3510-8052-b4c04f4d3132")
 		}
-		if m.Name != "" && !labelForm.MatchString(m.Name) {
+		if m.Name != "" && !machine.IsHostName(m.Name) {
 			d.problem(path+".name", strconv.Quote(m.Name), "a host name: lower-case letters, digits and hyphens, at most 63")
 		}
 		if m.Profile != "" && !slices.Contains(profiles, m.Profile) {

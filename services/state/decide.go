@@ -67,11 +67,7 @@ func decide(t tables, at time.Time, by string, term uint64, command Command) (*c
 	return c, err
 }
 
-var (
-	// RFC 1123 section 2.1, one label: what a node's name may be.
-	hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	digest   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-)
+var digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 // word checks an identifier that the proposer made up or a machine sent.
 func word(what, s string) error {

@@ -74,7 +74,7 @@ func (c *change) mayApprove(x MachineApprove, found *machineRow) error {
 	if c.tables.intent(x.Intent) != nil {
 		return refuse("machine %s: intent %s exists already", id, x.Intent)
 	}
-	if !hostName.MatchString(x.Name) {
+	if !machine.IsHostName(x.Name) {
 		return refuse("machine %s: %.80q is no host name; lower-case letters, digits and hyphens, at most 63", id, x.Name)
 	}
 	if other := c.machineByName(x.Name); other != nil && other.Machine.ID != id {
