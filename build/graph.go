@@ -123,28 +123,43 @@ func (g *graph) file(target, path string) (step.File, error) {
 	return step.File{Step: s, Path: path}, err
 }
 
-// clients are programs of the set "peers" that tests call by name, and what
-// those need of a host that may be bare.
-var clients = []string{
-	"atftp", "atftpd", "busybox", "curl", "dhclient", "dnsmasq", "in.tftpd", "ip",
-	"kea-dhcp4", "nft", "nginx", "perfdhcp", "tftp", "wrk",
+// clients are the programs that tests call by name, by their sets: others'
+// clients and servers, and what a bare host lacks.
+var clients = []struct {
+	set      string
+	programs []string
+}{
+	{"peers", []string{
+		"atftp", "atftpd", "busybox", "curl", "dhclient", "dnsmasq", "in.tftpd", "ip",
+		"kea-dhcp4", "nft", "nginx", "perfdhcp", "tftp", "wrk",
+	}},
+	{"tools", []string{"mke2fs"}},
 }
 
 // clients makes a folder bin that is put into PATH.
 func (g *graph) clients() (*step.Step, error) {
-	peers, err := g.target("peers")
+	var sets []string
+	for _, c := range clients {
+		sets = append(sets, c.set)
+	}
+	deps, err := g.targets(sets...)
 	if err != nil {
 		return nil, err
 	}
 	return &step.Step{
 		// The scripts hold absolute paths.
-		Name: "clients", Inputs: []string{"1", fmt.Sprint(clients), g.archive.Cache}, Deps: []*step.Step{peers},
+		Name: "clients", Inputs: []string{"1", fmt.Sprint(clients), g.archive.Cache}, Deps: deps,
 		Make: func(_ context.Context, out string, dirs []string, _ io.Writer) error {
 			bin := filepath.Join(out, "bin")
 			if err := os.Mkdir(bin, 0o755); err != nil {
 				return err
 			}
-			return tools.Root(dirs[0]).WriteScripts(bin, clients...)
+			for i, c := range clients {
+				if err := tools.Root(dirs[i]).WriteScripts(bin, c.programs...); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}, nil
 }

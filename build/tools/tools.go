@@ -70,7 +70,7 @@ func (r Root) Path(name string) (string, error) {
 			return r.at(filepath.Join(dir, name)), nil
 		}
 	}
-	return "", fmt.Errorf("tool %s is not in %s: add its package to the set \"tools\" of build/locks/packages.yaml and run \"make lock\"", name, r)
+	return "", fmt.Errorf("tool %s is not in %s: add its package to the set of build/locks/packages.yaml and run \"make lock\"", name, r)
 }
 
 func (r Root) at(path string) string { return filepath.Join(string(r), path) }

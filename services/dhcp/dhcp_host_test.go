@@ -73,11 +73,12 @@ func serve(t testing.TB, dir string) *state.Store {
 }
 
 // script is what clients call with what they got: it keeps it and sets the
-// address.
+// address. dhclient gives it a PATH of its own.
 func script(t *testing.T, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "script")
 	text := fmt.Sprintf(`#!/bin/sh
+PATH='%[2]s'
 env >> %[1]s/env
 [ -n "$reason" ] && set "$reason"
 case "$1" in
@@ -85,7 +86,7 @@ deconfig|PREINIT) ip link set eth0 up; ip addr flush dev eth0 ;;
 bound|renew) ip addr replace "$ip/$mask" dev eth0 ;;
 BOUND|RENEW) ip addr replace "$new_ip_address/24" dev eth0 ;;
 esac
-`, dir)
+`, dir, os.Getenv("PATH"))
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}

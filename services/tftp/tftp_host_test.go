@@ -39,7 +39,7 @@ func TestForeignClients(t *testing.T) {
 		{"busybox", "tftp", "-g", "-b", "1468", "-r", "/snponly.efi", "-l", out, "10.77.0.3"},
 		{"busybox", "tftp", "-g", "-r", `\snponly.efi`, "-l", out, "10.77.0.3"},
 		{"tftp", "-m", "binary", "10.77.0.3", "-c", "get", "snponly.efi", out},
-		{"atftp", "--option", "blksize 65464", "--option", "tsize 0", "-g", "-r", "snponly.efi", "-l", out, "10.77.0.3"},
+		{"atftp", "--option", "blksize 65464", "--option", "tsize 0", "-g", "-r", "snponly.efi", "-l", out, "10.77.0.3", "69"},
 	} {
 		peer.Run(client[0], client[1:]...)
 		if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, files["snponly.efi"]) {
