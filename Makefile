@@ -24,6 +24,15 @@ RACK := go run ./vm-test/cmd/rack
 
 # --- Variables, given as make VARIABLE=value TARGET -----------------------------
 
+# SITE            site file: iso carries it, dev serves it
+# EMULATED=1      iso: boot with arguments for machines emulated in software
+# UNLOCKED=1      go on with a mirror's newer packages than the locked ones
+# MACHINES        run: how many machines (1); dev: how many are simulated (none)
+# APPROVE=hand    run: machines wait for you in the console
+# CONSOLE_PORT    run: loopback port of the console (8443)
+# KUBERNETES_PORT run: loopback port of the API server (16443)
+# KVM=off         run: emulate, even where KVM works
+
 SITE ?=
 EMULATED ?=
 UNLOCKED ?=
@@ -35,6 +44,8 @@ export SITE EMULATED UNLOCKED MACHINES
 .PHONY: help
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^# ---/ {gsub(/^# -+ | -+$$/, ""); head = $$0} /^[a-z-]+:.*## / {if (head) printf "\n%s\n", head; head = ""; printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@printf '\nVariables, as make run MACHINES=2\n'
+	@sed -n '/^# [A-Z_]\{3,\}[= ]/s/^# /  /p' Makefile
 
 .PHONY: run
 run: ## build all, start a virtual rack, and follow a machine until it is Ready
@@ -43,6 +54,10 @@ run: ## build all, start a virtual rack, and follow a machine until it is Ready
 .PHONY: iso
 iso: ## out/rackseed.iso, with SITE=site.yaml carrying that site file
 	$(BUILD) iso
+
+.PHONY: cli
+cli: ## out/bin/rackseed, the command line
+	CGO_ENABLED=0 go build -o out/bin/rackseed .
 
 .PHONY: dev
 dev: ## boot service and console on loopback, without virtual machines; MACHINES=3 simulates some

@@ -24,6 +24,8 @@ func Actions(m machine.Machine, install, bootstrap *machine.Intent) []Action {
 	switch {
 	case install.Live():
 		noApprove = "it is approved already"
+	case install != nil && install.Status == machine.IntentDone:
+		noApprove = "it is installed: to install it anew, forget it first, then netboot it"
 	case m.Session == nil || m.Inventory == nil:
 		noApprove = "its installer has not reported yet: netboot it"
 	case m.Phase != machine.PhaseWaiting:

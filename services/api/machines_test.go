@@ -37,7 +37,7 @@ func TestActions(t *testing.T) {
 		{"starts the cluster", phase(machine.PhaseJoining), intent(machine.IntentDone), start("m-1", machine.IntentClaimed), "forget"},
 		{"another will start it", phase(machine.PhaseBooted), intent(machine.IntentDone), start("m-2", machine.IntentOpen), "forget"},
 		{"ready", phase(machine.PhaseReady), intent(machine.IntentDone), nil, "forget"},
-		{"netbooted again", ready, intent(machine.IntentDone), nil, "approve forget"},
+		{"netbooted again", ready, intent(machine.IntentDone), nil, "forget"},
 		{"revoked", ready, intent(machine.IntentRevoked), nil, "approve forget"},
 	} {
 		var allowed []string

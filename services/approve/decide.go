@@ -73,6 +73,9 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 	if intent := v.InstallIntent(m.ID); intent.Live() {
 		return no("install intent %s is %s: it is approved already; revoke that first", intent.ID, intent.Status)
 	}
+	if intent := v.InstallIntent(m.ID); intent != nil && intent.Status == machine.IntentDone {
+		return no("it is installed (intent %s), and approving it again would write over its disk: to install it anew, forget it first, then netboot it", intent.ID)
+	}
 	image, ok := v.Image(ImageRef)
 	if !ok {
 		return no("no node image is published yet: wait until the boot service has read its images")

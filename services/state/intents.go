@@ -68,6 +68,11 @@ func (c *change) mayApprove(x MachineApprove, found *machineRow) error {
 		}
 		return refuse("machine %s: install intent %s is %s already; %s", id, i.Intent.ID, i.Intent.Status, out)
 	}
+	// A node in the cluster would lose its key at once, and its disk at its
+	// next restart: that takes more than the word for a new machine.
+	if i := c.install(id); i != nil && i.Intent.Status == machine.IntentDone {
+		return refuse("machine %s is installed (intent %s): approving it again would write over its disk; to install it anew, forget it first, then netboot it", id, i.Intent.ID)
+	}
 	if err := word("intent ID", x.Intent); err != nil {
 		return err
 	}

@@ -77,6 +77,10 @@ func TestRefusals(t *testing.T) {
 		}, approval(1), "not its newest"},
 		{"approval before a session", func(w *world) { w.must(MachineSee{ID: machineID(1), MAC: mac(1)}) }, approval(1), "not its newest"},
 		{"approval twice", func(w *world) { w.approved(1) }, with(approval(1), func(x *MachineApprove) { x.Intent = "i-9" }), "is open already"},
+		{"approval of what is installed", func(w *world) {
+			w.claimed(1)
+			w.must(installReport(1, 1, wire.StepReboot, wire.StepDone, "", 0, 0))
+		}, with(approval(1), func(x *MachineApprove) { x.Intent = "i-9" }), "forget it first"},
 		{"a name that is taken", func(w *world) { w.approved(1); w.waiting(2) }, with(approval(2), func(x *MachineApprove) { x.Name = "node-1" }), "name node-1 is machine"},
 		{"a name that is none", func(w *world) { w.waiting(1) }, with(approval(1), func(x *MachineApprove) { x.Name = "Node_1" }), "no host name"},
 		{"an address that is taken", func(w *world) { w.approved(1); w.waiting(2) },

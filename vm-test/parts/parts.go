@@ -33,23 +33,29 @@ func Build(ctx context.Context, out io.Writer) (Parts, error) {
 		return Parts{}, err
 	}
 	dirs := map[string]string{}
-	for _, target := range []string{"tools", "kernel", "kubernetes", "iso-base"} {
+	for _, target := range []string{"tools", "kernel", "kubernetes", "rackseed", "iso-base"} {
 		if dirs[target], err = build(ctx, root, target, out); err != nil {
 			return Parts{}, err
 		}
 	}
 	p := Parts{Repository: root, Tools: tools.Root(dirs["tools"]), isoBase: dirs["iso-base"], Kernel: filepath.Join(dirs["kernel"], "vmlinuz")}
-	// kubectl is one of the names of the multi-call binary.
+	// For people: kubectl, one of the names of the multi-call binary, and our
+	// own command line.
 	bin := filepath.Join(root, "out", "bin")
 	p.Kubectl = filepath.Join(bin, "kubectl")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return Parts{}, err
 	}
-	if err := os.Remove(p.Kubectl); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return Parts{}, err
-	}
-	if err := os.Symlink(filepath.Join(dirs["kubernetes"], "kubernetes"), p.Kubectl); err != nil {
-		return Parts{}, err
+	for link, to := range map[string]string{
+		p.Kubectl:                      filepath.Join(dirs["kubernetes"], "kubernetes"),
+		filepath.Join(bin, "rackseed"): filepath.Join(dirs["rackseed"], "rackseed"),
+	} {
+		if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return Parts{}, err
+		}
+		if err := os.Symlink(to, link); err != nil {
+			return Parts{}, err
+		}
 	}
 	return p, nil
 }

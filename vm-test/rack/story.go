@@ -35,7 +35,8 @@ func Follow(ctx context.Context, api API, want int, out io.Writer) error {
 			}
 			phases, err = api.Phases(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
+		// The console is there a moment before its port is forwarded.
+		if err != nil && ctx.Err() == nil && time.Since(start) > 10*time.Second {
 			fmt.Fprintf(out, "  %4.0f s  the boot service: %v\n", time.Since(start).Seconds(), err)
 		}
 		ready := 0

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -14,6 +15,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rackseed/rackseed/vm-test/parts"
 	"github.com/rackseed/rackseed/vm-test/qemu"
@@ -31,7 +34,11 @@ func main() {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// make and go run do not hand every signal on: when they are gone, so are we.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGTERM), 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "rack: it will outlive make if that is killed:", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx)
 	if ctx.Err() != nil {
 		fmt.Println("\nThe rack is taken down; its disks and logs are in out/rack.")
@@ -49,6 +56,12 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if v := os.Getenv("APPROVE"); v != "" && v != "hand" {
+		return fmt.Errorf("APPROVE=%s: expected hand, or nothing", v)
+	}
+	if v := os.Getenv("KVM"); v != "" && v != "off" {
+		return fmt.Errorf("KVM=%s: expected off, or nothing", v)
+	}
 	if err := rack.Room(machines); err != nil {
 		return err
 	}
@@ -64,6 +77,9 @@ func run(ctx context.Context) (err error) {
 		kvm := qemu.TryKVM(ctx, host, p.Kernel)
 		host.KVM = kvm.Works
 		fmt.Println(kvm.Reason + ".")
+		if !kvm.Works {
+			fmt.Println("Without it a node is Ready after five to ten minutes.")
+		}
 	}
 	config := rack.Config{
 		Host: host, Dir: filepath.Join(p.Repository, "out", "rack"), WriteISO: p.WriteISO,
@@ -75,6 +91,11 @@ func run(ctx context.Context) (err error) {
 	if config.KubernetesPort, err = number("KUBERNETES_PORT", 16443); err != nil {
 		return err
 	}
+	unlock, err := alone(config)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := os.RemoveAll(config.Dir); err != nil {
 		return err
 	}
@@ -139,7 +160,7 @@ func tell(ctx context.Context, r *rack.Rack, p parts.Parts) error {
 		return fmt.Errorf("kubectl get nodes: %w", err)
 	}
 	fmt.Printf(`
-Try next, from another terminal:
+Try next, from another terminal (out/bin/rackseed is the command line):
   out/bin/kubectl --kubeconfig out/kubeconfig get pods -A
   out/bin/kubectl --kubeconfig out/kubeconfig run hello --image=rackseed.local/pause:3.10.2
   open %s and look at the machine's timeline and log
@@ -148,6 +169,28 @@ Ctrl-C takes the rack down.
 `, r.ConsoleURL())
 	<-ctx.Done()
 	return nil
+}
+
+// alone makes sure, before anything is written over, that no other rack runs in
+// the same folder and that the ports are free.
+func alone(c rack.Config) (unlock func(), err error) {
+	f, err := os.OpenFile(c.Dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("a rack runs in %s already (%w): end it with Ctrl-C there", c.Dir, err), f.Close())
+	}
+	for variable, port := range map[string]int{"CONSOLE_PORT": c.ConsolePort, "KUBERNETES_PORT": c.KubernetesPort} {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%w; choose another by make run %s=%d", err, variable, port+1), f.Close())
+		}
+		if err := l.Close(); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return func() { _ = f.Close() }, nil // the lock goes with the process at the latest
 }
 
 func saveKubeconfig(ctx context.Context, r *rack.Rack, console rack.Console, path string) error {
