@@ -36,8 +36,6 @@ type NIC struct {
 	// Forwards are connections to the host's loopback that reach the machine:
 	// host port → guest port.
 	Forwards map[int]int
-	// Boot lets the firmware netboot from it, at this place in the order, from 1.
-	Boot int
 }
 
 // Disk is one disk of a machine.
@@ -96,7 +94,7 @@ func (m Machine) arguments(h Host) []string {
 			args = append(args, "-netdev", user)
 		}
 		// No option ROM: the firmware's own network stack boots.
-		args = append(args, "-device", "virtio-net-pci,romfile=,netdev="+id+",mac="+n.MAC+bootIndex(n.Boot))
+		args = append(args, "-device", "virtio-net-pci,romfile=,netdev="+id+",mac="+n.MAC)
 	}
 	for i, d := range m.Disks {
 		id := "disk" + strconv.Itoa(i)
