@@ -27,6 +27,62 @@ type Host struct {
 	KVM bool
 }
 
+// Firmware is what a machine starts with.
+type Firmware int
+
+const (
+	// UEFI is OVMF, which enforces no signatures.
+	UEFI Firmware = iota
+	// SecureBoot is OVMF with Secure Boot on, and Microsoft's keys in it as
+	// machines have them when they are bought.
+	SecureBoot
+	// BIOS is SeaBIOS.
+	BIOS
+)
+
+func (f Firmware) String() string { return [...]string{"UEFI", "Secure Boot", "BIOS"}[f] }
+
+// files are OVMF's code and its variables as they come from the factory; empty
+// for BIOS, which QEMU brings along.
+func (f Firmware) files() (code, variables string) {
+	switch f {
+	case UEFI:
+		return "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"
+	case SecureBoot:
+		return "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"
+	}
+	return "", ""
+}
+
+// arguments choose the firmware. Code that enforces Secure Boot keeps its
+// variables where only system management mode can write, and cannot do that
+// beside ACPI's S3 (/usr/share/doc/ovmf/README.Debian).
+func (f Firmware) arguments(h Host, variables string) []string {
+	code, _ := f.files()
+	flash := []string{
+		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + h.Tools.OVMF(code),
+		"-drive", "if=pflash,format=raw,unit=1,file=" + variables,
+	}
+	switch f {
+	case SecureBoot:
+		return append(flash, "-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
+			"-global", "ICH9-LPC.disable_s3=1")
+	case UEFI:
+		return append(flash, "-machine", "q35")
+	}
+	// The network, then the first disk, where no disk has a place.
+	return []string{"-machine", "q35", "-boot", "order=nc"}
+}
+
+// DiskKind is how a disk is attached.
+type DiskKind int
+
+const (
+	Virtio DiskKind = iota
+	USBStick
+	CD // on SATA
+)
+
 // NIC is one network interface of a machine.
 type NIC struct {
 	MAC string
@@ -40,24 +96,28 @@ type NIC struct {
 
 // Disk is one disk of a machine.
 type Disk struct {
-	Path   string // raw image
-	Serial string
-	USB    bool // a USB stick instead of a virtio disk
-	Boot   int  // place in the boot order, from 1; 0: not booted from
+	Path     string // raw image
+	Serial   string
+	Kind     DiskKind
+	Boot     int  // place in the boot order, from 1; 0: not booted from
+	ReadOnly bool // a stick whose switch is on; a CD always is
 	// Safe keeps fsync: for tests that kill QEMU and look at the disk.
 	Safe bool
 }
 
 // Machine is what a virtual machine is made of.
 type Machine struct {
-	Name   string
-	Dir    string // sockets, logs, firmware variables; made if absent
-	CPUs   int
-	MiB    int
-	UUID   string
-	Serial string // SMBIOS serial number
-	NICs   []NIC
-	Disks  []Disk
+	Name     string
+	Dir      string // sockets, logs, firmware variables; made if absent
+	Firmware Firmware
+	// HTTPBoot has UEFI netboot by HTTP (UEFI 2.10 section 24.7), not by PXE.
+	HTTPBoot bool
+	CPUs     int
+	MiB      int
+	UUID     string
+	Serial   string // SMBIOS serial number
+	NICs     []NIC
+	Disks    []Disk
 }
 
 // arguments is QEMU's command line, without the program.
@@ -67,14 +127,18 @@ func (m Machine) arguments(h Host) []string {
 		accel, cpu = "kvm", "host"
 	}
 	args := []string{
-		"-name", m.Name, "-machine", "q35", "-accel", accel, "-cpu", cpu,
+		"-name", m.Name, "-accel", accel, "-cpu", cpu,
 		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.MiB),
 		"-nodefaults", "-display", "none", "-no-user-config",
-		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + h.Tools.OVMF("OVMF_CODE_4M.fd"),
-		"-drive", "if=pflash,format=raw,unit=1,file=" + m.path("vars.fd"),
 		"-chardev", "file,id=serial0,append=on,path=" + m.path("serial.log"), "-serial", "chardev:serial0",
 		"-qmp", "unix:" + m.path("qmp.sock") + ",server=on,wait=off",
 		"-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci", "-device", "VGA",
+	}
+	args = append(args, m.Firmware.arguments(h, m.path(variablesFile))...)
+	if m.HTTPBoot {
+		for _, protocol := range []string{"IPv4PXESupport", "IPv6PXESupport"} {
+			args = append(args, "-fw_cfg", "name=opt/org.tianocore/"+protocol+",string=no")
+		}
 	}
 	if m.UUID != "" {
 		args = append(args, "-uuid", m.UUID)
@@ -93,8 +157,13 @@ func (m Machine) arguments(h Host) []string {
 			}
 			args = append(args, "-netdev", user)
 		}
-		// No option ROM: the firmware's own network stack boots.
-		args = append(args, "-device", "virtio-net-pci,romfile=,netdev="+id+",mac="+n.MAC)
+		// UEFI boots by its own network stack, without an option ROM. SeaBIOS
+		// has none: iPXE is in the card, as it is in QEMU's cards for BIOS.
+		rom := ""
+		if m.Firmware == BIOS {
+			rom = "pxe-virtio.rom"
+		}
+		args = append(args, "-device", "virtio-net-pci,romfile="+rom+",netdev="+id+",mac="+n.MAC)
 	}
 	for i, d := range m.Disks {
 		id := "disk" + strconv.Itoa(i)
@@ -102,12 +171,16 @@ func (m Machine) arguments(h Host) []string {
 		if d.Safe {
 			cache = "writeback"
 		}
-		args = append(args, "-drive", "if=none,format=raw,discard=unmap,id="+id+",cache="+cache+",file="+d.Path)
-		if d.USB {
-			args = append(args, "-device", "usb-storage,bus=xhci.0,removable=on,drive="+id+",serial="+d.Serial+bootIndex(d.Boot))
-		} else {
-			args = append(args, "-device", "virtio-blk-pci,drive="+id+",serial="+d.Serial+bootIndex(d.Boot))
+		drive := "if=none,format=raw,discard=unmap,id=" + id + ",cache=" + cache + ",file=" + d.Path
+		if d.ReadOnly || d.Kind == CD {
+			drive += ",readonly=on"
 		}
+		device := map[DiskKind]string{
+			Virtio:   "virtio-blk-pci",
+			USBStick: "usb-storage,bus=xhci.0,removable=on",
+			CD:       "ide-cd,bus=ide." + strconv.Itoa(i),
+		}[d.Kind]
+		args = append(args, "-drive", drive, "-device", device+",drive="+id+",serial="+d.Serial+bootIndex(d.Boot))
 	}
 	return args
 }
@@ -118,6 +191,9 @@ func bootIndex(n int) string {
 	}
 	return ",bootindex=" + strconv.Itoa(n)
 }
+
+// variablesFile keeps the firmware's variables from one start to the next.
+const variablesFile = "vars.fd"
 
 func (m Machine) path(name string) string { return filepath.Join(m.Dir, name) }
 
@@ -139,8 +215,9 @@ func Start(ctx context.Context, h Host, m Machine) (*VM, error) {
 	if err := os.MkdirAll(m.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
-	if _, err := os.Stat(m.path("vars.fd")); errors.Is(err, os.ErrNotExist) {
-		if err := copyFile(m.path("vars.fd"), h.Tools.OVMF("OVMF_VARS_4M.fd")); err != nil {
+	_, variables := m.Firmware.files()
+	if _, err := os.Stat(m.path(variablesFile)); variables != "" && errors.Is(err, os.ErrNotExist) {
+		if err := copyFile(m.path(variablesFile), h.Tools.OVMF(variables)); err != nil {
 			return nil, fmt.Errorf("machine %s: firmware variables: %w", m.Name, err)
 		}
 	}

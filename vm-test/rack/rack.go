@@ -36,12 +36,30 @@ type Config struct {
 	Machines int
 	// Approve lists the machines in the site file, to be installed unasked.
 	Approve bool
+	// Medium is what the image is written to.
+	Medium Medium
+	// Setup changes machine i before each power-on, by its firmware for
+	// example; 0 is the appliance. nil: all have UEFI.
+	Setup func(i int, m *qemu.Machine)
+	// Site is put at the end of the site file.
+	Site string
 	// OperatorToken may use the API; its hash goes into the site file.
 	OperatorToken string
 	// ConsolePort and KubernetesPort are ports of the host's loopback that
 	// lead to the appliance; 0: any free one.
 	ConsolePort, KubernetesPort int
 }
+
+// Medium is what the appliance boots from.
+type Medium int
+
+const (
+	Stick Medium = iota
+	ReadOnlyStick
+	CD
+)
+
+func (m Medium) String() string { return [...]string{"USB", "read-only USB", "CD"}[m] }
 
 // Rack is a room that is powered on.
 type Rack struct {
@@ -50,7 +68,6 @@ type Rack struct {
 	Ports     map[string]*vswitch.Port // by machine name
 	Appliance *qemu.VM
 	Machines  []*qemu.VM
-	Site      []byte
 
 	printed int64 // what the appliance had printed before its last power-on
 }
@@ -83,7 +100,6 @@ func New(ctx context.Context, c Config) (*Rack, error) {
 			}
 		}
 	}
-	r.Site = siteFile(c)
 	if err := r.writeStick(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -100,17 +116,28 @@ func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 		}
 		r.printed = info.Size()
 	}
-	vm, err := qemu.Start(ctx, r.Host, qemu.Machine{
+	m := qemu.Machine{
 		Name: machineName(0), Dir: r.dir(0), CPUs: 2, MiB: applianceMiB,
 		UUID: "7ac5eed0-0000-4000-8000-000000000000", Serial: "RS-APPLIANCE",
 		NICs: []qemu.NIC{
 			{MAC: applianceMAC, Socket: r.socket(0)},
 			{MAC: managementMAC, Forwards: map[int]int{r.ConsolePort: 443, r.KubernetesPort: 6443}},
 		},
-		Disks: []qemu.Disk{{Path: r.disk(0), Serial: "STICK", USB: true, Boot: 1}},
-	})
+		Disks: []qemu.Disk{{Path: r.disk(0), Serial: "STICK", Kind: qemu.USBStick, Boot: 1, ReadOnly: r.Medium == ReadOnlyStick}},
+	}
+	if r.Medium == CD {
+		m.Disks[0].Kind = qemu.CD
+	}
+	vm, err := r.start(ctx, 0, m)
 	r.Appliance = vm
 	return err
+}
+
+func (r *Rack) start(ctx context.Context, i int, m qemu.Machine) (*qemu.VM, error) {
+	if r.Setup != nil {
+		r.Setup(i, &m)
+	}
+	return qemu.Start(ctx, r.Host, m)
 }
 
 // PowerOnMachine powers machine i on, from 1. Nothing is said of the boot
@@ -119,7 +146,7 @@ func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 // installer's order holds. (A bootindex would have OVMF try PXE and HTTP over
 // IPv4 and IPv6 on each start, minutes of time-outs, before the disk.)
 func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
-	vm, err := qemu.Start(ctx, r.Host, qemu.Machine{
+	vm, err := r.start(ctx, i, qemu.Machine{
 		Name: machineName(i), Dir: r.dir(i), CPUs: 2, MiB: machineMiB,
 		UUID:   fmt.Sprintf("7ac5eed0-0000-4000-8000-%012d", i),
 		Serial: fmt.Sprintf("RS-%04d", i),
@@ -158,8 +185,11 @@ func (r *Rack) disk(i int) string   { return filepath.Join(r.dir(i), "disk.img")
 
 // writeStick writes the ISO to the stick, as dd would.
 func (r *Rack) writeStick(ctx context.Context) error {
-	if err := r.WriteISO(ctx, r.disk(0), r.Site, !r.Host.KVM); err != nil {
+	if err := r.WriteISO(ctx, r.disk(0), siteFile(r.Config), !r.Host.KVM); err != nil {
 		return fmt.Errorf("virtual stick: %w", err)
+	}
+	if r.Medium == CD {
+		return nil
 	}
 	// The stick is larger than the image, and empty behind it.
 	if err := os.Truncate(r.disk(0), stickBytes); err != nil {
@@ -172,7 +202,7 @@ func (r *Rack) writeStick(ctx context.Context) error {
 // was in use: what is behind the image stays.
 func (r *Rack) RewriteStick(ctx context.Context) (err error) {
 	image := r.disk(0) + ".new"
-	if err := r.WriteISO(ctx, image, r.Site, !r.Host.KVM); err != nil {
+	if err := r.WriteISO(ctx, image, siteFile(r.Config), !r.Host.KVM); err != nil {
 		return fmt.Errorf("virtual stick: %w", err)
 	}
 	in, err := os.Open(image)

@@ -40,5 +40,6 @@ cluster:
 			fmt.Fprintf(&b, "  - mac: %s\n    name: node-%d\n    approve: true\n", MachineMAC(i), i)
 		}
 	}
+	b.WriteString(c.Site)
 	return []byte(b.String())
 }

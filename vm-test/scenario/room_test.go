@@ -1,4 +1,4 @@
-//go:build vm
+//go:build vm || full
 
 package scenario
 
@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,20 +19,35 @@ import (
 	"github.com/rackseed/rackseed/vm-test/rack"
 )
 
+// built are the parts of every room, built once, and tried is what came out of
+// trying KVM.
+var (
+	built = sync.OnceValues(func() (parts.Parts, error) { return parts.Build(context.Background(), os.Stderr) })
+	tried = sync.OnceValue(func() qemu.KVM {
+		p, err := built()
+		if err != nil {
+			return qemu.KVM{Reason: err.Error()}
+		}
+		return qemu.TryKVM(context.Background(), qemu.Host{Tools: p.Tools}, p.Kernel)
+	})
+)
+
 // room builds a room that is taken down at the test's end. What its machines
 // printed stays in out/vm-test.
 func room(t *testing.T, c rack.Config) (*rack.Rack, parts.Parts) {
 	t.Helper()
-	p, err := parts.Build(t.Context(), t.Output())
+	p, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Host = qemu.Host{Tools: p.Tools}
-	kvm := qemu.TryKVM(t.Context(), c.Host, p.Kernel)
+	kvm := tried()
 	t.Log(kvm.Reason)
-	c.Host.KVM = kvm.Works
+	c.Host = qemu.Host{Tools: p.Tools, KVM: kvm.Works}
 	c.Dir = filepath.Join(p.Repository, "out", "vm-test", t.Name())
-	c.WriteISO, c.OperatorToken = p.WriteISO, rand.Text()
+	c.OperatorToken = rand.Text()
+	if c.WriteISO == nil {
+		c.WriteISO = p.WriteISO
+	}
 	if err := os.RemoveAll(c.Dir); err != nil {
 		t.Fatal(err)
 	}
