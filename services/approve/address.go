@@ -45,7 +45,7 @@ func takenBy(site machine.Site, machines []machine.Machine, self machine.ID) tak
 	}
 	mine, listed := site.Listed(me)
 	for _, l := range site.Machines {
-		if listed && l == mine {
+		if listed && l.Key() == mine.Key() {
 			continue
 		}
 		if l.Name != "" && t.names[l.Name] == "" {

@@ -1,5 +1,7 @@
 package machine
 
+import "time"
+
 // BootKind is what a machine boots next.
 type BootKind string
 
@@ -7,6 +9,7 @@ const (
 	BootLocal     BootKind = "local"     // its own disk
 	BootDiscovery BootKind = "discovery" // the installer, which only looks
 	BootInstall   BootKind = "install"   // the installer, with an intent open for it
+	BootRescue    BootKind = "rescue"    // the installer, with a shell for operators
 )
 
 // BootDecision is what a machine boots next, and why.
@@ -15,30 +18,52 @@ type BootDecision struct {
 	Reason string   `json:"reason"`
 }
 
+// Circumstances are what a boot decision depends on besides the machine and
+// its install.
+type Circumstances struct {
+	Now time.Time
+	// Window says that the discovery window is open.
+	Window bool
+	// Listed says that the site file's list has the machine.
+	Listed bool
+	// Rescue is its newest rescue intent, or nil.
+	Rescue *Intent
+}
+
 // NextBoot decides what a machine boots next. It is the only place where that
 // is decided: scripts, menus and DHCP replies follow from it.
 //
 // m is nil for a machine never seen; intent is its newest install intent, or
-// nil. A known machine without a live intent boots its own disk, so that a
-// production server that reboots on this wire comes back as it was. Known is
-// one whose inventory was taken; discovery, which only looks, is for the
-// others, and for those that have nothing to boot: their disks are empty, or
-// their install was broken off.
-func NextBoot(m *Machine, intent *Intent) BootDecision {
+// nil. A machine boots its own disk unless there is a reason not to, so that a
+// production server that reboots on this wire comes back as it was. The
+// reasons: an intent that is open for it; an install that was broken off in the
+// middle of writing; and discovery, which only looks. That is for machines
+// that were never looked at, and for those that have nothing to boot, while the
+// discovery window is open or the site file lists them; and for any machine
+// that an operator invited.
+func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 	switch {
+	case m != nil && c.Rescue != nil && c.Rescue.Status == IntentOpen:
+		return BootDecision{BootRescue, "an operator asked for the rescue shell"}
+	case m != nil && intent.Live():
+		return BootDecision{BootInstall, "install intent " + intent.ID + " is " + string(intent.Status)}
+	case m != nil && intent != nil && intent.Status == IntentDone:
+		return BootDecision{BootLocal, "installed by intent " + intent.ID}
+	case m != nil && intent != nil && intent.Written:
+		return BootDecision{BootDiscovery, "its install was broken off in the middle, so that its disk is not whole"}
+	case m != nil && m.Invited.After(c.Now):
+		return BootDecision{BootDiscovery, "an operator asked to have it looked at"}
+	}
+	known := m != nil && m.Inventory != nil
+	switch {
+	case known && m.Inventory.Occupied(DiskHint{}) != nil:
+		return BootDecision{BootLocal, "known, not approved, and its disk is not empty: approve it while its installer waits, or ask in the console to have it looked at again"}
+	case !c.Window && !c.Listed:
+		return BootDecision{BootLocal, "the discovery window is closed, and the site file does not list it: open the window in the console to have it looked at"}
+	case known:
+		return BootDecision{BootDiscovery, "not installed yet, and nothing is on its disks"}
 	case m == nil:
 		return BootDecision{BootDiscovery, "never seen before"}
-	case intent.Live():
-		return BootDecision{BootInstall, "install intent " + intent.ID + " is " + string(intent.Status)}
-	case intent != nil && intent.Status == IntentDone:
-		return BootDecision{BootLocal, "installed by intent " + intent.ID}
-	case intent != nil:
-		return BootDecision{BootDiscovery, "its install was broken off, so that its disk may not be whole"}
-	case m.Inventory == nil:
-		return BootDecision{BootDiscovery, "seen, and not looked at yet"}
-	case m.Inventory.Occupied(DiskHint{}) == nil:
-		return BootDecision{BootDiscovery, "not installed yet, and nothing is on its disks"}
-	default:
-		return BootDecision{BootLocal, "known, not approved, and its disk is not empty: approve it in the console, or forget it to have it looked at again"}
 	}
+	return BootDecision{BootDiscovery, "seen, and not looked at yet"}
 }

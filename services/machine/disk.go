@@ -1,5 +1,7 @@
 package machine
 
+import "strings"
+
 // Empty is the Contents of a disk on which nothing was found.
 const Empty = "empty"
 
@@ -9,7 +11,29 @@ func (d Disk) Fixed() bool { return !d.Removable && d.Transport != "usb" }
 
 // Matches says whether the hint names the disk. An empty hint names every one.
 func (h DiskHint) Matches(d Disk) bool {
-	return (h.Serial == "" || h.Serial == d.Serial) && (h.WWN == "" || h.WWN == d.WWN) && (h.Path == "" || h.Path == d.Path)
+	return (h.Serial == "" || strings.EqualFold(strings.TrimSpace(h.Serial), d.Serial)) &&
+		(h.WWN == "" || bareWWN(h.WWN) == bareWWN(d.WWN)) && (h.Path == "" || h.Path == d.Path) &&
+		(h.Model == "" || glob(h.Model, d.Model)) && (h.Transport == "" || strings.EqualFold(h.Transport, d.Transport)) &&
+		(h.MinSize == 0 || d.Bytes >= uint64(h.MinSize)) && (h.MaxSize == 0 || d.Bytes <= uint64(h.MaxSize))
+}
+
+// bareWWN is a world wide name without the prefixes that tools show it under.
+func bareWWN(s string) string {
+	s = strings.ToLower(strings.TrimSpace(s))
+	for _, prefix := range []string{"wwn-", "0x", "naa.", "eui.", "nvme."} {
+		s = strings.TrimPrefix(s, prefix)
+	}
+	return s
+}
+
+// Exact is the hint that names this disk and no other, by what does not change
+// from boot to boot; by its path only if it has neither serial number nor WWN.
+func (d Disk) Exact() DiskHint {
+	h := DiskHint{Serial: d.Serial, WWN: d.WWN}
+	if h.Serial == "" && h.WWN == "" {
+		h.Path = d.Path
+	}
+	return h
 }
 
 // Occupied is the first of the disks that hold something, or nil: of those

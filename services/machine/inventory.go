@@ -15,6 +15,8 @@ type Inventory struct {
 	Disks        []Disk `json:"disks"`
 	NICs         []NIC  `json:"nics"`
 	BootMAC      MAC    `json:"bootMac,omitempty"` // the NIC it netbooted from
+	// BootOrder is the firmware's, as "Boot0003 UEFI PXEv4 (MAC:…)"; UEFI only.
+	BootOrder []string `json:"bootOrder,omitempty"`
 }
 
 // CPU is the sum of the machine's processors.

@@ -30,6 +30,7 @@ const (
 	PhaseJoining    Phase = "joining"    // kubeadm runs on it
 	PhaseReady      Phase = "ready"      // Kubernetes says Ready
 	PhaseFailed     Phase = "failed"     // a step failed; Reason says which and why
+	PhaseRescue     Phase = "rescue"     // its installer serves a shell to operators
 )
 
 // Machine is one physical or virtual server.
@@ -41,14 +42,17 @@ type Machine struct {
 	Profile string `json:"profile,omitempty"`
 	// Address is the static address of the node, set at approval.
 	Address   netip.Addr `json:"address,omitzero"`
-	Phase     Phase      `json:"phase" enum:"seen,waiting,approved,installing,installed,booted,joining,ready,failed"`
+	Phase     Phase      `json:"phase" enum:"seen,waiting,approved,installing,installed,booted,joining,ready,failed,rescue"`
 	Reason    string     `json:"reason,omitempty"` // why it is in Phase, for people
 	Inventory *Inventory `json:"inventory,omitempty"`
 	Session   *Session   `json:"session,omitempty"` // the newest one
 	// NodeKey is the ed25519 public key (32 bytes) by which the installed
 	// node signs its requests; made at approval, its private half is in the
 	// machine's Ignition only.
-	NodeKey   []byte    `json:"nodeKey,omitempty"`
+	NodeKey []byte `json:"nodeKey,omitempty"`
+	// Invited: until then it may be netbooted to be looked at, whatever is on
+	// its disks: an operator asked for it.
+	Invited   time.Time `json:"invited,omitzero"`
 	FirstSeen time.Time `json:"firstSeen"`
 	LastSeen  time.Time `json:"lastSeen"`
 }
@@ -64,6 +68,9 @@ type Session struct {
 	SealKey []byte    `json:"sealKey"` // X25519 public key, 32 bytes: the Ignition is sealed to it
 	Opened  time.Time `json:"opened"`
 	Number  int       `json:"number"` // 1 for a machine's first
+	// Left is when it was told to go back to the machine's own disk, because
+	// nobody approved it in time; zero: it was not.
+	Left time.Time `json:"left,omitzero"`
 }
 
 // IntentKind says what an intent orders.
@@ -71,7 +78,9 @@ type IntentKind string
 
 const (
 	IntentInstall   IntentKind = "install"   // write the machine's disk
-	IntentBootstrap IntentKind = "bootstrap" // run kubeadm init; there is one, for ever
+	IntentBootstrap IntentKind = "bootstrap" // run kubeadm init; there is one, until it is abandoned
+	IntentJoin      IntentKind = "join"      // run kubeadm join
+	IntentRescue    IntentKind = "rescue"    // boot the installer once, to a shell
 )
 
 // IntentStatus is an intent's life: open → claimed → done, or failed (which a
@@ -88,13 +97,20 @@ const (
 
 // Intent is one committed, single-use, epoch-stamped order.
 type Intent struct {
-	ID      string       `json:"id"`
-	Kind    IntentKind   `json:"kind" enum:"install,bootstrap"`
-	Machine ID           `json:"machine"`
-	Epoch   uint64       `json:"epoch"`             // raised by each retry; a claim with an older one is refused
-	Session string       `json:"session,omitempty"` // the installer session it is bound to
-	Image   string       `json:"image,omitempty"`   // digest of the node image's manifest
-	Disk    DiskHint     `json:"disk,omitzero"`
+	ID      string     `json:"id"`
+	Kind    IntentKind `json:"kind" enum:"install,bootstrap,join,rescue"`
+	Machine ID         `json:"machine"`
+	Epoch   uint64     `json:"epoch"`             // raised by each retry; a claim with an older one is refused
+	Session string     `json:"session,omitempty"` // the installer session it is bound to
+	Image   string     `json:"image,omitempty"`   // digest of the node image's manifest
+	Disk    DiskHint   `json:"disk,omitzero"`
+	// Erase is what is on the disk, in the words of its Contents, and may be
+	// lost: whoever approved confirmed it. Empty: only an empty disk may be
+	// written.
+	Erase string `json:"erase,omitempty"`
+	// Written says that a permission to write was ever granted under it: what
+	// was on the disk before may be gone.
+	Written bool         `json:"written,omitempty"`
 	Status  IntentStatus `json:"status" enum:"open,claimed,done,failed,revoked"`
 	Reason  string       `json:"reason,omitempty"`
 	Created time.Time    `json:"created"`

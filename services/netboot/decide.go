@@ -118,7 +118,7 @@ func (s *Server) decide(ctx context.Context, id machine.ID) (machine.Machine, ma
 		if !ok {
 			return m, machine.BootDecision{}, fmt.Errorf("machine %s: it was forgotten meanwhile", id)
 		}
-		d := machine.NextBoot(&m, view.InstallIntent(id))
+		d := machine.NextBoot(&m, view.InstallIntent(id), view.Circumstances(m, s.Now()))
 		_, err := s.Store.Propose(ctx, by, state.BootDecide{Machine: id, Decision: d})
 		if err == nil {
 			return m, d, nil

@@ -46,6 +46,9 @@ type ImagePublish struct {
 	Images []machine.Image `json:"images"`
 }
 
+// ViaKernel is MachineSee.Via where the machine fetched the installer's kernel.
+const ViaKernel = "http.kernel"
+
 // MachineSee notes a packet of a machine. It is found by UUID, then by MAC; one
 // never seen is created under ID. The first packet, and each one after a
 // silence that the edge finds worth telling, has a Text and makes an event.
@@ -112,6 +115,8 @@ type MachineApprove struct {
 	// NodeSeed is the ed25519 seed by which the installed node will sign. It
 	// is kept as a secret of the machine.
 	NodeSeed []byte `json:"nodeSeed"`
+	// Erase is what is on that disk and may be lost, as machine.Intent.Erase.
+	Erase string `json:"erase,omitempty"`
 	// Bootstrap is the ID for the bootstrap intent, which is opened for this
 	// machine if its role is control-plane and there is none.
 	Bootstrap string `json:"bootstrap"`
@@ -135,12 +140,14 @@ type IntentClaim struct {
 // IntentRetry opens a failed install intent again, under the next epoch.
 type IntentRetry struct {
 	Intent string            `json:"intent"`
-	Disk   *machine.DiskHint `json:"disk,omitempty"` // replaces the hint
+	Disk   *machine.DiskHint `json:"disk,omitempty"`  // replaces the hint
+	Erase  string            `json:"erase,omitempty"` // with Disk: what may be lost there
 }
 
-// IntentRevoke ends a live install intent that must not go on, or the bootstrap
-// intent while it is open: the next control plane approved then gets another.
-// A claimed one is refused: the cluster may have been started.
+// IntentRevoke ends a live install, join or rescue intent that must not go on,
+// or the bootstrap intent while it is open: the next control plane approved then
+// gets another. A claimed bootstrap is refused: the cluster may have been
+// started (see BootstrapAbandon).
 type IntentRevoke struct {
 	Intent string `json:"intent"`
 	Reason string `json:"reason"`
@@ -166,6 +173,63 @@ type NodeReport struct {
 // the machine that the bootstrap intent names, until the intent is done.
 type BootstrapClaim struct {
 	Machine machine.ID `json:"machine"`
+}
+
+// BootstrapAbandon gives up a cluster whose start was permitted, because the
+// machine that had the permission is lost. That machine is forgotten, and the
+// cluster's keys are replaced, so that what it may have started can never be
+// taken for the cluster: there are never two. Refused while another machine has
+// joined, or is joining, what it started.
+type BootstrapAbandon struct {
+	Intent string `json:"intent"`
+	Reason string `json:"reason"`
+	// Secrets replace those of the same names; the Kubernetes PKI must be
+	// among them.
+	Secrets map[string][]byte `json:"secrets"`
+}
+
+// JoinClaim asks for the permission to run kubeadm join. Granted to an installed
+// node once the cluster is started; to one control plane at a time (etcd's
+// members change one by one). Intent is the ID if the machine has no join intent
+// yet; else that is granted again under the next epoch.
+type JoinClaim struct {
+	Machine machine.ID `json:"machine"`
+	Intent  string     `json:"intent"`
+}
+
+// DiscoveryWindow opens the discovery window until a time; one that has passed
+// closes it. The site file may keep it open besides (machine.SiteDiscovery).
+type DiscoveryWindow struct {
+	Until time.Time `json:"until"`
+}
+
+// MachineInvite lets one machine be netbooted to be looked at until a time,
+// whatever is on its disks. Refused for one that is installed, or being so.
+type MachineInvite struct {
+	Machine machine.ID `json:"machine"`
+	Until   time.Time  `json:"until"`
+}
+
+// RescueOpen has a machine boot the installer once, to a shell for operators. It
+// must be restarted for that by whoever asks.
+type RescueOpen struct {
+	Machine machine.ID `json:"machine"`
+	Intent  string     `json:"intent"`
+}
+
+// SessionLeave ends a session that waited too long for approval: the installer
+// restarts the machine, which goes back to its own disk.
+type SessionLeave struct {
+	Machine machine.ID `json:"machine"`
+	Session string     `json:"session"`
+}
+
+// MachineSilent tells that a machine was given something to boot at Decided and
+// was not heard of since. Refused if it was, or if that was told already.
+type MachineSilent struct {
+	Machine machine.ID `json:"machine"`
+	Decided time.Time  `json:"decided"`
+	Text    string     `json:"text"` // what happened last, and the likely causes
 }
 
 // OutputStore makes a chunk of output part of a machine's log. Its blob is on
@@ -204,26 +268,33 @@ type Note struct {
 	Data     map[string]string `json:"data,omitempty"`
 }
 
-func (SiteApply) Kind() string      { return "site.apply/1" }
-func (ClusterCreate) Kind() string  { return "cluster.create/1" }
-func (EpochBegin) Kind() string     { return "epoch.begin/1" }
-func (ImagePublish) Kind() string   { return "image.publish/1" }
-func (MachineSee) Kind() string     { return "machine.see/1" }
-func (LeaseBind) Kind() string      { return "lease.bind/1" }
-func (LeaseRelease) Kind() string   { return "lease.release/1" }
-func (LeaseDecline) Kind() string   { return "lease.decline/1" }
-func (BootDecide) Kind() string     { return "boot.decide/1" }
-func (SessionOpen) Kind() string    { return "session.open/1" }
-func (MachineApprove) Kind() string { return "machine.approve/1" }
-func (MachineForget) Kind() string  { return "machine.forget/1" }
-func (IntentClaim) Kind() string    { return "intent.claim/1" }
-func (IntentRetry) Kind() string    { return "intent.retry/1" }
-func (IntentRevoke) Kind() string   { return "intent.revoke/1" }
-func (InstallReport) Kind() string  { return "install.report/1" }
-func (NodeReport) Kind() string     { return "node.report/1" }
-func (BootstrapClaim) Kind() string { return "bootstrap.claim/1" }
-func (OutputStore) Kind() string    { return "output.store/1" }
-func (UserPut) Kind() string        { return "user.put/1" }
-func (LoginOpen) Kind() string      { return "login.open/1" }
-func (LoginEnd) Kind() string       { return "login.end/1" }
-func (Note) Kind() string           { return "note/1" }
+func (SiteApply) Kind() string        { return "site.apply/1" }
+func (ClusterCreate) Kind() string    { return "cluster.create/1" }
+func (EpochBegin) Kind() string       { return "epoch.begin/1" }
+func (ImagePublish) Kind() string     { return "image.publish/1" }
+func (MachineSee) Kind() string       { return "machine.see/1" }
+func (LeaseBind) Kind() string        { return "lease.bind/1" }
+func (LeaseRelease) Kind() string     { return "lease.release/1" }
+func (LeaseDecline) Kind() string     { return "lease.decline/1" }
+func (BootDecide) Kind() string       { return "boot.decide/1" }
+func (SessionOpen) Kind() string      { return "session.open/1" }
+func (MachineApprove) Kind() string   { return "machine.approve/1" }
+func (MachineForget) Kind() string    { return "machine.forget/1" }
+func (IntentClaim) Kind() string      { return "intent.claim/1" }
+func (IntentRetry) Kind() string      { return "intent.retry/1" }
+func (IntentRevoke) Kind() string     { return "intent.revoke/1" }
+func (InstallReport) Kind() string    { return "install.report/1" }
+func (NodeReport) Kind() string       { return "node.report/1" }
+func (BootstrapClaim) Kind() string   { return "bootstrap.claim/1" }
+func (BootstrapAbandon) Kind() string { return "bootstrap.abandon/1" }
+func (JoinClaim) Kind() string        { return "join.claim/1" }
+func (DiscoveryWindow) Kind() string  { return "discovery.window/1" }
+func (MachineInvite) Kind() string    { return "machine.invite/1" }
+func (RescueOpen) Kind() string       { return "rescue.open/1" }
+func (SessionLeave) Kind() string     { return "session.leave/1" }
+func (MachineSilent) Kind() string    { return "machine.silent/1" }
+func (OutputStore) Kind() string      { return "output.store/1" }
+func (UserPut) Kind() string          { return "user.put/1" }
+func (LoginOpen) Kind() string        { return "login.open/1" }
+func (LoginEnd) Kind() string         { return "login.end/1" }
+func (Note) Kind() string             { return "note/1" }

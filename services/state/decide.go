@@ -49,6 +49,20 @@ func decide(t tables, at time.Time, by string, term uint64, command Command) (*c
 		err = c.nodeReport(x)
 	case BootstrapClaim:
 		err = c.bootstrapClaim(x)
+	case BootstrapAbandon:
+		err = c.bootstrapAbandon(x)
+	case JoinClaim:
+		err = c.joinClaim(x)
+	case DiscoveryWindow:
+		err = c.discoveryWindow(x)
+	case MachineInvite:
+		err = c.machineInvite(x)
+	case RescueOpen:
+		err = c.rescueOpen(x)
+	case SessionLeave:
+		err = c.sessionLeave(x)
+	case MachineSilent:
+		err = c.machineSilent(x)
 	case OutputStore:
 		err = c.outputStore(x)
 	case UserPut:

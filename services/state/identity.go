@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -188,6 +189,9 @@ func (c *change) machineSee(x MachineSee) error {
 		r.Machine.UUID = c.freeUUID(uuid, r.Machine.ID)
 	}
 	r.Machine.LastSeen = c.at
+	if x.Via == ViaKernel {
+		r.Fetched = c.at
+	}
 	if x.Text != "" {
 		if err := word("kind of a packet", x.Via); err != nil {
 			return err
@@ -247,6 +251,10 @@ func (c *change) sessionOpen(x SessionOpen) error {
 	}
 	var r *machineRow
 	if found == nil {
+		stranger := machine.Machine{UUID: uuid, MACs: macs}
+		if next := machine.NextBoot(nil, nil, c.circumstances(stranger, c.at)); next.Kind == machine.BootLocal {
+			return refuse("installer session of %s: it boots its own disk, and no installer: %s", macs[0], next.Reason)
+		}
 		if r, err = c.create(x.NewID, uuid); err != nil {
 			return err
 		}
@@ -285,10 +293,12 @@ func (c *change) sessionOpen(x SessionOpen) error {
 	}
 	r.Machine.Session, r.Machine.Inventory, r.Report = &s, &i, 0
 	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = machine.PhaseWaiting, "waiting for approval", c.at
+	r.Machine.Invited = time.Time{} // it came
 	r.Heard = c.at
 	c.event(r.Machine.ID, "session.opened", machine.Info,
 		fmt.Sprintf("Installer session %d opened: %s", s.Number, summary(i)), "session", s.ID, "number", fmt.Sprint(s.Number))
 	c.cutOff(r)
+	c.rescued(r)
 	c.machine = r
 	return nil
 }
@@ -299,7 +309,11 @@ func (c *change) sessionOpen(x SessionOpen) error {
 func (c *change) mayOpen(r *machineRow) error {
 	m := &r.Machine
 	newest := theIntent(c.install(m.ID))
-	if next := machine.NextBoot(m, newest); next.Kind == machine.BootLocal {
+	next := machine.NextBoot(m, newest, c.circumstances(*m, c.at))
+	// It was told to boot the installer a moment ago; the window closed since.
+	since := c.at.Sub(r.ToldAt)
+	told := r.Told != "" && r.Told != machine.BootLocal && 0 <= since && since < bootGrace && !c.bound(m.ID)
+	if next.Kind == machine.BootLocal && !told {
 		out := ""
 		if newest != nil {
 			out = "; forget it to install it anew"
@@ -340,7 +354,8 @@ func (c *change) machineForget(x MachineForget) error {
 		return refuse("there is no machine %.40s", x.Machine)
 	}
 	for _, i := range c.tables.intents(x.Machine) {
-		if !i.Intent.Live() {
+		// Joining and rescue end with the machine.
+		if !i.Intent.Live() || i.Intent.Kind == machine.IntentJoin || i.Intent.Kind == machine.IntentRescue {
 			continue
 		}
 		if i.Intent.Kind == machine.IntentBootstrap && i.Intent.Status != machine.IntentOpen {
@@ -358,7 +373,7 @@ func (c *change) machineForget(x MachineForget) error {
 func (c *change) drop(r *machineRow) {
 	id := r.Machine.ID
 	for _, i := range c.tables.intents(id) {
-		if i.Intent.Kind == machine.IntentInstall || i.Intent.Status == machine.IntentRevoked {
+		if i.Intent.Kind != machine.IntentBootstrap || i.Intent.Status == machine.IntentRevoked {
 			c.remove(tableIntents, i)
 		}
 	}

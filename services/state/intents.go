@@ -23,7 +23,7 @@ func (c *change) machineApprove(x MachineApprove) error {
 	order := c.nextOrder()
 	intent := &intentRow{Order: order, Hardware: fingerprint(*found.Machine.Inventory), Intent: machine.Intent{
 		ID: x.Intent, Kind: machine.IntentInstall, Machine: x.Machine, Epoch: 1, Session: x.Session,
-		Image: x.Image, Disk: x.Disk, Status: machine.IntentOpen, Created: c.at, Changed: c.at,
+		Image: x.Image, Disk: x.Disk, Erase: x.Erase, Status: machine.IntentOpen, Created: c.at, Changed: c.at,
 	}}
 	c.intents = append(c.intents, intent)
 	c.dropEndedIntents(x.Machine)
@@ -57,6 +57,12 @@ func (c *change) mayApprove(x MachineApprove, found *machineRow) error {
 	id := x.Machine
 	if s := found.Machine.Session; s == nil || s.ID != x.Session {
 		return refuse("machine %s: session %.40q is not its newest; it restarted, look again and approve that", id, x.Session)
+	}
+	if left := found.Machine.Session.Left; !left.IsZero() {
+		return refuse("machine %s: nobody approved it in time, and it went back to its own disk at %s; ask to have it looked at again, restart it, and approve then", id, left.Format(time.RFC3339))
+	}
+	if found.Machine.Phase == machine.PhaseRescue {
+		return refuse("machine %s serves a rescue shell: restart it, and approve when its installer waits", id)
 	}
 	if found.Machine.Inventory == nil { // a session brings one; held to it, since it is what is approved
 		return refuse("machine %s: its inventory is missing; netboot it again", id)
@@ -184,12 +190,17 @@ func (c *change) intentClaim(x IntentClaim) error {
 	if i.Intent.Status != machine.IntentOpen {
 		return refuse("install intent %s is %s: nothing may be written", x.Intent, i.Intent.Status)
 	}
-	if why := unfit(x.Disk, i.Intent.Disk); why != "" {
+	why := unfit(x.Disk, i.Intent.Disk)
+	if why == "" {
+		why = c.occupied(x.Disk, i)
+	}
+	if why != "" {
 		return refuse("install intent %s: disk %.80s %s: nothing may be written", x.Intent, x.Disk.Path, why)
 	}
 	claimed, m := c.editIntent(i), c.edit(r)
 	m.Heard = c.at
-	claimed.Intent.Status, claimed.Claimed = machine.IntentClaimed, &disk
+	claimed.Intent.Status, claimed.Intent.Written, claimed.Claimed = machine.IntentClaimed, true, &disk
+	claimed.Wrote = disk.Exact()
 	m.Machine.Phase, m.Machine.Reason = machine.PhaseInstalling, "writing "+clip(x.Disk.Path)
 	c.event(m.Machine.ID, "intent.claimed", machine.Info,
 		clip(fmt.Sprintf("Permitted to write disk %s (%s)", x.Disk.Path, diskWords(x.Disk))),
@@ -210,14 +221,25 @@ func unfit(d machine.Disk, hint machine.DiskHint) string {
 		return "has no path"
 	case d.ReadOnly:
 		return "is read-only"
-	case hint.Serial != "" && hint.Serial != d.Serial:
-		return fmt.Sprintf("has serial number %.80q and not %q", d.Serial, hint.Serial)
-	case hint.WWN != "" && hint.WWN != d.WWN:
-		return fmt.Sprintf("has world wide name %.80q and not %q", d.WWN, hint.WWN)
-	case hint.Path != "" && hint.Path != d.Path:
-		return "is not " + hint.Path
+	case !hint.Matches(d):
+		return fmt.Sprintf("(%s) is not the one that was approved (%s)", diskWords(d), hint)
 	}
 	return ""
+}
+
+// occupied says why a disk must not be written because of what is on it; "": it
+// may. Whoever approved named what may be lost. What a broken-off attempt of the
+// same intent left on the same disk may be.
+func (c *change) occupied(d machine.Disk, i *intentRow) string {
+	switch {
+	case d.Contents == machine.Empty || d.Contents == i.Intent.Erase:
+		return ""
+	case i.Wrote != (machine.DiskHint{}) && i.Wrote == d.Exact():
+		return ""
+	case i.Intent.Erase == "":
+		return fmt.Sprintf("is not empty (%s), and the approval names nothing that may be lost; revoke it, look, and approve again", clip(d.Contents))
+	}
+	return fmt.Sprintf("holds %s, and the approval names %s; revoke it, look, and approve again", clip(d.Contents), i.Intent.Erase)
 }
 
 func (c *change) intentRetry(x IntentRetry) error {
@@ -233,7 +255,7 @@ func (c *change) intentRetry(x IntentRetry) error {
 	open.Intent.Status, open.Intent.Reason, open.Claimed = machine.IntentOpen, "", nil
 	open.Intent.Epoch++
 	if x.Disk != nil {
-		open.Intent.Disk = *x.Disk
+		open.Intent.Disk, open.Intent.Erase = *x.Disk, x.Erase
 	}
 	m.Machine.Phase, m.Machine.Reason = machine.PhaseApproved, "retried by "+asker(c.by)
 	c.event(m.Machine.ID, "intent.retried", machine.Info,
@@ -255,7 +277,7 @@ func (c *change) intentRevoke(x IntentRevoke) error {
 	ended := c.editIntent(i)
 	ended.Intent.Status, ended.Intent.Reason = machine.IntentRevoked, clip(x.Reason)
 	c.intent = ended
-	text := fmt.Sprintf("Install revoked by %s", asker(c.by))
+	text := fmt.Sprintf("%s revoked by %s", kindWords[i.Intent.Kind], asker(c.by))
 	if i.Intent.Kind == machine.IntentBootstrap {
 		text = fmt.Sprintf("Bootstrap revoked by %s, the next control plane that is approved starts the cluster", asker(c.by))
 	}
@@ -268,6 +290,10 @@ func (c *change) intentRevoke(x IntentRevoke) error {
 		return nil
 	}
 	c.event(i.Intent.Machine, "intent.revoked", machine.Warning, text, "by", c.by, "intent", x.Intent)
+	if i.Intent.Kind != machine.IntentInstall {
+		c.machine = c.tables.machine(i.Intent.Machine)
+		return nil
+	}
 	if r := c.tables.machine(i.Intent.Machine); r != nil {
 		m := c.edit(r)
 		m.Machine.Phase, m.Machine.Reason = machine.PhaseWaiting, "install revoked, waiting for approval"
@@ -276,10 +302,15 @@ func (c *change) intentRevoke(x IntentRevoke) error {
 	return nil
 }
 
+// kindWords name kinds of intents at the beginning of a sentence.
+var kindWords = map[machine.IntentKind]string{
+	machine.IntentInstall: "Install", machine.IntentBootstrap: "Bootstrap", machine.IntentJoin: "Join", machine.IntentRescue: "Rescue shell",
+}
+
 // starting says how it stands with a cluster whose start was permitted, and what
 // the ways out are.
 func (c *change) starting(i *intentRow) string {
-	return fmt.Sprintf("machine %s was permitted to start the cluster and may have done so: let it finish (it goes on by itself when it boots); if it is lost for good, begin a new cluster on an empty data partition", i.Intent.Machine)
+	return fmt.Sprintf("machine %s was permitted to start the cluster and may have done so: let it finish (it goes on by itself when it boots); if it is lost for good, abandon what it began (rackseed cluster abandon), and approve another", i.Intent.Machine)
 }
 
 func (c *change) bootstrapClaim(x BootstrapClaim) error {

@@ -130,15 +130,15 @@ func (c *change) bootDecide(x BootDecide) error {
 	if i := c.install(x.Machine); i != nil {
 		intent = &i.Intent
 	}
-	if now := machine.NextBoot(&found.Machine, intent); now.Kind != x.Decision.Kind {
+	if now := machine.NextBoot(&found.Machine, intent, c.circumstances(found.Machine, c.at)); now.Kind != x.Decision.Kind {
 		return refuse("machine %s boots %s and not %.20s: %s", x.Machine, now.Kind, x.Decision.Kind, now.Reason)
 	}
 	r := c.edit(found)
 	r.Machine.LastSeen = c.at
 	if since := c.at.Sub(r.ToldAt); r.Told != x.Decision.Kind || since >= bootEventPause || since < 0 {
-		r.Told, r.ToldAt = x.Decision.Kind, c.at
+		r.Told, r.ToldAt, r.Fetched, r.Silent = x.Decision.Kind, c.at, time.Time{}, false
 		what := map[machine.BootKind]string{
-			machine.BootLocal: "its own disk", machine.BootDiscovery: "the installer, which only looks", machine.BootInstall: "the installer",
+			machine.BootLocal: "its own disk", machine.BootDiscovery: "the installer, which only looks", machine.BootInstall: "the installer", machine.BootRescue: "the rescue shell",
 		}[x.Decision.Kind]
 		c.event(x.Machine, "boot.decided", machine.Info, fmt.Sprintf("Boots %s: %s", what, clip(x.Decision.Reason)), "boot", string(x.Decision.Kind))
 	}

@@ -147,6 +147,7 @@ func (c *change) nodeReport(x NodeReport) error {
 			c.event(x.Machine, "bootstrap.done", machine.Info, "The cluster is started", "intent", b.Intent.ID)
 		}
 	}
+	c.joined(x.Machine, p)
 	c.machine = r
 	return nil
 }

@@ -37,6 +37,9 @@ const (
 	leaseMemory       = 7 * 24 * time.Hour
 	takeoverSilence   = 20 * time.Second // of a session that writes, before another takes its machine over
 	bootEventPause    = 10 * time.Second // a repeated equal boot decision within it makes no event
+	bootGrace         = 15 * time.Minute // a machine that was told to boot the installer may open its session, though the window closed since
+	joinPatience      = 30 * time.Minute // a control plane that joins keeps others from it for so long
+	maxWindow         = 30 * 24 * time.Hour
 )
 
 // Cluster is the identity and authority of the whole.
@@ -46,6 +49,9 @@ type Cluster struct {
 	Epoch        uint64 `json:"epoch"` // of the leader's authority; 0 before the first
 	FeatureLevel uint64 `json:"featureLevel"`
 	SetupUsed    bool   `json:"setupUsed"`
+	// Discovery is when the discovery window that operators opened closes;
+	// the site file may keep it open besides.
+	Discovery time.Time `json:"discovery,omitzero"`
 }
 
 // User is a person who may log in.
@@ -89,6 +95,10 @@ type machineRow struct {
 	// Told is the last boot decision that made an event, and when.
 	Told   machine.BootKind `json:"told,omitempty"`
 	ToldAt time.Time        `json:"toldAt,omitzero"`
+	// Fetched is when it fetched the installer's kernel since, and Silent says
+	// that its silence since was told.
+	Fetched time.Time `json:"fetched,omitzero"`
+	Silent  bool      `json:"silent,omitempty"`
 	// Heard is when the newest session last said something that it signed.
 	// Packets do not count: anybody can send them.
 	Heard time.Time `json:"heard,omitzero"`
@@ -111,6 +121,9 @@ type intentRow struct {
 	Order  uint64         `json:"order"`
 	// Claimed is the disk that the present epoch was granted for.
 	Claimed *machine.Disk `json:"claimed,omitempty"`
+	// Wrote is the disk that an epoch before was granted for: what is on it now
+	// is a broken-off install's.
+	Wrote machine.DiskHint `json:"wrote,omitzero"`
 	// Hardware is the fingerprint of what was approved (see fingerprint).
 	Hardware string `json:"hardware,omitempty"`
 	// CutOff says that it was revoked because the machine restarted.

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/hashicorp/go-memdb"
 
@@ -122,14 +123,39 @@ func (t tables) intents(of machine.ID) (out []*intentRow) {
 }
 
 // install is the machine's newest install intent, or nil.
-func (t tables) install(of machine.ID) *intentRow {
-	var newest *intentRow
+func (t tables) install(of machine.ID) *intentRow { return t.newest(of, machine.IntentInstall) }
+
+// newest is the machine's newest intent of a kind, or nil.
+func (t tables) newest(of machine.ID, kind machine.IntentKind) (newest *intentRow) {
 	for _, r := range t.intents(of) {
-		if r.Intent.Kind == machine.IntentInstall {
+		if r.Intent.Kind == kind {
 			newest = r
 		}
 	}
 	return newest
+}
+
+// window says whether the discovery window is open at a time, and until when it
+// is; zero: for ever.
+func (t tables) window(at time.Time) (open bool, until time.Time) {
+	if s := t.site(); s != nil && s.Discovery.Always {
+		return true, time.Time{}
+	}
+	until = t.cluster().Discovery
+	return until.After(at), until
+}
+
+// circumstances are what the boot decision of a machine depends on.
+func (t tables) circumstances(m machine.Machine, at time.Time) machine.Circumstances {
+	c := machine.Circumstances{Now: at}
+	c.Window, _ = t.window(at)
+	if s := t.site(); s != nil {
+		_, c.Listed = s.Listed(m)
+	}
+	if m.ID != "" {
+		c.Rescue = theIntent(t.newest(m.ID, machine.IntentRescue))
+	}
+	return c
 }
 
 // bootstrap is the one bootstrap intent, or nil: those that were revoked before

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -139,6 +140,50 @@ func (v View) Intent(id string) (machine.Intent, bool) {
 		return r.Intent, true
 	}
 	return machine.Intent{}, false
+}
+
+// Circumstances are what the next boot of a machine depends on at a time.
+func (v View) Circumstances(m machine.Machine, now time.Time) machine.Circumstances {
+	return v.t.circumstances(m, now)
+}
+
+// Discovery says whether the discovery window is open at a time, and when it
+// closes; zero: never, or it is closed.
+func (v View) Discovery(now time.Time) (open bool, until time.Time) {
+	if open, until = v.t.window(now); !open {
+		until = time.Time{}
+	}
+	return open, until
+}
+
+// RescueIntent is the machine's newest rescue intent, or nil.
+func (v View) RescueIntent(of machine.ID) *machine.Intent {
+	return theIntent(v.t.newest(of, machine.IntentRescue))
+}
+
+// JoinIntent is the machine's join intent, or nil.
+func (v View) JoinIntent(of machine.ID) *machine.Intent {
+	return theIntent(v.t.newest(of, machine.IntentJoin))
+}
+
+// Joining is the control plane that joins at a time and keeps others from it,
+// or "".
+func (v View) Joining(now time.Time) machine.ID { return v.t.joining(now) }
+
+// Boot is what a machine was told to boot last.
+type Boot struct {
+	Kind    machine.BootKind // "" if it was told nothing yet
+	Decided time.Time
+	Fetched time.Time // when it fetched the installer's kernel since; zero: it did not
+	Silent  bool      // that it was silent since was told
+}
+
+// Boot is what the machine was told to boot last.
+func (v View) Boot(of machine.ID) Boot {
+	if r := v.t.machine(of); r != nil {
+		return Boot{r.Told, r.ToldAt, r.Fetched, r.Silent}
+	}
+	return Boot{}
 }
 
 // InstallIntent is the machine's newest install intent, or nil.

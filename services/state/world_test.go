@@ -45,6 +45,7 @@ func newWorldOf(t fataler, events uint64) *world {
 		t.Fatalf("%v", err)
 	}
 	w.must(EpochBegin{Leader: "r-1"})
+	w.must(DiscoveryWindow{Until: start.Add(29 * 24 * time.Hour)})
 	return w
 }
 

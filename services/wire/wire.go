@@ -26,6 +26,7 @@ const (
 
 	PathNodeReport = "/v1/node/report" // POST NodeReport → 204; signed by the node key
 	PathNodeOrder  = "/v1/node/order"  // GET ?wait=25s → NodeOrder; signed by the node key
+	PathNodeJoin   = "/v1/node/join"   // POST JoinRequest → Sealed JoinSecret, or 409 with the reason; signed by the node key
 
 	PathBlob = "/blobs/" // GET /blobs/sha256:HEX, Range and strong ETag
 )
@@ -57,6 +58,8 @@ const (
 	OrderWait    OrderKind = "wait"    // for approval; ask again
 	OrderInstall OrderKind = "install" // Order's fields say what and where
 	OrderRevoked OrderKind = "revoked" // a newer session exists, or the intent was revoked: stop
+	OrderLeave   OrderKind = "leave"   // nobody approved in time: reboot to the machine's own disk
+	OrderRescue  OrderKind = "rescue"  // serve a shell to SSHKeys; write nothing unasked
 )
 
 // Order is the boot service's answer to a waiting installer.
@@ -66,9 +69,15 @@ type Order struct {
 	Intent string           `json:"intent,omitempty"`
 	Epoch  uint64           `json:"epoch,omitempty"`
 	Disk   machine.DiskHint `json:"disk,omitzero"`
-	Image  *NodeImage       `json:"image,omitempty"`
+	// Erase is what may be lost on the disk, as machine.Intent.Erase.
+	Erase string     `json:"erase,omitempty"`
+	Image *NodeImage `json:"image,omitempty"`
 	// KernelArguments go on the installed node's kernel command line.
 	KernelArguments []string `json:"kernelArguments,omitempty"`
+	// Until is when a waiting installer will be told to leave; zero: never.
+	Until time.Time `json:"until,omitzero"`
+	// SSHKeys may log in to the rescue shell as root.
+	SSHKeys []string `json:"sshKeys,omitempty"`
 }
 
 // NodeImage names the blobs of a node image.
@@ -165,7 +174,7 @@ type NodeOrderKind string
 
 const (
 	NodeInit NodeOrderKind = "init" // run kubeadm init: the bootstrap intent names this machine
-	NodeJoin NodeOrderKind = "join"
+	NodeJoin NodeOrderKind = "join" // ask PathNodeJoin for the secret, then run kubeadm join
 	NodeWait NodeOrderKind = "wait" // Reason says for what; ask again
 )
 
@@ -174,6 +183,21 @@ type NodeOrder struct {
 	Kind   NodeOrderKind `json:"kind"`
 	Reason string        `json:"reason,omitempty"`
 	Intent string        `json:"intent,omitempty"`
+}
+
+// JoinRequest asks for what a node joins by. It claims the join intent of the
+// node, under which the token is made. Each request makes a new token.
+type JoinRequest struct {
+	SealKey []byte `json:"sealKey"` // X25519 public key, 32 bytes, made for this request
+}
+
+// JoinSecret is what kubeadm join needs. It is sealed for JoinPurpose.
+type JoinSecret struct {
+	Intent       string   `json:"intent"`
+	Epoch        uint64   `json:"epoch"`
+	Token        string   `json:"token"`        // bootstrap token, short-lived
+	CACertHashes []string `json:"caCertHashes"` // sha256:HEX of the cluster CA's public key (kubeadm's discovery)
+	Endpoint     string   `json:"endpoint"`     // HOST:PORT of the Kubernetes API
 }
 
 // Sealed is a secret for one machine: HPKE base mode, DHKEM(X25519,

@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/rackseed/rackseed/images/installer/client"
-	"github.com/rackseed/rackseed/images/installer/disk"
 	"github.com/rackseed/rackseed/images/installer/journal"
 	"github.com/rackseed/rackseed/images/installer/report"
 	"github.com/rackseed/rackseed/images/installer/session"
@@ -130,11 +129,11 @@ func (i *install) choose(ctx context.Context) (string, error) {
 		return "", errors.New("the order names no node image")
 	}
 	var err error
-	if i.disk, err = disk.Choose(i.Inventory.Disks, i.order.Disk); err != nil {
+	if i.disk, err = machine.ChooseDisk(i.Inventory.Disks, i.order.Disk); err != nil {
 		return "", err
 	}
 	claim := wire.ClaimRequest{Intent: i.order.Intent, Epoch: i.order.Epoch, Disk: i.disk}
-	return "installing on " + disk.List([]machine.Disk{i.disk}), i.service.Retry(ctx, "permission to write to "+i.disk.Path, client.Permanent,
+	return "installing on " + machine.ListDisks([]machine.Disk{i.disk}), i.service.Retry(ctx, "permission to write to "+i.disk.Path, client.Permanent,
 		func(ctx context.Context) error { return i.service.Claim(ctx, claim) })
 }
 

@@ -10,77 +10,6 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 )
 
-func good(path, serial string) machine.Disk {
-	return machine.Disk{Path: path, Serial: serial, Transport: "sata", Bytes: 500 << 30, SectorSize: 512, Contents: "empty"}
-}
-
-func with(d machine.Disk, change func(*machine.Disk)) machine.Disk {
-	change(&d)
-	return d
-}
-
-func TestChoose(t *testing.T) {
-	a, b := good("/dev/sda", "AAA"), good("/dev/sdb", "BBB")
-	b.WWN, b.Contents = "naa.5000c500a1b2c3d4", "GPT, 3 partitions: vfat, ext4, ntfs"
-	stick := with(good("/dev/sdc", "USB1"), func(d *machine.Disk) { d.Transport = "usb" })
-	for _, c := range []struct {
-		name  string
-		disks []machine.Disk
-		hint  machine.DiskHint
-		want  string // path, or parts of the error separated by |
-	}{
-		{"the only one", []machine.Disk{stick, a}, machine.DiskHint{}, "/dev/sda"},
-		{"several", []machine.Disk{a, b}, machine.DiskHint{}, "error|2 disks|disk.serial|/dev/sda, serial AAA, 500.0 GiB, empty|serial BBB, 500.0 GiB, GPT, 3 partitions"},
-		{"none", nil, machine.DiskHint{}, "error|no disk to install on|16.0 GiB|none"},
-		{"only a stick", []machine.Disk{stick}, machine.DiskHint{}, "error|no disk to install on|on USB"},
-		{"by serial", []machine.Disk{a, b}, machine.DiskHint{Serial: " bbb"}, "/dev/sdb"},
-		{"by WWN", []machine.Disk{a, b}, machine.DiskHint{WWN: "0x5000C500A1B2C3D4"}, "/dev/sdb"},
-		{"by path", []machine.Disk{a, b}, machine.DiskHint{Path: "/dev/sda"}, "/dev/sda"},
-		{"all must match", []machine.Disk{a, b}, machine.DiskHint{Serial: "AAA", Path: "/dev/sdb"}, "error|no disk is serial number AAA and path /dev/sdb"},
-		{"a hint is no permission", []machine.Disk{a, stick}, machine.DiskHint{Serial: "USB1"}, "error|/dev/sdc|cannot be installed on|on USB"},
-		{"ambiguous", []machine.Disk{a, with(a, func(d *machine.Disk) { d.Path = "/dev/sdz" })}, machine.DiskHint{Serial: "AAA"}, "error|2 disks are serial number AAA"},
-		{"no serial is not every serial", []machine.Disk{with(a, func(d *machine.Disk) { d.Serial = "" })}, machine.DiskHint{Serial: "AAA"}, "error|no disk is"},
-	} {
-		got, err := Choose(c.disks, c.hint)
-		if !strings.HasPrefix(c.want, "error|") {
-			if err != nil || got.Path != c.want {
-				t.Errorf("%s: %s, %v", c.name, got.Path, err)
-			}
-			continue
-		}
-		for _, part := range strings.Split(c.want, "|")[1:] {
-			if err == nil || !strings.Contains(err.Error(), part) {
-				t.Errorf("%s: want an error with %q, got %v", c.name, part, err)
-			}
-		}
-	}
-}
-
-func TestEligible(t *testing.T) {
-	for want, change := range map[string]func(*machine.Disk){
-		"":                    func(*machine.Disk) {},
-		"on USB":              func(d *machine.Disk) { d.Transport = "usb" },
-		"SD card":             func(d *machine.Disk) { d.Transport = "mmc" },
-		"removable":           func(d *machine.Disk) { d.Removable = true },
-		"read-only":           func(d *machine.Disk) { d.ReadOnly = true },
-		"needs 16.0 GiB":      func(d *machine.Disk) { d.Bytes = MinBytes - 1 },
-		"sectors have 4096":   func(d *machine.Disk) { d.SectorSize = 4096 },
-		"management":          func(d *machine.Disk) { d.Model = "iDRAC SECUPD" },
-		"(AMI Virtual HDisk0": func(d *machine.Disk) { d.Model = "AMI Virtual HDisk0" },
-		"(HPE iLO":            func(d *machine.Disk) { d.Model = "HPE iLO" },
-	} {
-		err := Eligible(with(good("/dev/sda", "A"), change))
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("want %q, got %v", want, err)
-		}
-	}
-	for _, model := range []string{"Virtual Disk", "PERC H755", "MICRON_5300"} {
-		if err := Eligible(with(good("/dev/sda", "A"), func(d *machine.Disk) { d.Model = model })); err != nil {
-			t.Errorf("%s: %v", model, err)
-		}
-	}
-}
-
 func TestLayout(t *testing.T) {
 	table, err := Layout(16<<30, 512, gpt.NewGUID)
 	if err != nil {
@@ -102,7 +31,7 @@ func TestLayout(t *testing.T) {
 		}
 		end = p.Last + 1
 	}
-	if _, err := Layout(MinBytes-512, 512, gpt.NewGUID); err == nil || !strings.Contains(err.Error(), "needs 16.0 GiB") {
+	if _, err := Layout(machine.MinDiskBytes-512, 512, gpt.NewGUID); err == nil || !strings.Contains(err.Error(), "needs 16.0 GiB") {
 		t.Errorf("a small disk: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/rackseed/rackseed/images/pid1/gpt"
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 // Numbers of a node's partitions.
@@ -27,8 +28,8 @@ const (
 // Layout is a node's partition table on a disk of bytes bytes. Every GUID is
 // new, so that no two disks, and no two installs of one, are ever confused.
 func Layout(bytes uint64, sectorSize int, newGUID func() gpt.GUID) (gpt.Table, error) {
-	if bytes < MinBytes {
-		return gpt.Table{}, fmt.Errorf("the disk has %s; a node needs %s", size(bytes), size(MinBytes))
+	if bytes < machine.MinDiskBytes {
+		return gpt.Table{}, fmt.Errorf("the disk has %s; a node needs %s", machine.DiskSize(bytes), machine.DiskSize(machine.MinDiskBytes))
 	}
 	t := gpt.Table{DiskID: newGUID(), SectorSize: sectorSize, Sectors: bytes / uint64(sectorSize)}
 	sectors := func(n uint64) uint64 { return n / uint64(sectorSize) }

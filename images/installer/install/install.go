@@ -142,7 +142,7 @@ func (r *run) choose(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if r.disk, err = disk.Choose(disks, r.order.Disk); err != nil {
+	if r.disk, err = machine.ChooseDisk(disks, r.order.Disk); err != nil {
 		return "", err
 	}
 	if r.table, err = disk.Layout(r.disk.Bytes, r.disk.SectorSize, gpt.NewGUID); err != nil {
@@ -151,7 +151,7 @@ func (r *run) choose(ctx context.Context) (string, error) {
 	if err := r.LoadFS(); err != nil {
 		return "", err
 	}
-	return "installing on " + disk.List([]machine.Disk{r.disk}), r.claim(ctx)
+	return "installing on " + machine.ListDisks([]machine.Disk{r.disk}), r.claim(ctx)
 }
 
 // claim asks for the permission to write until the answer is no, or a fresh

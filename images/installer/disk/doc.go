@@ -1,0 +1,3 @@
+// Package disk divides the disk that a machine is installed on. Which one that
+// is, machine.ChooseDisk decides.
+package disk

@@ -1,0 +1,148 @@
+package state
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+func (c *change) discoveryWindow(x DiscoveryWindow) error {
+	r, until := c.cluster(), x.Until.UTC()
+	was, _ := c.window(c.at)
+	if until.Sub(c.at) > maxWindow {
+		return refuse("discovery window: %s is %s away; %s is the most", until.Format(time.RFC3339), span(until.Sub(c.at)), span(maxWindow))
+	}
+	text := fmt.Sprintf("Discovery window closed by %s: machines that are not listed boot their own disks", asker(c.by))
+	if until.After(c.at) {
+		text = fmt.Sprintf("Discovery window opened by %s for %s: any machine that netboots is looked at", asker(c.by), span(until.Sub(c.at)))
+	} else {
+		until = time.Time{}
+		if !was && r.Discovery.IsZero() {
+			return nil
+		}
+	}
+	r.Discovery = until
+	c.put(tableCluster, &r)
+	data := []string{"by", c.by}
+	if !until.IsZero() {
+		data = append(data, "until", until.Format(time.RFC3339))
+	}
+	c.event("", "discovery.window", machine.Info, text, data...)
+	return nil
+}
+
+func (c *change) machineInvite(x MachineInvite) error {
+	found := c.tables.machine(x.Machine)
+	if found == nil {
+		return refuse("there is no machine %.40s to look at", x.Machine)
+	}
+	if i := c.install(x.Machine); i != nil && (i.Intent.Live() || i.Intent.Status == machine.IntentDone) {
+		return refuse("machine %s: install intent %s is %s: only a machine that is neither installed nor being so is looked at again; forget it first", x.Machine, i.Intent.ID, i.Intent.Status)
+	}
+	until := x.Until.UTC()
+	if until.Sub(c.at) > maxWindow {
+		return refuse("machine %s: %s is %s away; %s is the most", x.Machine, until.Format(time.RFC3339), span(until.Sub(c.at)), span(maxWindow))
+	}
+	r := c.edit(found)
+	c.machine = r
+	if !until.After(c.at) {
+		r.Machine.Invited = time.Time{}
+		return nil
+	}
+	r.Machine.Invited = until
+	c.event(x.Machine, "machine.invited", machine.Info,
+		fmt.Sprintf("To be looked at again, asked for by %s: restart it within %s", asker(c.by), span(until.Sub(c.at))), "by", c.by, "until", until.Format(time.RFC3339))
+	return nil
+}
+
+func (c *change) rescueOpen(x RescueOpen) error {
+	found := c.tables.machine(x.Machine)
+	if found == nil {
+		return refuse("there is no machine %.40s to rescue", x.Machine)
+	}
+	if err := word("intent ID", x.Intent); err != nil {
+		return err
+	}
+	if c.tables.intent(x.Intent) != nil {
+		return refuse("machine %s: intent %s exists already", x.Machine, x.Intent)
+	}
+	if i := c.install(x.Machine); i != nil && i.Intent.Status == machine.IntentClaimed {
+		return refuse("machine %s: its disk is being written (install intent %s); revoke that first", x.Machine, i.Intent.ID)
+	}
+	for _, old := range c.tables.intents(x.Machine) {
+		if old.Intent.Kind != machine.IntentRescue {
+			continue
+		}
+		if old.Intent.Status == machine.IntentOpen {
+			return refuse("machine %s: a rescue shell was asked for already: restart the machine", x.Machine)
+		}
+		c.remove(tableIntents, old)
+	}
+	i := &intentRow{Order: c.nextOrder(), Intent: machine.Intent{
+		ID: x.Intent, Kind: machine.IntentRescue, Machine: x.Machine, Epoch: 1,
+		Status: machine.IntentOpen, Created: c.at, Changed: c.at,
+	}}
+	c.intents = append(c.intents, i)
+	c.event(x.Machine, "rescue.opened", machine.Warning,
+		fmt.Sprintf("Rescue shell asked for by %s: the next time it netboots it serves a shell to the site's SSH keys", asker(c.by)), "by", c.by, "intent", x.Intent)
+	c.machine, c.intent = found, i
+	return nil
+}
+
+// rescued binds an open rescue intent to the session that was just opened: it
+// is for one boot.
+func (c *change) rescued(r *machineRow) {
+	open := c.newest(r.Machine.ID, machine.IntentRescue)
+	if open == nil || open.Intent.Status != machine.IntentOpen {
+		return
+	}
+	i := c.editIntent(open)
+	i.Intent.Status, i.Intent.Session = machine.IntentDone, r.Machine.Session.ID
+	r.Machine.Phase, r.Machine.Reason = machine.PhaseRescue, "serves a rescue shell to the site's SSH keys; the next restart ends it"
+	c.event(r.Machine.ID, "rescue.began", machine.Warning, "Serves a rescue shell", "intent", i.Intent.ID, "session", r.Machine.Session.ID)
+}
+
+func (c *change) sessionLeave(x SessionLeave) error {
+	found := c.tables.machine(x.Machine)
+	if found == nil || found.Machine.Session == nil || found.Machine.Session.ID != x.Session {
+		return refuse("machine %.40s: session %.40q is not its newest", x.Machine, x.Session)
+	}
+	c.machine = found
+	if !found.Machine.Session.Left.IsZero() {
+		return nil
+	}
+	if i := c.install(x.Machine); i != nil && i.Intent.Live() {
+		return refuse("machine %s: install intent %s is %s: it does not leave", x.Machine, i.Intent.ID, i.Intent.Status)
+	}
+	r := c.edit(found)
+	s := *r.Machine.Session
+	s.Left = c.at
+	r.Machine.Session = &s
+	r.Machine.Phase, r.Machine.Reason = machine.PhaseSeen, "looked at, and not approved in time: it went back to its own disk"
+	c.event(x.Machine, "session.left", machine.Info,
+		fmt.Sprintf("Not approved within %s: it goes back to its own disk", span(c.at.Sub(s.Opened))), "session", s.ID)
+	c.machine = r
+	return nil
+}
+
+func (c *change) machineSilent(x MachineSilent) error {
+	found := c.tables.machine(x.Machine)
+	switch {
+	case found == nil:
+		return refuse("there is no machine %.40s", x.Machine)
+	case !found.ToldAt.Equal(x.Decided):
+		return refuse("machine %s was told to boot something else since", x.Machine)
+	case found.Machine.Session != nil && found.Machine.Session.Opened.After(x.Decided):
+		return refuse("machine %s was heard of since", x.Machine)
+	case found.Silent:
+		return refuse("machine %s: its silence was told already", x.Machine)
+	}
+	r := c.edit(found)
+	r.Silent = true
+	text := clip(x.Text)
+	r.Machine.Reason = text
+	c.event(x.Machine, "boot.silent", machine.Warning, text)
+	c.machine = r
+	return nil
+}
