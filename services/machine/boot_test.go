@@ -3,6 +3,7 @@ package machine
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNextBoot(t *testing.T) {
@@ -13,28 +14,56 @@ func TestNextBoot(t *testing.T) {
 	card := Disk{Path: "/dev/sdd", Transport: "sata", Removable: true, Contents: "FAT"}
 	unreadable := Disk{Path: "/dev/sde", Transport: "sata", Contents: "unreadable: I/O error"}
 	intent := func(s IntentStatus) *Intent { return &Intent{ID: "i-1", Status: s} }
+	written := func(s IntentStatus) *Intent { return &Intent{ID: "i-1", Status: s, Written: true} }
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	closed, open, listed := Circumstances{Now: now}, Circumstances{Now: now, Window: true}, Circumstances{Now: now, Listed: true}
+	rescue := func(s IntentStatus) Circumstances {
+		return Circumstances{Now: now, Rescue: &Intent{ID: "r-1", Kind: IntentRescue, Status: s}}
+	}
+	invited := func(until time.Time) *Machine {
+		m := disks(windows)
+		m.Invited = until
+		return m
+	}
 	for name, c := range map[string]struct {
-		machine *Machine
-		intent  *Intent
-		kind    BootKind
-		reason  string
+		machine       *Machine
+		intent        *Intent
+		circumstances Circumstances
+		kind          BootKind
+		reason        string
 	}{
-		"never seen":                     {nil, nil, BootDiscovery, "never seen"},
-		"only seen":                      {&Machine{Phase: PhaseSeen}, nil, BootDiscovery, "not looked at yet"},
-		"waiting, disk empty":            {disks(empty), nil, BootDiscovery, "nothing is on its disks"},
-		"waiting, no disk":               {disks(), nil, BootDiscovery, "nothing is on its disks"},
-		"waiting, full":                  {disks(empty, windows), nil, BootLocal, "approve it in the console, or forget it"},
-		"waiting, unreadable":            {disks(unreadable), nil, BootLocal, "not empty"},
-		"media that somebody put in":     {disks(empty, stick, card), nil, BootDiscovery, "nothing is on its disks"},
-		"approved":                       {disks(windows), intent(IntentOpen), BootInstall, "i-1 is open"},
-		"installing":                     {disks(windows), intent(IntentClaimed), BootInstall, "i-1 is claimed"},
-		"install failed":                 {disks(windows), intent(IntentFailed), BootInstall, "i-1 is failed"},
-		"installed":                      {disks(empty), intent(IntentDone), BootLocal, "installed by intent i-1"},
-		"installed, never inventoried":   {&Machine{}, intent(IntentDone), BootLocal, "installed by intent i-1"},
-		"broken off, so its disk is not": {disks(windows), intent(IntentRevoked), BootDiscovery, "broken off"},
+		"never seen, window closed":         {nil, nil, closed, BootLocal, "the discovery window is closed"},
+		"never seen, window open":           {nil, nil, open, BootDiscovery, "never seen"},
+		"never seen, listed":                {nil, nil, listed, BootDiscovery, "never seen"},
+		"only seen, window closed":          {&Machine{Phase: PhaseSeen}, nil, closed, BootLocal, "the discovery window is closed"},
+		"only seen, window open":            {&Machine{Phase: PhaseSeen}, nil, open, BootDiscovery, "not looked at yet"},
+		"only seen, listed":                 {&Machine{Phase: PhaseSeen}, nil, listed, BootDiscovery, "not looked at yet"},
+		"disk empty, window closed":         {disks(empty), nil, closed, BootLocal, "the discovery window is closed"},
+		"disk empty, window open":           {disks(empty), nil, open, BootDiscovery, "nothing is on its disks"},
+		"disk empty, listed":                {disks(empty), nil, listed, BootDiscovery, "nothing is on its disks"},
+		"no disk, window open":              {disks(), nil, open, BootDiscovery, "nothing is on its disks"},
+		"disk full, window open":            {disks(empty, windows), nil, open, BootLocal, "not empty"},
+		"disk full, listed":                 {disks(windows), nil, listed, BootLocal, "not empty"},
+		"disk full, invited":                {invited(now.Add(1)), nil, closed, BootDiscovery, "an operator asked to have it looked at"},
+		"disk full, invited till now":       {invited(now), nil, open, BootLocal, "not empty"},
+		"invited and installed":             {invited(now.Add(1)), intent(IntentDone), open, BootLocal, "installed by"},
+		"disk unreadable":                   {disks(unreadable), nil, open, BootLocal, "not empty"},
+		"media that somebody put in":        {disks(empty, stick, card), nil, open, BootDiscovery, "nothing is on its disks"},
+		"approved":                          {disks(windows), intent(IntentOpen), closed, BootInstall, "i-1 is open"},
+		"installing":                        {disks(windows), intent(IntentClaimed), closed, BootInstall, "i-1 is claimed"},
+		"install failed":                    {disks(windows), intent(IntentFailed), closed, BootInstall, "i-1 is failed"},
+		"installed":                         {disks(empty), intent(IntentDone), open, BootLocal, "installed by intent i-1"},
+		"installed, never inventoried":      {&Machine{}, intent(IntentDone), open, BootLocal, "installed by intent i-1"},
+		"broken off in the middle":          {disks(windows), written(IntentRevoked), closed, BootDiscovery, "broken off"},
+		"revoked before anything":           {disks(windows), intent(IntentRevoked), open, BootLocal, "not empty"},
+		"revoked before anything, empty":    {disks(empty), intent(IntentRevoked), closed, BootLocal, "window is closed"},
+		"installed, rescue asked for":       {disks(windows), intent(IntentDone), rescue(IntentOpen), BootRescue, "rescue"},
+		"installed, rescue over":            {disks(windows), intent(IntentDone), rescue(IntentDone), BootLocal, "installed by"},
+		"approved, rescue asked for":        {disks(windows), intent(IntentOpen), rescue(IntentOpen), BootRescue, "rescue"},
+		"unknown cannot be asked to rescue": {nil, nil, rescue(IntentOpen), BootLocal, "window is closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := NextBoot(c.machine, c.intent); got.Kind != c.kind || !strings.Contains(got.Reason, c.reason) {
+			if got := NextBoot(c.machine, c.intent, c.circumstances); got.Kind != c.kind || !strings.Contains(got.Reason, c.reason) {
 				t.Errorf("boots %s: %s; want %s: %s", got.Kind, got.Reason, c.kind, c.reason)
 			}
 		})

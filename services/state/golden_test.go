@@ -30,7 +30,7 @@ func samples() []Command {
 	event := lease(100, mac(1), start, time.Hour)
 	event.Lease.ClientID, event.Lease.Hostname, event.Lease.Machine, event.Event = "0152540000", "host", machineID(1), true
 	approve := approval(1)
-	approve.Disk = machine.DiskHint{Serial: "D1", WWN: "eui.1", Path: "/dev/vda"}
+	approve.Disk, approve.Erase = machine.DiskHint{Serial: "D1", WWN: "eui.1", Path: "/dev/vda"}, "GPT, 2 partitions: ext4, swap"
 	approve.Profile.KernelArguments, approve.Profile.Labels, approve.Profile.Taints = []string{"quiet"}, map[string]string{"b": "2", "a": "1"}, []string{"k=v:NoSchedule"}
 	open := session("s-1", inventory(1), machineID(1))
 	report := installReport(1, 3, wire.StepImage, wire.StepProgress, "writing", 214<<20, 420<<20)
@@ -52,10 +52,17 @@ func samples() []Command {
 		open, approve,
 		MachineForget{Machine: machineID(1)},
 		claim(1),
-		IntentRetry{Intent: "i-1", Disk: &machine.DiskHint{Serial: "D2"}},
+		IntentRetry{Intent: "i-1", Disk: &machine.DiskHint{Serial: "D2"}, Erase: "NTFS"},
 		IntentRevoke{Intent: "i-1", Reason: "wrong rack"},
 		report, node,
 		BootstrapClaim{Machine: machineID(1)},
+		BootstrapAbandon{Intent: "b-1", Reason: "its board burnt", Secrets: map[string][]byte{"pki/ca.key": []byte("key")}},
+		JoinClaim{Machine: machineID(1), Intent: "j-1"},
+		DiscoveryWindow{Until: start.Add(time.Hour)},
+		MachineInvite{Machine: machineID(1), Until: start.Add(time.Hour)},
+		RescueOpen{Machine: machineID(1), Intent: "r-1"},
+		SessionLeave{Machine: machineID(1), Session: "s-1"},
+		MachineSilent{Machine: machineID(1), Decided: start, Text: "kernel fetched, then silence"},
 		OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}},
 		UserPut{Name: "ann", PasswordHash: []byte("bcrypt"), SetupHash: bytes32("setup")},
 		LoginOpen{TokenHash: bytes32("token"), User: "ann", Expires: start.Add(time.Hour)},

@@ -178,7 +178,7 @@ func TestSessionTakesNothingAway(t *testing.T) {
 		want    string // "": it is opened
 	}{
 		{"waiting, disk empty", func(w *world) { w.waiting(1) }, session("s-2", inventory(1), "m-9"), ""},
-		{"waiting, disk full", func(w *world) { w.must(session("s-1", full(1), machineID(1))) }, session("s-2", full(1), "m-9"), "approve it in the console, or forget it"},
+		{"waiting, disk full", func(w *world) { w.must(session("s-1", full(1), machineID(1))) }, session("s-2", full(1), "m-9"), "known, not approved, and its disk is not empty"},
 		{"approved", func(w *world) { w.approved(1) }, session("s-2", inventory(1), "m-9"), ""},
 		{"installing", func(w *world) { w.claimed(1); w.now = w.now.Add(4 * time.Second) }, session("s-2", inventory(1), "m-9"), "heard from 5s ago in session s-1; it is taken over once that is silent for 20s"},
 		{"installing, with progress", func(w *world) {

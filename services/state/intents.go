@@ -46,7 +46,7 @@ func (c *change) machineApprove(x MachineApprove) error {
 			Status: machine.IntentOpen, Created: c.at, Changed: c.at,
 		}})
 		c.event(x.Machine, "bootstrap.opened", machine.Info,
-			fmt.Sprintf("%s will start the cluster: the bootstrap intent is its alone", x.Name), "intent", x.Bootstrap)
+			fmt.Sprintf("%s will start the cluster, and no other machine", x.Name), "intent", x.Bootstrap)
 	}
 	c.machine, c.intent = r, intent
 	return nil

@@ -43,14 +43,23 @@ func checkInvariants(t fataler, w *world) {
 			take("signing key "+string(m.Session.SignKey), m.ID)
 		}
 	}
-	bootstraps, live := 0, map[machine.ID]int{}
+	bootstraps, joining, live := 0, 0, map[machine.ID]int{}
 	each(v.t, tableIntents, byID, nil, func(r *intentRow) bool {
 		switch {
 		case r.Intent.Kind == machine.IntentBootstrap:
 			if r.Intent.Status != machine.IntentRevoked {
 				bootstraps++
 			}
-		case r.Intent.Live():
+		case r.Intent.Kind == machine.IntentJoin:
+			// One control plane at a time, unless the one before fell silent.
+			m := v.t.machine(r.Intent.Machine)
+			if m == nil {
+				t.Fatalf("join intent %s is of machine %s, which is not there", r.Intent.ID, r.Intent.Machine)
+			}
+			if r.Intent.Status == machine.IntentClaimed && m.Profile.Role == machine.RoleControlPlane && w.now.Sub(r.Intent.Changed) < joinPatience {
+				joining++
+			}
+		case r.Intent.Kind == machine.IntentInstall && r.Intent.Live():
 			live[r.Intent.Machine]++
 			m, _ := v.Machine(r.Intent.Machine)
 			if m.Session == nil || m.Session.ID != r.Intent.Session {
@@ -59,6 +68,9 @@ func checkInvariants(t fataler, w *world) {
 		}
 		return true
 	})
+	if joining > 1 {
+		t.Fatalf("%d control planes join at once", joining)
+	}
 	if bootstraps > 1 {
 		t.Fatalf("%d bootstrap intents", bootstraps)
 	}
@@ -106,7 +118,7 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 	u := rapid.SampledFrom([]string{"", uuid(n), uuid(other)}).Draw(t, "uuid")
 	epoch := rapid.Uint64Range(1, 2).Draw(t, "epoch")
 	number := rapid.Uint64Range(1, 5).Draw(t, "number")
-	switch rapid.IntRange(0, 15).Draw(t, "kind") {
+	switch rapid.IntRange(0, 21).Draw(t, "kind") {
 	case 0, 1:
 		return MachineSee{ID: machine.ID(fmt.Sprintf("m-%d", serial)), MAC: mac(other), UUID: u, Via: "x", Text: "packet"}
 	case 2:
@@ -142,6 +154,21 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 			Event: rapid.SampledFrom([]wire.NodeEvent{wire.NodeBooted, wire.NodeJoined, wire.NodeReady}).Draw(t, "event")}}
 	case 14:
 		return BootstrapClaim{Machine: id}
+	case 15:
+		return JoinClaim{Machine: id, Intent: fmt.Sprintf("j-%d", serial)}
+	case 16:
+		if b := w.view().Bootstrap(); b != nil {
+			i = b.ID
+		}
+		return BootstrapAbandon{Intent: i, Secrets: map[string][]byte{"pki/ca.key": []byte(fmt.Sprint(serial))}}
+	case 17:
+		return MachineInvite{Machine: id, Until: now.Add(time.Minute)}
+	case 18:
+		return RescueOpen{Machine: id, Intent: fmt.Sprintf("r-%d", serial)}
+	case 19:
+		return SessionLeave{Machine: id, Session: s}
+	case 20:
+		return MachineSilent{Machine: id, Decided: w.view().Boot(id).Decided, Text: "silent"}
 	default:
 		return MachineForget{Machine: id}
 	}
@@ -181,7 +208,7 @@ func TestInvariants(t *testing.T) {
 			t.Fatalf("halted: %v", w.halt)
 		}
 		replayed := newWorldOf(t, 40)
-		replayed.fsm.ApplyBatch(w.log[1:])
+		replayed.fsm.ApplyBatch(w.log[2:])
 		if replayed.hash() != w.hash() {
 			t.Fatalf("replayed in one batch, the state differs")
 		}

@@ -106,7 +106,7 @@ func TestRefusals(t *testing.T) {
 		{"claim of a disk that the hint excludes", func(w *world) {
 			w.waiting(1)
 			w.must(with(approval(1), func(x *MachineApprove) { x.Disk = machine.DiskHint{Serial: "D2"} }))
-		}, claim(1), `serial number "D1" and not "D2"`},
+		}, claim(1), `(serial D1, 20 GiB) is not the one that was approved (serial number D2)`},
 		{"claim of a failed intent", func(w *world) {
 			w.claimed(1)
 			w.must(installReport(1, 1, wire.StepImage, wire.StepFailed, "", 0, 0))

@@ -62,6 +62,7 @@ func TestStory(t *testing.T) {
 	}
 	want := []string{
 		"epoch.begun: Replica r-1 leads: epoch 1",
+		"discovery.window: Discovery window opened by operator ann for 695h59m58s: any machine that netboots is looked at",
 		"cluster.created: Cluster c-1 created, generation 1",
 		`site.applied: Site file of "lab" applied: 1 link, 1 machine listed`,
 		"image.published: Image node is " + digestOf("node")[:19] + "…",
@@ -73,7 +74,7 @@ func TestStory(t *testing.T) {
 		"m-00000001 session.opened: Installer session 1 opened: QEMU Standard PC, 2 CPUs, 4 GiB, 1 disk",
 		"m-00000001 session.opened: Installer session 2 opened: QEMU Standard PC, 2 CPUs, 4 GiB, 1 disk",
 		"m-00000001 machine.approved: Approved by operator ann as node-1 (control-plane)",
-		"m-00000001 bootstrap.opened: node-1 will start the cluster: the bootstrap intent is its alone",
+		"m-00000001 bootstrap.opened: node-1 will start the cluster, and no other machine",
 		"m-00000001 install.step: Disk: /dev/vda is the only one",
 		"m-00000001 intent.claimed: Permitted to write disk /dev/vda (serial D1, 20 GiB)",
 		"m-00000001 install.step: Image: writing image",
@@ -112,7 +113,7 @@ func TestStory(t *testing.T) {
 	if _, err := v.FindMachine("nobody"); err == nil {
 		t.Error("a machine that does not exist was found")
 	}
-	if e := v.Events(7, m.ID, 2); len(e) != 2 || e[0].Seq != 8 || e[1].Seq != 9 {
+	if e := v.Events(8, m.ID, 2); len(e) != 2 || e[0].Seq != 9 || e[1].Seq != 10 {
 		t.Errorf("two events of the machine after 7: %v", e)
 	}
 }

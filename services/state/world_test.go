@@ -46,6 +46,7 @@ func newWorldOf(t fataler, events uint64) *world {
 	}
 	w.must(EpochBegin{Leader: "r-1"})
 	w.must(DiscoveryWindow{Until: start.Add(29 * 24 * time.Hour)})
+	w.now = start.Add(time.Second) // stories are timed from here
 	return w
 }
 

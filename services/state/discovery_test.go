@@ -1,0 +1,217 @@
+package state
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// shutWindow is a world whose discovery window is closed.
+func shutWindow(t *testing.T) *world {
+	w := newWorld(t)
+	w.must(DiscoveryWindow{})
+	return w
+}
+
+func TestDiscoveryWindow(t *testing.T) {
+	w := shutWindow(t)
+	if open, until := w.view().Discovery(w.now); open || !until.IsZero() {
+		t.Fatalf("open %v until %v", open, until)
+	}
+	// What is unknown is not let in, however it asks.
+	if text := w.refused(session("s-1", inventory(1), machineID(1))); !strings.Contains(text, "window is closed") {
+		t.Errorf("an unknown machine's session: %s", text)
+	}
+	w.must(see(1, 1, uuid(1)))
+	if text := w.refused(session("s-1", inventory(1), "m-9")); !strings.Contains(text, "window is closed") {
+		t.Errorf("a seen machine's session: %s", text)
+	}
+	if text := w.refused(decide1(machine.BootDiscovery)); !strings.Contains(text, "boots local") {
+		t.Errorf("its boot: %s", text)
+	}
+	w.must(decide1(machine.BootLocal))
+
+	w.must(DiscoveryWindow{Until: w.now.Add(time.Hour)})
+	if open, until := w.view().Discovery(w.now); !open || until.IsZero() {
+		t.Fatalf("open %v until %v", open, until)
+	}
+	w.must(decide1(machine.BootDiscovery))
+	// It boots meanwhile, and the window closes: it may still say what it found.
+	w.must(DiscoveryWindow{Until: w.now})
+	w.must(session("s-1", inventory(1), "m-9"))
+	// But only so long.
+	w.now = w.now.Add(bootGrace)
+	w.refused(session("s-2", inventory(1), "m-9"))
+
+	if text := w.refused(DiscoveryWindow{Until: w.now.Add(maxWindow + time.Hour)}); !strings.Contains(text, "is the most") {
+		t.Error(text)
+	}
+	events := len(w.view().Events(0, "", 0))
+	w.must(DiscoveryWindow{}) // closed is closed
+	equal(t, "events", len(w.view().Events(0, "", 0)), events)
+}
+
+func TestSiteFileOpensTheWindow(t *testing.T) {
+	for name, site := range map[string]machine.Site{
+		"always": {Discovery: machine.SiteDiscovery{Always: true}},
+		"listed": {Machines: []machine.ListedMachine{{MAC: mac(1)}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := shutWindow(t)
+			w.must(SiteApply{Site: site})
+			w.must(session("s-1", inventory(1), machineID(1)))
+			if name == "listed" {
+				w.refused(session("s-2", inventory(2), machineID(2)))
+			}
+		})
+	}
+}
+
+func decide1(kind machine.BootKind) BootDecide {
+	return BootDecide{Machine: machineID(1), Decision: machine.BootDecision{Kind: kind, Reason: "because"}}
+}
+
+func TestInvite(t *testing.T) {
+	w := shutWindow(t)
+	w.must(see(1, 1, uuid(1)))
+	w.must(MachineInvite{Machine: machineID(1), Until: w.now.Add(time.Hour)})
+	w.must(decide1(machine.BootDiscovery))
+	w.must(session("s-1", full(1), "m-9"))
+	if m := w.machine(machineID(1)); !m.Invited.IsZero() {
+		t.Error("it came, and is still invited")
+	}
+	// Its disk is full: it leaves for it, and needs another invitation.
+	w.must(SessionLeave{Machine: machineID(1), Session: "s-1"})
+	w.must(decide1(machine.BootLocal))
+	m := w.machine(machineID(1))
+	equal(t, "phase", m.Phase, machine.PhaseSeen)
+	w.must(SessionLeave{Machine: machineID(1), Session: "s-1"}) // asked again: the same
+	equal(t, "left", w.machine(machineID(1)).Session.Left, m.Session.Left)
+	if text := w.refused(approval(1)); !strings.Contains(text, "went back to its own disk") {
+		t.Error(text)
+	}
+	w.must(MachineInvite{Machine: machineID(1), Until: w.now.Add(time.Hour)})
+	w.must(session("s-2", full(1), "m-9"))
+	w.must(with(approval(1), func(x *MachineApprove) { x.Session = "s-2" }))
+	if text := w.refused(MachineInvite{Machine: machineID(1), Until: w.now.Add(time.Hour)}); !strings.Contains(text, "is open") {
+		t.Error(text)
+	}
+	if text := w.refused(SessionLeave{Machine: machineID(1), Session: "s-2"}); !strings.Contains(text, "does not leave") {
+		t.Error(text)
+	}
+	w.refused(MachineInvite{Machine: "m-none", Until: w.now.Add(time.Hour)})
+}
+
+func TestRescue(t *testing.T) {
+	w := newWorld(t)
+	story(w)
+	w.must(DiscoveryWindow{})
+	w.must(RescueOpen{Machine: machineID(1), Intent: "r-1"})
+	if text := w.refused(RescueOpen{Machine: machineID(1), Intent: "r-2"}); !strings.Contains(text, "asked for already") {
+		t.Error(text)
+	}
+	w.must(decide1(machine.BootRescue))
+	w.must(session("s-7", inventory(1), "m-9"))
+	m := w.machine(machineID(1))
+	equal(t, "phase", m.Phase, machine.PhaseRescue)
+	equal(t, "session", w.view().RescueIntent(m.ID).Session, "s-7")
+	equal(t, "its install", w.view().InstallIntent(m.ID).Status, machine.IntentDone)
+	// One boot only.
+	w.must(decide1(machine.BootLocal))
+	w.refused(session("s-8", inventory(1), "m-9"))
+	w.must(RescueOpen{Machine: machineID(1), Intent: "r-2"})
+	w.must(IntentRevoke{Intent: "r-2"})
+	w.must(decide1(machine.BootLocal))
+	equal(t, "phase", w.machine(m.ID).Phase, machine.PhaseRescue)
+	checkInvariants(t, w)
+
+	w = newWorld(t)
+	w.claimed(1)
+	if text := w.refused(RescueOpen{Machine: machineID(1), Intent: "r-1"}); !strings.Contains(text, "is being written") {
+		t.Error(text)
+	}
+}
+
+func TestSilence(t *testing.T) {
+	w := newWorld(t)
+	w.must(see(1, 1, uuid(1)))
+	w.must(decide1(machine.BootDiscovery))
+	told := w.view().Boot(machineID(1))
+	if told.Kind != machine.BootDiscovery || !told.Fetched.IsZero() {
+		t.Fatalf("%+v", told)
+	}
+	w.must(MachineSee{MAC: mac(1), Via: ViaKernel, Text: "fetched the kernel"})
+	if w.view().Boot(machineID(1)).Fetched.IsZero() {
+		t.Error("that it fetched the kernel is lost")
+	}
+	silent := MachineSilent{Machine: machineID(1), Decided: told.Decided, Text: "Kernel fetched, then silence"}
+	w.must(silent)
+	equal(t, "reason", w.machine(machineID(1)).Reason, "Kernel fetched, then silence")
+	if text := w.refused(silent); !strings.Contains(text, "told already") {
+		t.Error(text)
+	}
+	w.now = w.now.Add(time.Minute)
+	w.must(decide1(machine.BootDiscovery))
+	again := w.view().Boot(machineID(1))
+	if again.Silent || !again.Fetched.IsZero() {
+		t.Errorf("what was of the last boot is of this one: %+v", again)
+	}
+	if text := w.refused(silent); !strings.Contains(text, "something else since") {
+		t.Error(text)
+	}
+	w.must(session("s-1", with(inventory(1), func(*machine.Inventory) {}), "m-9"))
+	silent.Decided = again.Decided
+	s := w.machine(machineID(1)).Session
+	if s.Opened.After(again.Decided) {
+		if text := w.refused(silent); !strings.Contains(text, "heard of") {
+			t.Error(text)
+		}
+	}
+}
+
+// TestWhatMayBeErased: nothing is written where something is that the approval
+// does not name.
+func TestWhatMayBeErased(t *testing.T) {
+	ntfs := func(x *IntentClaim) { x.Disk.Contents = "MBR, 1 partition: NTFS" }
+	for name, test := range map[string]struct {
+		erase string
+		claim func(*IntentClaim)
+		want  string
+	}{
+		"empty":             {"", func(*IntentClaim) {}, ""},
+		"full, unnamed":     {"", ntfs, "is not empty (MBR, 1 partition: NTFS), and the approval names nothing"},
+		"full, named":       {"MBR, 1 partition: NTFS", ntfs, ""},
+		"full, other named": {"ext4", ntfs, "holds MBR, 1 partition: NTFS, and the approval names ext4"},
+		"named, and empty":  {"ext4", func(*IntentClaim) {}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.waiting(1)
+			w.must(with(approval(1), func(x *MachineApprove) { x.Erase = test.erase }))
+			c := with(claim(1), test.claim)
+			if test.want == "" {
+				w.must(c)
+				return
+			}
+			if text := w.refused(c); !strings.Contains(text, test.want) || !strings.Contains(text, "approve again") {
+				t.Errorf("refused with %q", text)
+			}
+		})
+	}
+}
+
+// TestBrokenOffAttempt: what the attempt before left on the same disk may be
+// written over by the next one of the same intent; another disk's contents not.
+func TestBrokenOffAttempt(t *testing.T) {
+	w := newWorld(t)
+	w.claimed(1)
+	w.must(installReport(1, 1, "image", "failed", "", 0, 0))
+	w.must(IntentRetry{Intent: "i-1"})
+	half := func(x *IntentClaim) { x.Epoch, x.Disk.Contents = 2, "GPT, 5 partitions" }
+	other := with(claim(1), half)
+	other.Disk.Serial = "D2"
+	w.refused(other)
+	w.must(with(claim(1), half))
+}
