@@ -91,8 +91,10 @@ func TestAcquire(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := WaitCarrier(ctx, "machine"); err != nil {
-		t.Fatal(err)
+	for _, end := range []string{"machine", "server"} {
+		if err := WaitCarrier(ctx, end); err != nil {
+			t.Fatal(err)
+		}
 	}
 	lease, err := Acquire(ctx, "machine", "test", func(err error) { t.Log(err) })
 	if err != nil {

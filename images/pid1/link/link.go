@@ -97,13 +97,14 @@ func Up(name string) error {
 	return nil
 }
 
-// WaitCarrier waits until the link has a carrier or ctx ends.
+// WaitCarrier waits until the link has a carrier, and the kernel takes notice
+// of it (IFF_RUNNING), or ctx ends: what is sent before is dropped in silence.
 func WaitCarrier(ctx context.Context, name string) error {
 	t := time.NewTicker(100 * time.Millisecond)
 	defer t.Stop()
 	for {
 		l, err := netlink.LinkByName(name)
-		if err == nil && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+		if err == nil && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 && l.Attrs().RawFlags&unix.IFF_RUNNING != 0 {
 			return nil
 		}
 		select {
