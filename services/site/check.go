@@ -73,10 +73,13 @@ func checkLinks(d *decoder, s *machine.Site) {
 	if len(s.Links) == 0 {
 		d.problem("links", "no link", "at least one")
 	}
-	macs, names := newUnique[machine.MAC](d, "link"), newUnique[string](d, "link")
+	macs, names := newUnique[inVLAN](d, "link"), newUnique[inVLAN](d, "link")
 	gateway := ""
 	for i, l := range s.Links {
 		path := fmt.Sprintf("links[%d]", i)
+		if l.VLAN < 0 || l.VLAN > maxVLAN {
+			d.problem(path+".vlan", strconv.Itoa(l.VLAN), fmt.Sprintf("a VLAN ID of 1 to %d, or 0 for the untagged network", maxVLAN))
+		}
 		switch {
 		case l.MAC == "" && l.Interface == "" && !d.bad[path+".mac"]:
 			d.problem(path, "neither mac nor interface", "one of them, to choose the link")
@@ -85,8 +88,12 @@ func checkLinks(d *decoder, s *machine.Site) {
 		case l.Interface != "" && !ifaceForm.MatchString(l.Interface):
 			d.problem(path+".interface", strconv.Quote(l.Interface), "the name of a network interface, as eth0")
 		}
-		macs.add(path+".mac", l.MAC)
-		names.add(path+".interface", l.Interface)
+		if l.MAC != "" {
+			macs.add(path+".mac", inVLAN{string(l.MAC), l.VLAN})
+		}
+		if l.Interface != "" {
+			names.add(path+".interface", inVLAN{l.Interface, l.VLAN})
+		}
 		if !l.Address.IsValid() {
 			continue
 		}
@@ -113,6 +120,22 @@ func checkLinks(d *decoder, s *machine.Site) {
 			checkDHCP(d, path, l)
 		}
 	}
+}
+
+// maxVLAN is the highest VLAN ID; 4095 is reserved (IEEE 802.1Q).
+const maxVLAN = 4094
+
+// inVLAN is a network on a link: one link carries several, each in a VLAN.
+type inVLAN struct {
+	link string
+	vlan int
+}
+
+func (v inVLAN) String() string {
+	if v.vlan == 0 {
+		return v.link
+	}
+	return fmt.Sprintf("VLAN %d of %s", v.vlan, v.link)
 }
 
 // isHost says whether a host may have the address in the network.

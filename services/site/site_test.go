@@ -82,7 +82,7 @@ func TestProblems(t *testing.T) {
 			`s.yaml:1:1: serviceAddress: missing: expected an IPv4 address, as 10.77.0.100`,
 			`s.yaml:3:1: serviceAdress: unknown key: expected "serviceAddress"?`}},
 		{"unknown key, near none", change("    dhcp", "    zzzzzzzzzz: 1\n    dhcp"),
-			[]string{`s.yaml:7:5: links[0].zzzzzzzzzz: unknown key: expected one of mac, interface, address, gateway, dhcp`}},
+			[]string{`s.yaml:7:5: links[0].zzzzzzzzzz: unknown key: expected one of mac, interface, vlan, address, gateway, dhcp`}},
 		{"several at once", change("version: 1", "version: x") + "emulated: 7\n", []string{
 			`s.yaml:1:10: version: "x": expected a whole number`,
 			`s.yaml:10:11: emulated: "7": expected true or false`}},
@@ -101,6 +101,11 @@ func TestProblems(t *testing.T) {
 			[]string{`s.yaml:5:5: links[0]: neither mac nor interface: expected one of them, to choose the link`}},
 		{"both choices of link", change("interface: eth0", "interface: eth0\n    mac: 52:54:00:00:00:01"),
 			[]string{`s.yaml:5:5: links[0]: both mac and interface: expected one of them`}},
+		{"VLAN IDs", change("interface: eth0", "interface: eth0\n    vlan: 4095") + "  - {interface: eth0, vlan: -1, address: 10.78.0.2/24}\n", []string{
+			`s.yaml:6:11: links[0].vlan: 4095: expected a VLAN ID of 1 to 4094, or 0 for the untagged network`,
+			`s.yaml:11:29: links[1].vlan: -1: expected a VLAN ID of 1 to 4094, or 0 for the untagged network`}},
+		{"the same VLAN of a link twice", small + "  - {interface: eth0, vlan: 5, address: 10.78.0.2/24}\n  - {interface: eth0, vlan: 5, address: 10.79.0.2/24}\n",
+			[]string{`s.yaml:11:17: links[2].interface: VLAN 5 of eth0 is already at links[1].interface: expected each link once`}},
 		{"network address", change("10.77.0.2/24", "10.77.0.0/24"),
 			[]string{`s.yaml:6:14: links[0].address: 10.77.0.0/24: expected a host's address in a network of /8 to /30, as 10.77.0.2/24`}},
 		{"service address elsewhere", change("10.77.0.3\n", "10.78.0.3\n"),
