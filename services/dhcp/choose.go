@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
@@ -23,6 +24,11 @@ type View interface {
 	State
 	Offered(netip.Addr) (machine.MAC, bool) // whom an address is offered to
 	OfferTo(machine.MAC) (netip.Addr, bool) // what is offered to a client
+	// Open says whether new clients are served on the link: no other DHCP
+	// server shows there.
+	Open() bool
+	// Exhausted says that the pool was searched a moment ago, in vain.
+	Exhausted() bool
 }
 
 // chooser decides about addresses for one client on one link at one time.
@@ -73,11 +79,43 @@ func (c *chooser) findFixed() (own []netip.Addr) {
 		own = append(own, m.Address)
 	}
 	for _, l := range c.link.Listed {
-		if l.MAC == c.mac || l.UUID != "" && (l.UUID == c.uuid || m != nil && l.UUID == m.UUID) {
+		if l.Address.IsValid() && c.isListed(l, m) {
 			own = append(own, l.Address)
 		}
 	}
 	return own
+}
+
+// isListed says whether an entry of the site file's list is the client's, which
+// belongs to m (or nil).
+func (c *chooser) isListed(l machine.ListedMachine, m *machine.Machine) bool {
+	return l.MAC == c.mac || l.UUID != "" && (strings.EqualFold(l.UUID, c.uuid) || m != nil && strings.EqualFold(l.UUID, m.UUID))
+}
+
+// excluded says why the client is served nothing here; "": it is served.
+func (c *chooser) excluded() string {
+	m := c.machine()
+	switch {
+	case c.link.Others || c.boots() || c.ours || m != nil:
+	case slices.ContainsFunc(c.link.Reservations, func(r machine.Reservation) bool { return r.MAC == c.mac }):
+	case slices.ContainsFunc(c.link.Listed, func(l machine.ListedMachine) bool { return c.isListed(l, m) }):
+	default:
+		return "it does not netboot, is no machine and has no reservation; others: true in the site file gives such clients addresses"
+	}
+	if !c.view.Open() && c.isNew() {
+		return "another DHCP server answers on this link, and it has no lease here"
+	}
+	return ""
+}
+
+// isNew says whether nothing binds the client to us: no live lease, and no
+// approval of its machine.
+func (c *chooser) isNew() bool {
+	if l, ok := c.view.LeaseByMAC(c.mac); ok && !l.Declined && l.Expires.After(c.now) {
+		return false
+	}
+	m := c.machine()
+	return m == nil || !m.Approved()
 }
 
 func (c *chooser) isFixed(a netip.Addr) bool { return slices.Contains(c.fixed(), a) }
@@ -135,7 +173,9 @@ func (c *chooser) static(a netip.Addr) bool {
 	if c.statics == nil {
 		c.statics = map[netip.Addr]bool{}
 		for _, l := range c.link.Listed {
-			c.statics[l.Address] = true
+			if l.Address.IsValid() {
+				c.statics[l.Address] = true
+			}
 		}
 		for _, m := range c.view.Machines() {
 			if m.Address.IsValid() {
@@ -166,10 +206,14 @@ func (c *chooser) choose(requested netip.Addr) (a netip.Addr, ok bool) {
 	return c.fromPool()
 }
 
-// fromPool prefers an address that nobody ever had, then the one whose lease
+// fromPool finds an address in the pool, unless that was tried in vain a moment
+// ago: a full pool of 65,536 is not searched for each of a flood. It prefers an address that nobody ever had, then the one whose lease
 // ran out first. It starts at a place that follows from the hardware address,
 // so that a client whose lease is forgotten most likely gets the same again.
 func (c *chooser) fromPool() (oldest netip.Addr, ok bool) {
+	if c.view.Exhausted() {
+		return netip.Addr{}, false
+	}
 	h := fnv.New32a()
 	h.Write([]byte(c.mac)) // never fails
 	first, size := number(c.link.From), number(c.link.To)-number(c.link.From)+1

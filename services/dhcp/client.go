@@ -33,7 +33,12 @@ type client struct {
 	arch     iana.Arch // option 93 (RFC 4578 section 2.1)
 	pxe      bool      // firmware or iPXE, that wants a boot file
 	ipxe     bool
+	http     bool // firmware that boots by HTTP (UEFI 2.5 section 24.7)
+	ours     bool // a program of Rackseed's
 }
+
+// boots says whether the client netboots.
+func (c client) boots() bool { return c.pxe || c.http }
 
 // readClient reads who sent req. It fails for what is no Ethernet client.
 func readClient(req *dhcpv4.DHCPv4) (client, error) {
@@ -56,7 +61,11 @@ func readClient(req *dhcpv4.DHCPv4) (client, error) {
 		c.arch = iana.Arch(binary.BigEndian.Uint16(b))
 	}
 	c.ipxe = strings.Contains(string(req.Options.Get(optionUserClass)), "iPXE") || req.Options.Has(optionIPXE)
-	c.pxe = c.ipxe || strings.HasPrefix(string(req.Options.Get(dhcpv4.OptionClassIdentifier)), "PXEClient")
+	class := string(req.Options.Get(dhcpv4.OptionClassIdentifier))
+	c.pxe = c.ipxe || strings.HasPrefix(class, "PXEClient")
+	c.http = !c.pxe && strings.HasPrefix(class, "HTTPClient")
+	// A machine's installer may ask on another port than its firmware did.
+	c.ours = strings.HasPrefix(class, "rackseed-")
 	return c, nil
 }
 

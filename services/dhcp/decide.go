@@ -13,6 +13,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/rackseed/rackseed/services/dhcp/foreign"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -39,6 +40,10 @@ type Decision struct {
 	Withdraw bool
 	// Exhausted says that there was no address left.
 	Exhausted bool
+	// Other is a DHCP server that the client chose, and is not this one.
+	Other netip.Addr
+	// Asker is another Rackseed appliance that asks who serves here, or "".
+	Asker string
 	// Reason says in a few words what was decided and why.
 	Reason string
 }
@@ -58,6 +63,9 @@ func Decide(req *dhcpv4.DHCPv4, link Link, view View, now time.Time) Decision {
 		return silence("relayed from %s, a network that the site file does not describe", relay)
 	}
 	c := &chooser{client: who, link: link, view: view, now: now}
+	if cluster, site, is := foreign.Probe(req); is {
+		return c.answerProbe(req, cluster, site)
+	}
 	switch req.MessageType() {
 	case dhcpv4.MessageTypeDiscover:
 		return c.discover(req)
@@ -75,6 +83,9 @@ func Decide(req *dhcpv4.DHCPv4, link Link, view View, now time.Time) Decision {
 
 // discover answers DHCPDISCOVER (RFC 2131 section 4.3.1).
 func (c *chooser) discover(req *dhcpv4.DHCPv4) Decision {
+	if why := c.excluded(); why != "" {
+		return silence("%s", why)
+	}
 	a, ok := c.choose(toAddr(req.RequestedIPAddress()))
 	if !ok {
 		d := silence("no address left in %s to %s", c.link.From, c.link.To)
@@ -92,11 +103,15 @@ func (c *chooser) discover(req *dhcpv4.DHCPv4) Decision {
 // told apart by the server identifier, the requested address and ciaddr.
 func (c *chooser) request(req *dhcpv4.DHCPv4) Decision {
 	server, wanted, own := toAddr(req.ServerIdentifier()), toAddr(req.RequestedIPAddress()), toAddr(req.ClientIPAddr)
-	switch {
-	case server.IsValid() && server != c.link.Service:
+	if server.IsValid() && server != c.link.Service {
 		d := silence("it chose the DHCP server %s", server)
-		d.Withdraw = true
+		d.Withdraw, d.Other = true, server
 		return d
+	}
+	if why := c.excluded(); why != "" {
+		return silence("%s", why)
+	}
+	switch {
 	case server.IsValid(): // SELECTING
 		if c.permitted(wanted) && c.free(wanted) {
 			return c.bind(req, wanted)
@@ -199,15 +214,36 @@ func (c *chooser) inform(req *dhcpv4.DHCPv4) Decision {
 	if !c.link.Prefix.Contains(a) || a == c.link.broadcast() || a == c.link.Prefix.Addr() {
 		return silence("it informs of %s, which is not of this network", a)
 	}
+	if why := c.excluded(); why != "" {
+		return silence("%s", why)
+	}
 	reply, note := c.reply(req, dhcpv4.MessageTypeAck, netip.Addr{})
 	return Decision{Reply: reply, Reason: "parameters for " + a.String() + note}
+}
+
+// answerProbe tells another Rackseed that new clients are served here, if they
+// are. It is offered no address, so that nothing binds and nothing is kept.
+func (c *chooser) answerProbe(req *dhcpv4.DHCPv4, cluster, site string) Decision {
+	if req.MessageType() != dhcpv4.MessageTypeDiscover || !c.view.Open() {
+		return silence("a probe of another Rackseed appliance; new clients are not served here")
+	}
+	d := Decision{Reply: c.header(req, dhcpv4.MessageTypeOffer), Reason: "tell another Rackseed appliance that new clients are served here"}
+	c.link.Self().Answer(d.Reply)
+	d.Reply.SetBroadcast() // there is no address to send it to
+	if cluster != c.link.Cluster {
+		d.Asker = cluster
+		if site != "" {
+			d.Asker = fmt.Sprintf("site %q", site)
+		}
+	}
+	return d
 }
 
 // see is the command by which a netbooting machine is noted: when it is new,
 // after a silence, and when its UUID becomes known. Other clients never become
 // machines.
 func (c *chooser) see(via, what string) []state.Command {
-	if !c.pxe {
+	if !c.boots() {
 		return nil
 	}
 	see := state.MachineSee{MAC: c.mac, UUID: c.uuid, Via: via}

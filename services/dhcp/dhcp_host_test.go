@@ -46,7 +46,7 @@ func serve(t testing.TB, dir string) *state.Store {
 		},
 	}
 	opened := make(chan struct{})
-	server.open = func(ctx context.Context, l Link) (conn, error) {
+	server.openSocket = func(ctx context.Context, l Link) (conn, error) {
 		c, err := openSocket(ctx, l)
 		if err == nil {
 			close(opened) // a second time would be a failed socket

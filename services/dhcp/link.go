@@ -7,12 +7,15 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/rackseed/rackseed/services/dhcp/foreign"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
 // Link is one network link that is served, with all that is fixed about it.
 type Link struct {
 	Interface    string       // the kernel's name
+	Cluster      string       // whose replica serves it: the cluster's ID
+	Site         string       // the site's name
 	Service      netip.Addr   // the service address: server identifier, TFTP and HTTP server
 	Own          netip.Addr   // the appliance's own address there
 	Prefix       netip.Prefix // the link's network, masked
@@ -22,13 +25,14 @@ type Link struct {
 	DNS          []netip.Addr
 	LeaseTime    time.Duration
 	Reservations []machine.Reservation
-	Listed       []machine.ListedMachine // machines of the site file with a static address
+	Listed       []machine.ListedMachine // the site file's machines
+	Others       bool                    // clients that neither netboot nor are machines are served too
 }
 
 // Links chooses, for the links of the site file that are to be served, the
 // network interfaces that are present. It returns those that it finds, and an
-// error that names the others.
-func Links(site machine.Site, present []net.Interface) ([]Link, error) {
+// error that names the others. cluster is the cluster's ID.
+func Links(site machine.Site, cluster string, present []net.Interface) ([]Link, error) {
 	var links []Link
 	var missing []error
 	for i, l := range site.Links {
@@ -46,18 +50,19 @@ func Links(site machine.Site, present []net.Interface) ([]Link, error) {
 			continue
 		}
 		link := Link{
-			Interface: name, Service: site.ServiceAddress, Own: l.Address.Addr(), Prefix: l.Address.Masked(),
+			Interface: name, Cluster: cluster, Site: site.Name, Service: site.ServiceAddress, Own: l.Address.Addr(), Prefix: l.Address.Masked(),
 			From: l.DHCP.From, To: l.DHCP.To, Router: l.DHCP.Router, Gateway: l.Gateway, DNS: l.DHCP.DNS,
 			LeaseTime: time.Duration(l.DHCP.LeaseTime), Reservations: l.DHCP.Reservations,
-		}
-		for _, m := range site.Machines {
-			if m.Address.IsValid() {
-				link.Listed = append(link.Listed, m)
-			}
+			Listed: site.Machines, Others: l.DHCP.Others,
 		}
 		links = append(links, link)
 	}
 	return links, errors.Join(missing...)
+}
+
+// Self is how the link's server is known to other Rackseed appliances.
+func (l Link) Self() foreign.Self {
+	return foreign.Self{Interface: l.Interface, Service: l.Service, Cluster: l.Cluster, Site: l.Site}
 }
 
 // special says whether no client may ever have the address: it is outside the

@@ -75,9 +75,13 @@ func (o *offers) withdraw(mac machine.MAC) {
 // moment is the state together with the offers at one time.
 type moment struct {
 	State
-	offers *offers
-	now    time.Time
+	offers          *offers
+	now             time.Time
+	open, exhausted bool
 }
+
+func (m moment) Open() bool      { return m.open }
+func (m moment) Exhausted() bool { return m.exhausted }
 
 func (m moment) Offered(a netip.Addr) (machine.MAC, bool) {
 	m.offers.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rackseed/rackseed/services/dhcp/foreign"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -30,7 +31,12 @@ const (
 	reopenPause = time.Second
 	// exhaustedPause is between events about a link without a free address.
 	exhaustedPause = 5 * time.Minute
-	maxPacket      = 2048
+	// exhaustedTime is how long a search of the pool that found nothing holds
+	// for everybody: an address that becomes free is found that much later.
+	exhaustedTime = time.Second
+	// askerPause is between events about another appliance that asks.
+	askerPause = time.Hour
+	maxPacket  = 2048
 )
 
 // Server answers DHCP on its links while Run runs. The fields are set before.
@@ -41,10 +47,14 @@ type Server struct {
 	// Propose commits a command; it returns a *state.Refusal when the rules
 	// say no, and an error while this replica does not lead.
 	Propose func(ctx context.Context, by string, c state.Command) error
-	Now     func() time.Time // nil: time.Now
-	Logger  *slog.Logger     // nil: slog.Default
+	// Hindered is called when it changes why new clients are not served on some
+	// links: it has a sentence for each of them. nil: nobody asks.
+	Hindered func([]string)
+	Now      func() time.Time // nil: time.Now
+	Logger   *slog.Logger     // nil: slog.Default
 
-	open func(context.Context, Link) (conn, error) // nil: openSocket
+	openSocket func(context.Context, Link) (conn, error) // nil: openSocket
+	wire       func(Link) (foreign.Wire, error)          // nil: foreign.Listen
 
 	counters counters
 }
@@ -85,20 +95,44 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}
-	if s.open == nil {
-		s.open = openSocket
+	if s.openSocket == nil {
+		s.openSocket = openSocket
+	}
+	if s.wire == nil {
+		s.wire = func(l Link) (foreign.Wire, error) { return foreign.Listen(l.Interface) }
+	}
+	offers := newOffers()
+	list := make([]*worker, len(s.Links))
+	for i, l := range s.Links {
+		list[i] = &worker{
+			Server: s, link: l, offers: offers, naks: newBucket(50, 5), sightings: newBucket(1000, 20),
+			log: s.Logger.With("link", l.Interface),
+		}
+	}
+	var telling sync.Mutex
+	changed := func() {
+		telling.Lock() // so that the last one told is the newest
+		defer telling.Unlock()
+		var hindered []string
+		for _, w := range list {
+			if h := w.watch.Hindrance(); h != "" {
+				hindered = append(hindered, h)
+			}
+		}
+		if s.Hindered != nil {
+			s.Hindered(hindered)
+		}
+	}
+	for _, w := range list {
+		w.watch = &foreign.Watcher{
+			Self: w.link.Self(), Changed: changed, Now: s.Now, Logger: w.log,
+			Propose: func(ctx context.Context, n state.Note) error { return s.Propose(ctx, "dhcp", n) },
+		}
+		w.open = w.watch.Open
 	}
 	var g errgroup.Group
-	offers := newOffers()
-	for _, l := range s.Links {
-		g.Go(func() error {
-			w := &worker{
-				Server: s, link: l, offers: offers, naks: newBucket(50, 5), sightings: newBucket(1000, 20),
-				log: s.Logger.With("link", l.Interface),
-			}
-			w.run(ctx)
-			return nil
-		})
+	for _, w := range list {
+		g.Go(func() error { w.run(ctx); return nil })
 	}
 	return g.Wait()
 }
@@ -112,16 +146,20 @@ type worker struct {
 	// and sightings of machines. Another link's are not fewer for it.
 	naks, sightings *bucket
 	log             *slog.Logger
+	watch           *foreign.Watcher
+	open            func() bool // whether new clients are served: the watch's word
 
-	exhausted pause
+	exhausted, asker pause
+	// full is until when the pool counts as exhausted: Unix nanoseconds.
+	full atomic.Int64
 }
 
 func (w *worker) run(ctx context.Context) {
 	for told := ""; ctx.Err() == nil; {
-		c, err := w.open(ctx, w.link)
+		c, wire, err := w.openBoth(ctx)
 		if err == nil {
 			w.log.Info("DHCP served", "service", w.link.Service, "from", w.link.From, "to", w.link.To)
-			err, told = w.serve(ctx, c), ""
+			err, told = w.serveWatched(ctx, c, wire), ""
 		}
 		if err != nil && err.Error() != told { // the same once a second helps nobody
 			told = err.Error()
@@ -132,6 +170,29 @@ func (w *worker) run(ctx context.Context) {
 		case <-time.After(reopenPause):
 		}
 	}
+}
+
+// openBoth opens the link's sockets, and the one that hears other servers:
+// nothing is served that is not watched.
+func (w *worker) openBoth(ctx context.Context) (conn, foreign.Wire, error) {
+	c, err := w.openSocket(ctx, w.link)
+	if err != nil {
+		return nil, nil, err
+	}
+	wire, err := w.wire(w.link)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	return c, wire, nil
+}
+
+// serveWatched serves until one of the sockets fails or ctx ends (then nil); it
+// closes them.
+func (w *worker) serveWatched(ctx context.Context, c conn, wire foreign.Wire) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.watch.Run(ctx, wire) })
+	g.Go(func() error { return w.serve(ctx, c) })
+	return g.Wait()
 }
 
 // arrival is a packet with the time it was read.
@@ -197,9 +258,19 @@ func (w *worker) handle(ctx context.Context, c conn, a arrival) {
 	defer cancel()
 	for range attempts {
 		now := w.Now()
-		d := Decide(req, w.link, moment{w.View(), w.offers, now}, now)
+		full := w.full.Load() > now.UnixNano()
+		d := Decide(req, w.link, moment{w.View(), w.offers, now, w.open(), full}, now)
 		if d.Exhausted {
+			if !full {
+				w.full.Store(now.Add(exhaustedTime).UnixNano())
+			}
 			w.tellExhausted(ctx, now)
+		}
+		if d.Other.IsValid() {
+			w.watch.Named(d.Other, macOf(req))
+		}
+		if d.Asker != "" {
+			w.tellAsker(ctx, d.Asker, now)
 		}
 		if d.Offer.IsValid() && !w.offers.take(d.Offer, macOf(req), now) {
 			continue // another worker offered it in this moment
@@ -281,6 +352,22 @@ func (w *worker) tellExhausted(ctx context.Context, now time.Time) {
 		Text: fmt.Sprintf("No address is left in %s to %s on %s: new machines there get none. Make the pool larger in the site file, or its lease time shorter.", w.link.From, w.link.To, w.link.Interface),
 		Data: map[string]string{"link": w.link.Interface},
 	}
+	w.tell(ctx, note)
+}
+
+// tellAsker tells of another appliance that found this one.
+func (w *worker) tellAsker(ctx context.Context, who string, now time.Time) {
+	if !w.asker.over(now, askerPause) {
+		return
+	}
+	w.tell(ctx, state.Note{
+		What: "dhcp.asked", Severity: machine.Warning,
+		Text: fmt.Sprintf("Another Rackseed appliance (%s) is on %s. It serves no new machines there as long as this one does. If they are to be its machines, switch this one off there.", who, w.link.Interface),
+		Data: map[string]string{"link": w.link.Interface, "who": who},
+	})
+}
+
+func (w *worker) tell(ctx context.Context, note state.Note) {
 	if err := w.Propose(ctx, "dhcp", note); err != nil {
 		w.log.Error(note.Text, "error", err)
 	}

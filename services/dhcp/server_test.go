@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/rackseed/rackseed/services/dhcp/foreign"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -48,9 +50,36 @@ func (p *pipe) Send(_ Target, b []byte) error {
 
 func (p *pipe) Close() error { close(p.closed); return nil }
 
+// listening is longer than a link is listened to before new clients are served.
+const listening = 5 * time.Second
+
+// ear is a link's wire, on which other servers talk.
+type ear struct {
+	in     chan []byte
+	probes atomic.Int32
+	closed chan struct{}
+}
+
+func newEar() *ear { return &ear{in: make(chan []byte), closed: make(chan struct{})} }
+
+func (e *ear) Hardware() net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0, 1, 1} }
+func (e *ear) Carrier() (bool, error)     { return true, nil }
+func (e *ear) Probe([]byte) error         { e.probes.Add(1); return nil }
+func (e *ear) Close() error               { close(e.closed); return nil }
+
+func (e *ear) Read(b []byte) (int, error) {
+	select {
+	case m := <-e.in:
+		return copy(b, m), nil
+	case <-e.closed:
+		return 0, net.ErrClosed
+	}
+}
+
 // bench is a server on a pipe, with a state that takes delay to commit.
 type bench struct {
 	*pipe
+	ear    *ear
 	server *Server
 
 	mu        sync.Mutex
@@ -64,15 +93,17 @@ type bench struct {
 func run(t *testing.T, f func(t *testing.T, b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{pipe: newPipe(), world: newWorld()}
+		b := &bench{pipe: newPipe(), ear: newEar(), world: newWorld()}
 		b.server = &Server{
 			Links: []Link{testLink()}, View: func() State { return locked{b} },
 			Propose: b.propose, Logger: slog.New(slog.DiscardHandler),
-			open: func(context.Context, Link) (conn, error) { return b.pipe, nil },
+			openSocket: func(context.Context, Link) (conn, error) { return b.pipe, nil },
+			wire:       func(Link) (foreign.Wire, error) { return b.ear, nil },
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.server.Run(ctx) }()
+		time.Sleep(listening) // virtual
 		f(t, b)
 		cancel()
 		if err := <-done; err != nil {
@@ -263,7 +294,7 @@ func TestServerAnswersWhomItCannotNote(t *testing.T) {
 	b := &bench{pipe: newPipe(), world: newWorld()}
 	w := &worker{
 		Server: &Server{View: func() State { return locked{b} }, Propose: b.propose, Now: func() time.Time { return start }},
-		link:   testLink(), offers: newOffers(), naks: newBucket(1, 0), sightings: newBucket(1, 0), log: slog.New(slog.DiscardHandler),
+		link:   testLink(), offers: newOffers(), naks: newBucket(1, 0), sightings: newBucket(1, 0), open: func() bool { return true }, log: slog.New(slog.DiscardHandler),
 	}
 	for _, mac := range []string{macA, macB} {
 		w.handle(t.Context(), b, arrival{packet4{kind: discover, mac: mac, options: pxe(7)}.build(t).ToBytes(), start})
@@ -292,11 +323,13 @@ func TestServerBoundsEachLink(t *testing.T) {
 		b.server = &Server{
 			Links: []Link{testLink(), quiet}, View: func() State { return locked{b} },
 			Propose: b.propose, Logger: slog.New(slog.DiscardHandler),
-			open: func(_ context.Context, l Link) (conn, error) { return pipes[l.Interface], nil },
+			openSocket: func(_ context.Context, l Link) (conn, error) { return pipes[l.Interface], nil },
+			wire:       func(Link) (foreign.Wire, error) { return newEar(), nil },
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.server.Run(ctx) }()
+		time.Sleep(listening) // virtual
 		nak := packet4{kind: request, mac: macA, server: "10.77.0.3", requested: "10.99.0.1"}.build(t).ToBytes()
 		for range 60 {
 			pipes["eth0"].in <- nak
@@ -339,8 +372,8 @@ func TestLinks(t *testing.T) {
 		},
 		Machines: []machine.ListedMachine{{MAC: macB}, {MAC: macB, Address: ip("10.77.0.11")}},
 	}
-	links, err := Links(site, []net.Interface{{Name: "lo"}, {Name: "enp1s0", HardwareAddr: hw}, {Name: "eth1"}})
-	if len(links) != 1 || links[0].Interface != "enp1s0" || links[0].Prefix.String() != "10.77.0.0/24" || links[0].Own != ip("10.77.0.2") || len(links[0].Listed) != 1 {
+	links, err := Links(site, "c-1", []net.Interface{{Name: "lo"}, {Name: "enp1s0", HardwareAddr: hw}, {Name: "eth1"}})
+	if len(links) != 1 || links[0].Interface != "enp1s0" || links[0].Prefix.String() != "10.77.0.0/24" || links[0].Own != ip("10.77.0.2") || len(links[0].Listed) != 2 || links[0].Others || links[0].Cluster != "c-1" {
 		t.Errorf("links %+v", links)
 	}
 	if err == nil || err.Error() != "links[2] of the site file: there is no network interface eth9; it is not served until one appears" {

@@ -12,6 +12,8 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/rackseed/rackseed/services/internal/frame"
 )
 
 // socket is one link's pair: a UDP socket that receives, and answers those who
@@ -23,6 +25,11 @@ type socket struct {
 	udp   *ipv4.PacketConn
 	raw   *packet.Conn
 }
+
+// receiveBuffer holds what a room full of machines sends when the power comes
+// back, until it is read: bytes, of which the kernel counts a packet's overhead
+// too.
+const receiveBuffer = 4 << 20
 
 // sendTime bounds a send: a link whose queue is full must not hold a worker.
 const sendTime = time.Second
@@ -42,6 +49,10 @@ func openSocket(ctx context.Context, link Link) (conn, error) {
 		var bind error
 		if err := c.Control(func(fd uintptr) {
 			bind = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, link.Interface)
+			// Over the system's limit only root of the whole host may go.
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+				bind = errors.Join(bind, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer))
+			}
 		}); err != nil {
 			return err
 		}
@@ -73,7 +84,7 @@ func (s *socket) Send(t Target, payload []byte) error {
 			return err
 		}
 		from := netip.AddrPortFrom(s.link.Service, serverPort)
-		_, err := s.raw.WriteTo(frame(s.hw, t.Frame, from, t.To, payload), &packet.Addr{HardwareAddr: t.Frame})
+		_, err := s.raw.WriteTo(frame.UDP(s.hw, t.Frame, from, t.To, payload), &packet.Addr{HardwareAddr: t.Frame})
 		return err
 	}
 	if err := s.udp.SetWriteDeadline(deadline); err != nil {

@@ -28,7 +28,7 @@ func testLink() Link {
 	return Link{
 		Interface: "eth0", Service: service, Own: ip("10.77.0.2"), Prefix: netip.MustParsePrefix("10.77.0.0/24"),
 		From: ip("10.77.0.100"), To: ip("10.77.0.103"), Router: ip("10.77.0.1"), DNS: []netip.Addr{ip("10.77.0.1")},
-		LeaseTime: time.Hour,
+		LeaseTime: time.Hour, Others: true, Cluster: "c-1", Site: "lab",
 		Reservations: []machine.Reservation{
 			{MAC: "52:54:00:00:00:09", Address: ip("10.77.0.50")},
 			{MAC: "52:54:00:00:00:08", Address: ip("10.77.0.103")}, // in the pool
@@ -44,7 +44,11 @@ type world struct {
 	leases   map[netip.Addr]machine.Lease
 	offers   map[netip.Addr]machine.MAC
 	now      time.Time
+	closed   bool // another DHCP server shows
 }
+
+func (w *world) Open() bool      { return !w.closed }
+func (w *world) Exhausted() bool { return false }
 
 func newWorld() *world {
 	return &world{leases: map[netip.Addr]machine.Lease{}, offers: map[netip.Addr]machine.MAC{}, now: start}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -143,18 +144,11 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 	tick := time.NewTicker(linkLook)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		links, missing, err := dhcpLinks(site)
+		links, missing, err := r.dhcpLinks(site)
 		if err != nil {
 			return err
 		}
-		switch {
-		case missing != nil:
-			tell(false, missing.Error())
-		case len(links) == 0:
-			tell(true, "the site file has no link with dhcp: nobody is served")
-		default:
-			tell(true, fmt.Sprintf("served on %d links", len(links)))
-		}
+		tell(dhcpHealth(len(links), missing, nil))
 		serving, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		server := &dhcp.Server{
@@ -164,6 +158,7 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 				_, err := r.store.Load().Propose(ctx, by, c)
 				return err
 			},
+			Hindered: func(why []string) { tell(dhcpHealth(len(links), missing, why)) },
 		}
 		go func() { ended <- server.Run(serving) }()
 		err = nil
@@ -172,7 +167,7 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 			case <-tick.C:
 				var now []dhcp.Link
 				var gone error
-				now, gone, err = dhcpLinks(site)
+				now, gone, err = r.dhcpLinks(site)
 				same = reflect.DeepEqual(now, links) && (gone == nil) == (missing == nil)
 			case err = <-ended:
 				ended <- err
@@ -190,13 +185,29 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 
 // dhcpLinks are the links to serve of those that are present, and what is
 // missing.
-func dhcpLinks(site machine.Site) (links []dhcp.Link, missing, err error) {
+func (r *replica) dhcpLinks(site machine.Site) (links []dhcp.Link, missing, err error) {
 	present, err := net.Interfaces()
 	if err != nil {
 		return nil, nil, err
 	}
-	links, missing = dhcp.Links(site, present)
+	cluster, _ := r.store.Load().View().Cluster()
+	links, missing = dhcp.Links(site, cluster.ID, present)
 	return links, missing, nil
+}
+
+// dhcpHealth is what is told of links that are served: missing are those that
+// are not there, hindered says where new machines are not served, and why.
+func dhcpHealth(links int, missing error, hindered []string) (ok bool, text string) {
+	if missing != nil {
+		hindered = append([]string{missing.Error()}, hindered...)
+	}
+	switch {
+	case len(hindered) > 0:
+		return false, strings.Join(hindered, "; ")
+	case links == 0:
+		return true, "the site file has no link with dhcp: nobody is served"
+	}
+	return true, fmt.Sprintf("served on %d links", links)
 }
 
 // serveTFTP serves the firmware's first file.

@@ -1,0 +1,243 @@
+package foreign
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/rackseed/rackseed/services/internal/frame"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// wire is a link without a network.
+type wire struct {
+	in     chan []byte
+	out    chan []byte
+	down   atomic.Bool
+	gone   atomic.Bool
+	closed chan struct{}
+}
+
+func newWire() *wire {
+	return &wire{in: make(chan []byte), out: make(chan []byte, 1000), closed: make(chan struct{})}
+}
+
+func (w *wire) Hardware() net.HardwareAddr { return card }
+func (w *wire) Probe(b []byte) error       { w.out <- b; return nil }
+func (w *wire) Close() error               { close(w.closed); return nil }
+
+func (w *wire) Carrier() (bool, error) {
+	if w.gone.Load() {
+		return false, errors.New("there is no such link")
+	}
+	return !w.down.Load(), nil
+}
+
+func (w *wire) Read(b []byte) (int, error) {
+	select {
+	case m := <-w.in:
+		return copy(b, m), nil
+	case <-w.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+// bench is a watcher in virtual time.
+type bench struct {
+	*wire
+	watcher *Watcher
+	notes   chan state.Note
+	changes atomic.Int32
+}
+
+func run(t *testing.T, f func(t *testing.T, b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{wire: newWire(), notes: make(chan state.Note, 100)}
+		b.watcher = &Watcher{
+			Self: self, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+			Propose: func(_ context.Context, n state.Note) error { b.notes <- n; return nil },
+			Changed: func() { b.changes.Add(1) },
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.watcher.Run(ctx, b.wire) }()
+		f(t, b)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if b.watcher.Open() {
+			t.Error("new clients are served while nobody watches")
+		}
+	})
+}
+
+// told are the kinds of events since the last time.
+func (b *bench) told() string {
+	synctest.Wait()
+	var out []string
+	for len(b.notes) > 0 {
+		out = append(out, (<-b.notes).What)
+	}
+	return strings.Join(out, " ")
+}
+
+// serverOn is a DHCP server that answers each probe until it is switched off.
+func (b *bench) serverOn(t *testing.T, mods ...dhcpv4.Modifier) (off func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case p := <-b.out:
+				f, err := frame.ParseUDP(p)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				request, err := dhcpv4.FromBytes(f.Payload)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				answer := said(t, dhcpv4.MessageTypeOffer, request.ClientHWAddr, append(mods, dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 1, 1))))...)
+				select {
+				case b.in <- answer:
+				case <-stop:
+					return
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return func() { close(stop); <-stopped }
+}
+
+func TestServesWhereNobodyAnswers(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		time.Sleep(listenTime - time.Millisecond)
+		if b.watcher.Open() || b.watcher.Hindrance() == "" || len(b.out) != 3 {
+			t.Errorf("before it has listened: open %v, %q, %d probes", b.watcher.Open(), b.watcher.Hindrance(), len(b.out))
+		}
+		time.Sleep(2 * time.Millisecond)
+		if !b.watcher.Open() || b.watcher.Hindrance() != "" || b.changes.Load() != 2 {
+			t.Errorf("open %v, %q, changed %d times", b.watcher.Open(), b.watcher.Hindrance(), b.changes.Load())
+		}
+		if told := b.told(); told != "" {
+			t.Errorf("told %q", told)
+		}
+	})
+}
+
+func TestYieldsToWhoAnswers(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		off := b.serverOn(t)
+		time.Sleep(time.Second / 2)
+		if told := b.told(); told != "dhcp.foreign" || b.watcher.Open() {
+			t.Errorf("told %q, open %v", told, b.watcher.Open())
+		}
+		time.Sleep(30 * time.Minute)
+		if told := b.told(); told != strings.TrimSpace(strings.Repeat("dhcp.foreign ", 6)) || b.watcher.Open() {
+			t.Errorf("told %q in half an hour, open %v", told, b.watcher.Open())
+		}
+		off()
+		time.Sleep(quietTime - time.Minute - time.Second)
+		if b.watcher.Open() {
+			t.Error("open too early")
+		}
+		time.Sleep(time.Minute + spread + listenTime + 2*time.Second)
+		if told := b.told(); told != "dhcp.foreign-gone" || !b.watcher.Open() {
+			t.Errorf("told %q, open %v", told, b.watcher.Open())
+		}
+	})
+}
+
+// A server that spanning tree hid is found within a minute.
+func TestFindsWhatWasHidden(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		time.Sleep(40 * time.Second)
+		if !b.watcher.Open() {
+			t.Fatal("not open")
+		}
+		defer b.serverOn(t)()
+		for len(b.out) > 0 { // those were lost
+			<-b.out
+		}
+		time.Sleep(11 * time.Second)
+		if told := b.told(); told != "dhcp.foreign" || b.watcher.Open() {
+			t.Errorf("told %q, open %v", told, b.watcher.Open())
+		}
+	})
+}
+
+func TestHearsClientsAndItself(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		time.Sleep(listenTime + time.Second)
+		b.in <- []byte("noise")
+		b.in <- frame.UDP(card, everyone, servers, nobody, nil)
+		b.watcher.Named(service, clientMAC)
+		if told := b.told(); told != "" || !b.watcher.Open() {
+			t.Errorf("told %q, open %v", told, b.watcher.Open())
+		}
+		b.watcher.Named(router, clientMAC)
+		if told := b.told(); told != "dhcp.foreign" || b.watcher.Open() {
+			t.Errorf("told %q, open %v", told, b.watcher.Open())
+		}
+	})
+}
+
+func TestCarrier(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		time.Sleep(listenTime + time.Second)
+		b.down.Store(true)
+		time.Sleep(2 * look)
+		if b.watcher.Open() {
+			t.Error("open without a carrier")
+		}
+		b.down.Store(false)
+		time.Sleep(look + listenTime/2)
+		if b.watcher.Open() {
+			t.Error("open at once after the carrier came back")
+		}
+		time.Sleep(listenTime)
+		if !b.watcher.Open() {
+			t.Error("not open again")
+		}
+	})
+}
+
+// What was learned is kept when the link's sockets are opened anew.
+func TestRunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &Watcher{Self: self, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
+		first := newWire()
+		done := make(chan error, 1)
+		go func() { done <- w.Run(t.Context(), first) }()
+		w.Named(router, clientMAC)
+		time.Sleep(time.Second)
+		first.gone.Store(true)
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "listening for DHCP servers on eth0: there is no such link") {
+			t.Errorf("ended with %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- w.Run(ctx, newWire()) }()
+		time.Sleep(time.Minute)
+		if w.Open() || !strings.Contains(w.Hindrance(), "192.168.1.1") {
+			t.Errorf("open %v, %q", w.Open(), w.Hindrance())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
