@@ -61,7 +61,7 @@ func TestBootStory(t *testing.T) {
 	checkScript(t, a.body)
 
 	intent := l.store.View().InstallIntent(s.Machine)
-	l.propose(t, state.IntentClaim{Intent: intent.ID, Epoch: intent.Epoch, Session: s.Session, Disk: machine.Disk{Path: "/dev/vda"}})
+	l.propose(t, state.IntentClaim{Intent: intent.ID, Epoch: intent.Epoch, Session: s.Session, Disk: machine.Disk{Path: "/dev/vda", Contents: machine.Empty}})
 	l.propose(t, state.InstallReport{Machine: s.Machine, Session: s.Session, Report: wire.Report{
 		Number: 1, Intent: intent.ID, Epoch: intent.Epoch, Step: wire.StepReboot, Status: wire.StepDone}})
 	checkScript(t, l.want(t, 200, "node-1 boots its own disk", nil, "GET", scriptPath(mac1, ""), nil).body)

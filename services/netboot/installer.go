@@ -73,8 +73,16 @@ func (s *Server) serveOrder(w http.ResponseWriter, r *http.Request, c caller) er
 		if !ok {
 			return wire.Order{Kind: wire.OrderRevoked, Reason: errUnknownKey.Error()}, false, nil
 		}
-		order := installerOrder(v, m, s.Blobs.Files)
-		return order, order.Kind == wire.OrderWait, nil
+		order := installerOrder(v, m, s.Now(), s.Blobs.Files)
+		if order.Kind != wire.OrderLeave {
+			return order, order.Kind == wire.OrderWait, nil
+		}
+		err := s.binding(r, m, state.SessionLeave{Machine: m.ID, Session: m.Session.ID})
+		var refused *state.Refusal
+		if errors.As(err, &refused) { // approved in this moment
+			return wire.Order{Kind: wire.OrderWait, Reason: refused.Error()}, true, nil
+		}
+		return order, false, err
 	})
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ func TestInstallStory(t *testing.T) {
 	}
 
 	l.want(t, 409, "is open", k.sign, "GET", wire.PathIgnition, nil)
-	claim := wire.ClaimRequest{Intent: order.Intent, Epoch: order.Epoch, Disk: machine.Disk{Path: "/dev/vda", Serial: "d1"}}
+	claim := wire.ClaimRequest{Intent: order.Intent, Epoch: order.Epoch, Disk: machine.Disk{Path: "/dev/vda", Serial: "d1", Contents: machine.Empty}}
 	late := claim
 	late.Epoch = 2
 	l.want(t, 409, "epoch 1 and not 2", k.sign, "POST", wire.PathClaim, late)
@@ -142,7 +142,7 @@ func TestRestartRevokes(t *testing.T) {
 	s := l.session(t, old, mac1)
 	l.approve(t, s, "node-1", machine.RoleWorker)
 	intent := l.store.View().InstallIntent(s.Machine)
-	l.want(t, 204, "", old.sign, "POST", wire.PathClaim, wire.ClaimRequest{Intent: intent.ID, Epoch: 1, Disk: machine.Disk{Path: "/dev/vda"}})
+	l.want(t, 204, "", old.sign, "POST", wire.PathClaim, wire.ClaimRequest{Intent: intent.ID, Epoch: 1, Disk: machine.Disk{Path: "/dev/vda", Contents: machine.Empty}})
 
 	// While it writes, nobody else takes the machine over.
 	fresh := l.keys(t)
@@ -172,7 +172,7 @@ func TestIgnitionIsCheckedAfterTheCommit(t *testing.T) {
 	s := l.session(t, k, mac1)
 	l.approve(t, s, "node-1", machine.RoleWorker)
 	intent := l.store.View().InstallIntent(s.Machine)
-	l.want(t, 204, "", k.sign, "POST", wire.PathClaim, wire.ClaimRequest{Intent: intent.ID, Epoch: 1, Disk: machine.Disk{Path: "/dev/vda"}})
+	l.want(t, 204, "", k.sign, "POST", wire.PathClaim, wire.ClaimRequest{Intent: intent.ID, Epoch: 1, Disk: machine.Disk{Path: "/dev/vda", Contents: machine.Empty}})
 	l.store.before = func(c state.Command) {
 		if _, ok := c.(state.Note); ok {
 			l.propose(t, state.IntentRevoke{Intent: intent.ID, Reason: "wrong rack"})
@@ -188,7 +188,7 @@ func TestOldClaimIsDropped(t *testing.T) {
 	k := l.keys(t)
 	s := l.session(t, k, mac1)
 	l.approve(t, s, "node-1", machine.RoleWorker)
-	claim := wire.ClaimRequest{Intent: l.store.View().InstallIntent(s.Machine).ID, Epoch: 1, Disk: machine.Disk{Path: "/dev/vda"}}
+	claim := wire.ClaimRequest{Intent: l.store.View().InstallIntent(s.Machine).ID, Epoch: 1, Disk: machine.Disk{Path: "/dev/vda", Contents: machine.Empty}}
 	l.store.before = func(state.Command) { l.clock.Add(int64(answerLimit) + 1) }
 	l.want(t, 503, "ask again", k.sign, "POST", wire.PathClaim, claim)
 	l.store.before = nil

@@ -137,7 +137,7 @@ func newLab(t *testing.T) *lab {
 		}
 	}
 	l.propose(t, state.SiteApply{Site: machine.Site{
-		Version: 1, Name: "lab", ServiceAddress: netip.MustParseAddr("10.77.0.1"),
+		Version: 1, Name: "lab", ServiceAddress: netip.MustParseAddr("10.77.0.1"), Discovery: machine.SiteDiscovery{Always: true},
 		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("10.77.0.2/24")}},
 	}})
 	l.propose(t, state.ImagePublish{Images: []machine.Image{{Ref: "installer", Digest: installerManifest}, {Ref: "node", Digest: nodeManifest}}})

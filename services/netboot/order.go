@@ -3,6 +3,7 @@ package netboot
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
@@ -14,16 +15,28 @@ type Orders interface {
 	Machine(machine.ID) (machine.Machine, bool)
 	Profile(machine.ID) (machine.Profile, bool)
 	InstallIntent(machine.ID) *machine.Intent
+	RescueIntent(machine.ID) *machine.Intent
 	Bootstrap() *machine.Intent
 }
 
 // installerOrder decides what an installer does now. m is the machine whose
-// newest session asks; files lists an image's files.
-func installerOrder(v Orders, m machine.Machine, files func(manifest string) ([]wire.File, error)) wire.Order {
+// newest session asks; files lists an image's files. An OrderLeave is only a
+// proposal: it holds once state.SessionLeave is committed.
+func installerOrder(v Orders, m machine.Machine, now time.Time, files func(manifest string) ([]wire.File, error)) wire.Order {
 	wait := func(reason string) wire.Order { return wire.Order{Kind: wire.OrderWait, Reason: reason} }
+	site, _ := v.Site()
+	if r := v.RescueIntent(m.ID); r != nil && r.Session == m.Session.ID {
+		return wire.Order{Kind: wire.OrderRescue, Intent: r.ID, Reason: "an operator asked for a rescue shell", SSHKeys: site.SSHKeys}
+	}
 	intent := v.InstallIntent(m.ID)
 	if intent == nil || intent.Session != m.Session.ID {
-		return wait("waiting for approval in the console")
+		until := m.Session.Opened.Add(site.Discovery.WaitTime())
+		if !now.Before(until) || !m.Session.Left.IsZero() {
+			return wire.Order{Kind: wire.OrderLeave, Reason: "nobody approved it within " + site.Discovery.WaitTime().String() + ": it goes back to its own disk"}
+		}
+		order := wait("waiting for approval in the console")
+		order.Until = until
+		return order
 	}
 	switch intent.Status {
 	case machine.IntentRevoked:
@@ -42,11 +55,11 @@ func installerOrder(v Orders, m machine.Machine, files func(manifest string) ([]
 		return wait(fmt.Sprintf("node image %s is not available: %v", intent.Image, err))
 	}
 	arguments := append([]string(nil), profile.KernelArguments...)
-	if site, ok := v.Site(); ok && site.Emulated {
+	if site.Emulated {
 		arguments = append(arguments, machine.EmulatedArguments...)
 	}
 	return wire.Order{
-		Kind: wire.OrderInstall, Intent: intent.ID, Epoch: intent.Epoch, Disk: intent.Disk,
+		Kind: wire.OrderInstall, Intent: intent.ID, Epoch: intent.Epoch, Disk: intent.Disk, Erase: intent.Erase,
 		Image: &wire.NodeImage{Digest: intent.Image, Files: image}, KernelArguments: arguments,
 	}
 }

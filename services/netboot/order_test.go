@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
@@ -16,6 +17,7 @@ type plainOrders struct {
 	profile   *machine.Profile
 	intent    *machine.Intent
 	bootstrap *machine.Intent
+	rescue    *machine.Intent
 }
 
 func (o plainOrders) Site() (machine.Site, bool) { return o.site, true }
@@ -24,6 +26,7 @@ func (o plainOrders) Machine(id machine.ID) (machine.Machine, bool) {
 	return m, ok
 }
 func (o plainOrders) InstallIntent(machine.ID) *machine.Intent { return o.intent }
+func (o plainOrders) RescueIntent(machine.ID) *machine.Intent  { return o.rescue }
 func (o plainOrders) Bootstrap() *machine.Intent               { return o.bootstrap }
 func (o plainOrders) Profile(machine.ID) (machine.Profile, bool) {
 	if o.profile == nil {
@@ -33,7 +36,9 @@ func (o plainOrders) Profile(machine.ID) (machine.Profile, bool) {
 }
 
 func TestInstallerOrder(t *testing.T) {
-	m := machine.Machine{ID: "m-1", Session: &machine.Session{ID: "s-2"}}
+	opened := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	m := machine.Machine{ID: "m-1", Session: &machine.Session{ID: "s-2", Opened: opened}}
+	now := opened.Add(29 * time.Minute)
 	profile := &machine.Profile{KernelArguments: []string{"quiet"}}
 	intent := func(session string, status machine.IntentStatus) *machine.Intent {
 		return &machine.Intent{ID: "i-1", Session: session, Status: status, Epoch: 3, Reason: "because", Image: "sha256:aa", Disk: machine.DiskHint{Serial: "d"}}
@@ -57,7 +62,7 @@ func TestInstallerOrder(t *testing.T) {
 		"no profile":        {plainOrders{intent: intent("s-2", machine.IntentOpen)}, files, wire.OrderWait, "profile"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := installerOrder(c.o, m, c.files)
+			got := installerOrder(c.o, m, now, c.files)
 			if got.Kind != c.want || !strings.Contains(got.Reason, c.says) {
 				t.Fatalf("%+v, want %s: %q", got, c.want, c.says)
 			}
@@ -68,11 +73,50 @@ func TestInstallerOrder(t *testing.T) {
 		})
 	}
 	emulated := plainOrders{intent: intent("s-2", machine.IntentOpen), profile: profile, site: machine.Site{Emulated: true}}
-	if got := strings.Join(installerOrder(emulated, m, files).KernelArguments, " "); got != "quiet "+strings.Join(machine.EmulatedArguments, " ") {
+	if got := strings.Join(installerOrder(emulated, m, now, files).KernelArguments, " "); got != "quiet "+strings.Join(machine.EmulatedArguments, " ") {
 		t.Errorf("emulated: %q", got)
 	}
 	if len(profile.KernelArguments) != 1 {
 		t.Error("the profile was changed")
+	}
+}
+
+// TestLeave: who was looked at and is not approved in time goes back to its disk.
+func TestLeave(t *testing.T) {
+	opened := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	files := func(string) ([]wire.File, error) { return nil, nil }
+	short := machine.Site{Discovery: machine.SiteDiscovery{Wait: machine.Duration(time.Minute)}, SSHKeys: []string{"ssh-ed25519 AAAA ann"}}
+	open := &machine.Intent{ID: "i-1", Session: "s-1", Status: machine.IntentOpen}
+	rescue := &machine.Intent{ID: "r-1", Kind: machine.IntentRescue, Session: "s-1", Status: machine.IntentDone}
+	for name, c := range map[string]struct {
+		o     plainOrders
+		after time.Duration
+		left  bool
+		want  wire.OrderKind
+	}{
+		"in time":                        {plainOrders{}, machine.DiscoveryWait - 1, false, wire.OrderWait},
+		"too late":                       {plainOrders{}, machine.DiscoveryWait, false, wire.OrderLeave},
+		"too late by the site file":      {plainOrders{site: short}, time.Minute, false, wire.OrderLeave},
+		"told already, the clock jumped": {plainOrders{}, 0, true, wire.OrderLeave},
+		"approved":                       {plainOrders{site: short, intent: open, profile: &machine.Profile{}}, time.Hour, false, wire.OrderInstall},
+		"rescue":                         {plainOrders{site: short, rescue: rescue}, time.Hour, false, wire.OrderRescue},
+		"rescue of an installed machine": {plainOrders{site: short, rescue: rescue, intent: &machine.Intent{Session: "s-0", Status: machine.IntentDone}}, 0, false, wire.OrderRescue},
+		"the rescue of a session before": {plainOrders{site: short, rescue: &machine.Intent{Session: "s-0", Status: machine.IntentDone}}, 0, false, wire.OrderWait},
+	} {
+		m := machine.Machine{ID: "m-1", Session: &machine.Session{ID: "s-1", Opened: opened}}
+		if c.left {
+			m.Session.Left = opened.Add(time.Hour)
+		}
+		got := installerOrder(c.o, m, opened.Add(c.after), files)
+		if got.Kind != c.want {
+			t.Errorf("%s: %+v, want %s", name, got, c.want)
+		}
+		if got.Kind == wire.OrderWait && !got.Until.Equal(opened.Add(c.o.site.Discovery.WaitTime())) {
+			t.Errorf("%s: it waits until %v", name, got.Until)
+		}
+		if got.Kind == wire.OrderRescue && (len(got.SSHKeys) != 1 || got.SSHKeys[0] != short.SSHKeys[0]) {
+			t.Errorf("%s: keys %v", name, got.SSHKeys)
+		}
 	}
 }
 

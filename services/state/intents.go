@@ -232,7 +232,7 @@ func unfit(d machine.Disk, hint machine.DiskHint) string {
 // same intent left on the same disk may be.
 func (c *change) occupied(d machine.Disk, i *intentRow) string {
 	switch {
-	case d.Contents == machine.Empty || d.Contents == i.Intent.Erase:
+	case d.Contents == machine.Empty || i.Intent.Erase != "" && d.Contents == i.Intent.Erase:
 		return ""
 	case i.Wrote != (machine.DiskHint{}) && i.Wrote == d.Exact():
 		return ""
