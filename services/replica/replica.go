@@ -19,6 +19,7 @@ import (
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/blob"
 	"github.com/rackseed/rackseed/services/events"
+	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
 )
 
@@ -105,6 +106,12 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
 				tell(true, "machines that the site file lists with approve are approved as they report")
 				return approval.Run(ctx)
+			})
+		}},
+		task{"silence", func(ctx context.Context, tell report) error {
+			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
+				tell(true, "machines that fall silent after their boot decision are told of")
+				return (&silence.Loop{Store: store, Now: r.Now, Logger: r.Logger}).Run(ctx)
 			})
 		}},
 		task{"machines", r.serveSite},

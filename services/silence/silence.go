@@ -1,0 +1,108 @@
+// Package silence notices machines that were given something to boot and were
+// not heard of since, and says what is likely the cause: from a rack, a machine
+// that hangs in its kernel looks like one that was never switched on.
+package silence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+const (
+	by = "silence"
+	// Patience is how long a machine may take from its boot decision, or from
+	// its kernel, until its installer reports. Firmware is done by then.
+	Patience       = 3 * time.Minute
+	look           = 15 * time.Second // between two looks
+	proposeTimeout = 10 * time.Second
+)
+
+// Boot is what one machine was told to boot, as far as its silence depends on
+// it; state.Boot with the time of its newest session (zero: it has none).
+type Boot struct {
+	state.Boot
+	Session time.Time
+}
+
+// Decide says what to tell of a machine that was silent since it was told what
+// to boot; "" while there is nothing to tell.
+func Decide(b Boot, now time.Time) string {
+	heard := b.Session.After(b.Decided)
+	if b.Kind == "" || b.Kind == machine.BootLocal || b.Silent || heard {
+		return ""
+	}
+	since := b.Decided
+	if b.Fetched.After(since) {
+		since = b.Fetched
+	}
+	if now.Sub(since) < Patience {
+		return ""
+	}
+	if b.Fetched.IsZero() {
+		return fmt.Sprintf("Told to boot the installer, then silence for %s: its kernel was never fetched. Likely causes: it was switched off; its firmware stopped (Secure Boot is on and the site file says netboot.uefi: ipxe); HTTP, port 80, is blocked between it and the service address. Look at its screen", short(now.Sub(since)))
+	}
+	return fmt.Sprintf("Kernel fetched, then silence for %s: the installer did not come up or has no network. Likely causes: a missing driver or firmware for its network card; the cable is in another port than the one it netbooted from; the switch port takes long to forward after a restart of the link (spanning tree without portfast); too little memory (2 GiB are needed). Look at its screen", short(now.Sub(since)))
+}
+
+func short(d time.Duration) string {
+	return fmt.Sprintf("%d min", int(d/time.Minute))
+}
+
+// Store is what the loop needs of the state.
+type Store interface {
+	Propose(ctx context.Context, by string, c state.Command) (state.Result, error)
+	View() state.View
+}
+
+// Loop tells of silent machines.
+type Loop struct {
+	Store  Store
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Run works until ctx ends, and then returns nil.
+func (l *Loop) Run(ctx context.Context) error {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			l.pass(ctx)
+		}
+	}
+}
+
+// pass tells of each machine that is silent now. What could not be committed is
+// told by the next pass.
+func (l *Loop) pass(ctx context.Context) {
+	view, now := l.Store.View(), l.Now()
+	for _, m := range view.Machines() {
+		b := Boot{Boot: view.Boot(m.ID)}
+		if m.Session != nil {
+			b.Session = m.Session.Opened
+		}
+		text := Decide(b, now)
+		if text == "" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+		_, err := l.Store.Propose(ctx, by, state.MachineSilent{Machine: m.ID, Decided: b.Decided, Text: text})
+		cancel()
+		var refused *state.Refusal
+		switch {
+		case err == nil:
+			l.Logger.Warn("silent machine", "machine", m.ID, "told", b.Kind, "text", text)
+		case !errors.As(err, &refused): // it was heard of in this moment
+			l.Logger.Warn("telling of a silent machine", "machine", m.ID, "error", err)
+		}
+	}
+}
