@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"reflect"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
@@ -11,24 +12,37 @@ import (
 // page is how many events or chunks are taken from a view at once.
 const page = 500
 
-// siteFeed sends events and machines.
+// siteFeed sends events, machines, and the discovery window.
 type siteFeed struct {
-	after    uint64 // the last event that was sent
-	begun    bool
-	machines map[machine.ID]seen
-	changed  <-chan struct{} // closed: a machine may have changed
+	now       func() time.Time
+	after     uint64 // the last event that was sent
+	begun     bool
+	discovery *Discovery // what was sent of it
+	machines  map[machine.ID]seen
+	changed   <-chan struct{} // closed: a machine may have changed
+	look      time.Time       // when one changes by time alone; zero: none does
 }
 
-// seen is what was sent of a machine. Values of the state are never changed,
-// so comparing them is cheap: what is the same is the same pointer.
+// seen is what was sent of a machine, and what it was made from. Values of the
+// state are never changed, so comparing what it is made from is cheap: what is
+// the same is the same pointer.
 type seen struct {
-	machine    machine.Machine
-	install    *machine.Intent
-	revocable  int // number of its intents
-	waitingFor string
+	from  sources
+	shown Machine
 }
 
-func (f *siteFeed) tables() []string { return []string{"events", "machines", "intents"} }
+// sources are what show reads, of one machine.
+type sources struct {
+	machine    machine.Machine
+	orders     Orders
+	boot       state.Boot
+	waitingFor string
+	site       machine.Site
+	window     bool
+	invited    bool
+}
+
+func (f *siteFeed) tables() []string { return []string{"events", "machines", "intents", "cluster"} }
 
 func (f *siteFeed) send(_ context.Context, view state.View, write func(any) error) error {
 	last := view.LastEvent()
@@ -38,6 +52,9 @@ func (f *siteFeed) send(_ context.Context, view state.View, write func(any) erro
 			return err
 		}
 		f.after = min(f.after, last)
+	}
+	if err := f.sendDiscovery(view, write); err != nil {
+		return err
 	}
 	if err := f.sendMachines(view, write); err != nil {
 		return err
@@ -64,24 +81,48 @@ func (f *siteFeed) send(_ context.Context, view state.View, write func(any) erro
 	return nil
 }
 
+// sendDiscovery sends the discovery window if it is another than the one sent.
+func (f *siteFeed) sendDiscovery(view state.View, write func(any) error) error {
+	d := DiscoveryOf(view, f.now())
+	if f.discovery != nil && *f.discovery == d {
+		return nil
+	}
+	f.discovery = &d
+	return write(StreamDiscovery{Type: "discovery", Discovery: d})
+}
+
 func (f *siteFeed) sendMachines(view state.View, write func(any) error) error {
-	if f.changed != nil {
+	at := f.now()
+	if f.changed != nil && (f.look.IsZero() || at.Before(f.look)) {
 		select {
 		case <-f.changed:
 		default:
 			return nil
 		}
 	}
-	f.changed = view.Changed("machines", "intents")
-	now, bootstrap := map[machine.ID]seen{}, view.Bootstrap()
+	f.changed = view.Changed("machines", "intents", "cluster", "site")
+	f.look = time.Time{}
+	open, until := view.Discovery(at)
+	f.lookAt(until)
+	site, _ := view.Site()
+	now := map[machine.ID]seen{}
 	for _, m := range view.Machines() {
-		install := view.InstallIntent(m.ID)
-		s := seen{m, install, len(revocable(m, install, bootstrap)), waitingFor(view, m)}
-		now[m.ID] = s
-		if old, ok := f.machines[m.ID]; ok && reflect.DeepEqual(old, s) {
+		invited := m.Invited.After(at)
+		if invited {
+			f.lookAt(m.Invited)
+		}
+		from := sources{m, ordersOf(view, m.ID), view.Boot(m.ID), waitingFor(view, m), site, open, invited}
+		old, known := f.machines[m.ID]
+		if known && reflect.DeepEqual(old.from, from) {
+			now[m.ID] = old
 			continue
 		}
-		if err := write(StreamMachine{Type: "machine", Machine: show(view, m)}); err != nil {
+		shown := show(view, m, at)
+		now[m.ID] = seen{from, shown}
+		if known && reflect.DeepEqual(old.shown, shown) {
+			continue
+		}
+		if err := write(StreamMachine{Type: "machine", Machine: shown}); err != nil {
 			return err
 		}
 	}
@@ -94,6 +135,13 @@ func (f *siteFeed) sendMachines(view state.View, write func(any) error) error {
 	}
 	f.machines = now
 	return nil
+}
+
+// lookAt notes when the machines change by time alone.
+func (f *siteFeed) lookAt(t time.Time) {
+	if !t.IsZero() && (f.look.IsZero() || t.Before(f.look)) {
+		f.look = t
+	}
 }
 
 // outputFeed sends one machine's output.

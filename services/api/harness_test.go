@@ -21,6 +21,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 const (
@@ -70,6 +71,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		}},
 		Operators: []machine.SiteOperator{{Name: "ann", TokenSHA256: hex.EncodeToString(hash[:])}},
 	}})
+	r.propose(state.DiscoveryWindow{Until: r.now.Add(24 * time.Hour)})
 	config := Config{
 		Store: store, Output: digests{}, Logger: log, Now: r.time,
 		Status: func() Status { return Status{Site: "lab"} },
@@ -138,6 +140,17 @@ func (r *rig) waiting(n int) machine.ID {
 		},
 	})
 	return id
+}
+
+// installed lets the machine's ordered install end well.
+func (r *rig) installed(id machine.ID) {
+	r.t.Helper()
+	m, _ := r.store.View().Machine(id)
+	i := r.store.View().InstallIntent(id)
+	r.propose(state.IntentClaim{Intent: i.ID, Epoch: i.Epoch, Session: i.Session, Disk: m.Inventory.Disks[0]})
+	r.propose(state.InstallReport{Machine: id, Session: i.Session, Report: wire.Report{
+		Number: 1, Intent: i.ID, Epoch: i.Epoch, Step: wire.StepReboot, Status: wire.StepDone,
+	}})
 }
 
 func (r *rig) image() {

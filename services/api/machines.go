@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -16,48 +18,89 @@ import (
 	"github.com/rackseed/rackseed/services/wire"
 )
 
-// Actions says what people can do to a machine now, and why not. install is its
-// newest install intent, bootstrap the one bootstrap intent, whosever it is;
-// both may be nil. The state has the last word; this is for buttons.
-func Actions(m machine.Machine, install, bootstrap *machine.Intent) []Action {
-	var noApprove, noRetry, noRevoke, noForget string
+// Orders are a machine's orders that are not over, or ended last; any may be
+// nil. Bootstrap is the one bootstrap intent, whosever it is.
+type Orders struct {
+	Install, Join, Rescue, Bootstrap *machine.Intent
+}
+
+// Actions says what people can do to a machine now, and why not. The state has
+// the last word; this is for buttons.
+func Actions(m machine.Machine, o Orders) []Action {
+	reasons := map[ActionName]string{
+		ActionApprove: noApprove(m, o), ActionRetry: "", ActionRevoke: "", ActionForget: "", ActionLook: "", ActionRescue: "",
+	}
+	if o.Install == nil || o.Install.Status != machine.IntentFailed {
+		reasons[ActionRetry] = "no failed install waits for a retry"
+	}
+	if len(revocable(m, o)) == 0 {
+		reasons[ActionRevoke] = "nothing is ordered that is not over"
+	}
+	if b := o.Bootstrap; o.Install.Live() {
+		reasons[ActionForget] = "an install of it is not over: revoke it first"
+	} else if b != nil && b.Machine == m.ID && b.Status == machine.IntentClaimed {
+		reasons[ActionForget] = "it was permitted to start the cluster: let it finish, or abandon what it began"
+	} else if b.Live() && b.Machine == m.ID {
+		reasons[ActionForget] = "it is to start the cluster: revoke that first"
+	}
 	switch {
-	case install.Live():
-		noApprove = "it is approved already"
-	case install != nil && install.Status == machine.IntentDone:
-		noApprove = "it is installed: to install it anew, forget it first, then netboot it"
+	case o.Install.Live():
+		reasons[ActionLook] = "it is approved: it boots the installer anyway"
+	case o.Install != nil && o.Install.Status == machine.IntentDone:
+		reasons[ActionLook] = "it is installed: forget it first"
+	}
+	switch {
+	case o.Install != nil && o.Install.Status == machine.IntentClaimed:
+		reasons[ActionRescue] = "its disk is being written: revoke that first"
+	case o.Rescue != nil && o.Rescue.Status == machine.IntentOpen:
+		reasons[ActionRescue] = "it was asked for already: restart the machine"
+	}
+	var list []Action
+	for _, name := range []ActionName{ActionApprove, ActionRetry, ActionRevoke, ActionForget, ActionLook, ActionRescue} {
+		list = append(list, Action{Name: name, Allowed: reasons[name] == "", Reason: reasons[name]})
+	}
+	return list
+}
+
+// noApprove says why a machine cannot be approved now; "": it can.
+func noApprove(m machine.Machine, o Orders) string {
+	switch {
+	case o.Install.Live():
+		return "it is approved already"
+	case o.Install != nil && o.Install.Status == machine.IntentDone:
+		return "it is installed: to install it anew, forget it first, then netboot it"
+	case m.Phase == machine.PhaseRescue:
+		return "it serves a rescue shell: restart it"
 	case m.Session == nil || m.Inventory == nil:
-		noApprove = "its installer has not reported yet: netboot it"
+		return "its installer has not reported yet: netboot it"
+	case !m.Session.Left.IsZero():
+		return "nobody approved it in time, and it went back to its own disk: ask to have it looked at again, then restart it"
 	case m.Phase != machine.PhaseWaiting:
-		noApprove = "its installer does not wait for approval: netboot it"
+		return "its installer does not wait for approval: netboot it"
 	}
-	if install == nil || install.Status != machine.IntentFailed {
-		noRetry = "no failed install waits for a retry"
-	}
-	if len(revocable(m, install, bootstrap)) == 0 {
-		noRevoke = "nothing is ordered that is not over"
-	}
-	if install.Live() {
-		noForget = "an install of it is not over"
-	}
-	action := func(name ActionName, reason string) Action {
-		return Action{Name: name, Allowed: reason == "", Reason: reason}
-	}
-	return []Action{action(ActionApprove, noApprove), action(ActionRetry, noRetry), action(ActionRevoke, noRevoke), action(ActionForget, noForget)}
+	return ""
 }
 
 // revocable are the intents that taking a machine's approval back ends: its
-// install while it is not over, and its start of the cluster while it was not
+// install while it is not over; its start of the cluster while it was not
 // permitted yet, which would keep the cluster waiting for a machine that is not
-// installed.
-func revocable(m machine.Machine, install, bootstrap *machine.Intent) (ids []string) {
-	if install.Live() {
-		ids = append(ids, install.ID)
+// installed; and a rescue shell that it did not boot yet.
+func revocable(m machine.Machine, o Orders) (ids []string) {
+	if o.Install.Live() {
+		ids = append(ids, o.Install.ID)
 	}
-	if bootstrap != nil && bootstrap.Machine == m.ID && bootstrap.Status == machine.IntentOpen {
-		ids = append(ids, bootstrap.ID)
+	if b := o.Bootstrap; b != nil && b.Machine == m.ID && b.Status == machine.IntentOpen {
+		ids = append(ids, b.ID)
+	}
+	if o.Rescue.Live() {
+		ids = append(ids, o.Rescue.ID)
 	}
 	return ids
+}
+
+// ordersOf are the orders of a machine.
+func ordersOf(view state.View, id machine.ID) Orders {
+	return Orders{Install: view.InstallIntent(id), Join: view.JoinIntent(id), Rescue: view.RescueIntent(id), Bootstrap: view.Bootstrap()}
 }
 
 // waitingFor says why a node that is installed is not in the cluster: what its
@@ -76,9 +119,10 @@ func waitingFor(v netboot.Orders, m machine.Machine) string {
 	return order.Reason
 }
 
-// show is a machine as people see it.
-func show(view state.View, m machine.Machine) Machine {
-	install := view.InstallIntent(m.ID)
+// show is a machine as people see it at a time.
+func show(view state.View, m machine.Machine, now time.Time) Machine {
+	o := ordersOf(view, m.ID)
+	site, _ := view.Site()
 	if m.MACs == nil {
 		m.MACs = []machine.MAC{}
 	}
@@ -88,68 +132,142 @@ func show(view state.View, m machine.Machine) Machine {
 		c.NICs = append([]machine.NIC{}, i.NICs...)
 		m.Inventory = &c
 	}
-	return Machine{Machine: m, Install: install, WaitingFor: waitingFor(view, m), Actions: Actions(m, install, view.Bootstrap())}
+	return Machine{
+		Machine: m, Install: o.Install, Join: o.Join, Rescue: o.Rescue, WaitingFor: waitingFor(view, m),
+		Leaves: leaves(site, m), Boot: shownBoot(view.Boot(m.ID)), NextBoot: nextBoot(m, o.Install, view.Circumstances(m, now)),
+		Disks: choices(m.Inventory), Actions: Actions(m, o),
+	}
+}
+
+// shownBoot is what a machine was told to boot last, nil if it was told nothing.
+func shownBoot(b state.Boot) *Boot {
+	if b.Kind == "" {
+		return nil
+	}
+	return &Boot{Kind: b.Kind, Decided: b.Decided, Fetched: b.Fetched, Silent: b.Silent}
+}
+
+// leaves is when the machine goes back to its own disk unless it is approved;
+// zero: it does not.
+func leaves(site machine.Site, m machine.Machine) time.Time {
+	if m.Phase != machine.PhaseWaiting || m.Session == nil || !m.Session.Left.IsZero() {
+		return time.Time{}
+	}
+	return m.Session.Opened.Add(site.Discovery.WaitTime())
+}
+
+func nextBoot(m machine.Machine, install *machine.Intent, c machine.Circumstances) NextBoot {
+	d := machine.NextBoot(&m, install, c)
+	return NextBoot{Kind: d.Kind, Why: d.Reason}
+}
+
+// choices are the disks of an inventory for whoever has to choose one.
+func choices(i *machine.Inventory) []DiskChoice {
+	list := []DiskChoice{}
+	if i == nil {
+		return list
+	}
+	for _, d := range i.Disks {
+		list = append(list, choice(d))
+	}
+	return list
+}
+
+func choice(d machine.Disk) DiskChoice {
+	c := DiskChoice{Disk: d, Hint: d.Exact(), Usable: true}
+	if err := machine.Installable(d); err != nil {
+		c.Usable, c.Reason = false, err.Error()
+	}
+	if d.Contents != machine.Empty {
+		c.Erase = d.Contents
+	}
+	return c
+}
+
+// MachinePath is the path of every route about one machine. It is exported for
+// huma, which looks into no other embedded struct.
+type MachinePath struct {
+	ID string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+}
+
+// machineRequest is such a route with a body that may be left out.
+type machineRequest[T any] struct {
+	MachinePath
+	Body *T
+}
+
+// onMachine registers a route that does something about one machine. do gets
+// the machine as it was found, and a zero T for an absent body.
+func onMachine[In, Out any](s *Server, api huma.API, op huma.Operation, do func(ctx context.Context, view state.View, m machine.Machine, in In) (Out, error)) {
+	huma.Register(api, op, func(ctx context.Context, in *machineRequest[In]) (*body[Out], error) {
+		view := s.Store.View()
+		m, err := find(view, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		var request In
+		if in.Body != nil {
+			request = *in.Body
+		}
+		out, err := do(ctx, view, m, request)
+		if err != nil {
+			return nil, err
+		}
+		return &body[Out]{out}, nil
+	})
+}
+
+// changeMachine registers an action on one machine, which answers with the
+// machine as it is then.
+func changeMachine[In any](s *Server, api huma.API, name ActionName, summary string, do func(ctx context.Context, view state.View, m machine.Machine, in In) error) {
+	op := operation(string(name), http.MethodPost, "/api/machines/{id}/"+string(name), "machines", summary, http.StatusNotFound, http.StatusConflict)
+	onMachine(s, api, op, func(ctx context.Context, view state.View, m machine.Machine, in In) (Machine, error) {
+		if err := do(ctx, view, m, in); err != nil {
+			return Machine{}, err
+		}
+		return s.again(m.ID)
+	})
 }
 
 func (s *Server) registerMachines(api huma.API) {
 	huma.Register(api, operation("machines", http.MethodGet, "/api/machines", "machines", "Machines, in the order they were seen"),
 		func(context.Context, *struct{}) (*body[List[Machine]], error) {
-			view := s.Store.View()
+			view, now := s.Store.View(), s.Now()
 			var list []Machine
 			for _, m := range view.Machines() {
-				list = append(list, show(view, m))
+				list = append(list, show(view, m, now))
 			}
 			return items(list), nil
 		})
 	huma.Register(api, operation("machine", http.MethodGet, "/api/machines/{id}", "machines", "One machine", http.StatusNotFound),
-		func(_ context.Context, in *struct {
-			ID string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
-		}) (*body[Machine], error) {
+		func(_ context.Context, in *MachinePath) (*body[Machine], error) {
 			view := s.Store.View()
 			m, err := find(view, in.ID)
 			if err != nil {
 				return nil, err
 			}
-			return &body[Machine]{show(view, m)}, nil
+			return &body[Machine]{show(view, m, s.Now())}, nil
 		})
-	huma.Register(api, operation("approve", http.MethodPost, "/api/machines/{id}/approve", "machines",
-		"Order the machine's install", http.StatusNotFound, http.StatusConflict),
-		func(ctx context.Context, in *struct {
-			ID   string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
-			Body *ApproveRequest
-		}) (*body[Machine], error) {
-			if in.Body == nil {
-				in.Body = &ApproveRequest{}
+	huma.Register(api, operation("why", http.MethodGet, "/api/machines/{id}/why", "machines",
+		"Why a machine does what it does, or nothing", http.StatusNotFound),
+		func(_ context.Context, in *MachinePath) (*body[Why], error) {
+			view := s.Store.View()
+			m, err := find(view, in.ID)
+			if err != nil {
+				return nil, err
 			}
-			return s.approve(ctx, in.ID, *in.Body)
+			return &body[Why]{explain(factsOf(view, m, s.Now()))}, nil
 		})
-	huma.Register(api, operation("retry", http.MethodPost, "/api/machines/{id}/retry", "machines",
-		"Let a failed install begin again", http.StatusNotFound, http.StatusConflict),
-		func(ctx context.Context, in *struct {
-			ID   string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
-			Body *RetryRequest
-		}) (*body[Machine], error) {
-			if in.Body == nil {
-				in.Body = &RetryRequest{}
-			}
-			return s.retry(ctx, in.ID, *in.Body)
-		})
-	huma.Register(api, operation("revoke", http.MethodPost, "/api/machines/{id}/revoke", "machines",
-		"Take the machine's approval back, while its install is not over", http.StatusNotFound, http.StatusConflict),
-		func(ctx context.Context, in *struct {
-			ID   string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
-			Body *RevokeRequest
-		}) (*body[Machine], error) {
-			if in.Body == nil {
-				in.Body = &RevokeRequest{}
-			}
-			return s.revoke(ctx, in.ID, *in.Body)
-		})
+	onMachine(s, api, operation("plan", http.MethodPost, "/api/machines/{id}/plan", "machines",
+		"What approving the machine would do; changes nothing, and asks for no erase", http.StatusNotFound, http.StatusConflict), s.plan)
+	changeMachine(s, api, ActionApprove, "Order the machine's install", s.approve)
+	changeMachine(s, api, ActionRetry, "Let a failed install begin again", s.retry)
+	changeMachine(s, api, ActionRevoke, "Take back what is ordered and not over: an install, the start of the cluster, a rescue shell", s.revoke)
+	changeMachine(s, api, ActionLook, "Have the machine looked at when it netboots next, whatever is on its disks; for 0s takes that back", s.look)
+	changeMachine(s, api, ActionRescue, "Have the machine boot to a shell once, for the site's SSH keys", s.rescue)
 	huma.Register(api, operation("forget", http.MethodPost, "/api/machines/{id}/forget", "machines",
 		"Forget the machine; it is discovered anew when it netboots", http.StatusNotFound, http.StatusConflict),
-		func(ctx context.Context, in *struct {
-			ID string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
-		}) (*struct{}, error) {
+		func(ctx context.Context, in *MachinePath) (*struct{}, error) {
 			m, err := find(s.Store.View(), in.ID)
 			if err != nil {
 				return nil, err
@@ -160,7 +278,7 @@ func (s *Server) registerMachines(api huma.API) {
 	huma.Register(api, operation("output", http.MethodGet, "/api/machines/{id}/output", "machines",
 		"A machine's output, in chunks, oldest first", http.StatusNotFound),
 		func(ctx context.Context, in *struct {
-			ID    string `path:"id" maxLength:"64" doc:"ID, name, MAC, UUID or serial number."`
+			MachinePath
 			After uint64 `query:"after" doc:"Seq of the chunk after which to begin."`
 			Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"Number of chunks."`
 		}) (*body[List[Lines]], error) {
@@ -181,70 +299,138 @@ func (s *Server) registerMachines(api huma.API) {
 		})
 }
 
-func (s *Server) approve(ctx context.Context, id string, in ApproveRequest) (*body[Machine], error) {
+// decide completes a request for approval to the command that orders it, and
+// the disk that it is for.
+func decide(view state.View, m machine.Machine, in ApproveRequest) (state.MachineApprove, machine.Disk, error) {
 	address, err := in.address()
 	if err != nil {
-		return nil, huma.Error422UnprocessableEntity("address: " + err.Error())
-	}
-	view := s.Store.View()
-	m, err := find(view, id)
-	if err != nil {
-		return nil, err
+		return state.MachineApprove{}, machine.Disk{}, huma.Error422UnprocessableEntity("address: " + err.Error())
 	}
 	command, err := approve.Decide(view, m, approve.Wish{Name: in.Name, Profile: in.Profile, Address: address, Disk: in.Disk}, approve.NewFresh())
 	if err != nil {
-		return nil, huma.Error409Conflict(err.Error())
+		return state.MachineApprove{}, machine.Disk{}, huma.Error409Conflict(err.Error())
 	}
-	if _, err := s.propose(ctx, command); err != nil {
-		return nil, err
+	disk, err := theDisk(m, command.Disk)
+	if err != nil {
+		return state.MachineApprove{}, machine.Disk{}, huma.Error409Conflict(err.Error())
 	}
-	return s.again(m.ID)
+	command.Disk = disk.Exact()
+	return command, disk, nil
 }
 
-func (s *Server) retry(ctx context.Context, id string, in RetryRequest) (*body[Machine], error) {
-	view := s.Store.View()
-	m, err := find(view, id)
-	if err != nil {
-		return nil, err
+// theDisk is the one disk of a machine that a hint names.
+func theDisk(m machine.Machine, hint machine.DiskHint) (machine.Disk, error) {
+	if m.Inventory == nil {
+		return machine.Disk{}, fmt.Errorf("machine %s: its installer has not reported yet: netboot it", m.ID)
 	}
+	d, err := machine.ChooseDisk(m.Inventory.Disks, hint)
+	if err != nil {
+		return machine.Disk{}, fmt.Errorf("machine %s: %w", m.ID, err)
+	}
+	return d, nil
+}
+
+// mayErase says why a disk must not be written over by what is on it, or nil.
+func mayErase(m machine.Machine, d machine.Disk, erase string) error {
+	if d.Contents == machine.Empty || erase == d.Contents {
+		return nil
+	}
+	if erase == "" {
+		return huma.Error409Conflict(fmt.Sprintf("machine %s: disk %s is not empty, it holds %q: if that may be lost, name it word for word as erase", m.ID, d.Path, d.Contents))
+	}
+	return huma.Error409Conflict(fmt.Sprintf("machine %s: disk %s holds %q, and erase names %q: look again, and name what may be lost word for word", m.ID, d.Path, d.Contents, erase))
+}
+
+func (s *Server) plan(_ context.Context, view state.View, m machine.Machine, in ApproveRequest) (Plan, error) {
+	command, disk, err := decide(view, m, in)
+	if err != nil {
+		return Plan{}, err
+	}
+	b := view.Bootstrap()
+	return Plan{
+		Name: command.Name, Profile: command.Profile, Address: command.Address, Image: command.Image, Disk: choice(disk),
+		Starts: command.Profile.Role == machine.RoleControlPlane && (b == nil || b.Live() && b.Machine == m.ID),
+	}, nil
+}
+
+func (s *Server) approve(ctx context.Context, view state.View, m machine.Machine, in ApproveRequest) error {
+	command, disk, err := decide(view, m, in)
+	if err != nil {
+		return err
+	}
+	if err := mayErase(m, disk, in.Erase); err != nil {
+		return err
+	}
+	if disk.Contents != machine.Empty {
+		command.Erase = in.Erase
+	}
+	_, err = s.propose(ctx, command)
+	return err
+}
+
+func (s *Server) retry(ctx context.Context, view state.View, m machine.Machine, in RetryRequest) error {
 	intent := view.InstallIntent(m.ID)
 	if intent == nil {
-		return nil, huma.Error409Conflict("machine " + string(m.ID) + ": no install was ever ordered: approve it")
+		return huma.Error409Conflict("machine " + string(m.ID) + ": no install was ever ordered: approve it")
 	}
-	if _, err := s.propose(ctx, state.IntentRetry{Intent: intent.ID, Disk: in.Disk}); err != nil {
-		return nil, err
+	command := state.IntentRetry{Intent: intent.ID}
+	if in.Disk == nil && in.Erase != "" {
+		return huma.Error422UnprocessableEntity("erase: it is what is on a disk that is named too: give disk")
 	}
-	return s.again(m.ID)
+	if in.Disk != nil {
+		disk, err := theDisk(m, *in.Disk)
+		if err != nil {
+			return huma.Error409Conflict(err.Error())
+		}
+		if err := mayErase(m, disk, in.Erase); err != nil {
+			return err
+		}
+		exact := disk.Exact()
+		command.Disk = &exact
+		if disk.Contents != machine.Empty {
+			command.Erase = in.Erase
+		}
+	}
+	_, err := s.propose(ctx, command)
+	return err
 }
 
-func (s *Server) revoke(ctx context.Context, id string, in RevokeRequest) (*body[Machine], error) {
-	view := s.Store.View()
-	m, err := find(view, id)
-	if err != nil {
-		return nil, err
-	}
-	intents := revocable(m, view.InstallIntent(m.ID), view.Bootstrap())
+func (s *Server) revoke(ctx context.Context, view state.View, m machine.Machine, in RevokeRequest) error {
+	intents := revocable(m, ordersOf(view, m.ID))
 	if len(intents) == 0 {
-		return nil, huma.Error409Conflict("machine " + string(m.ID) + ": nothing is ordered that is not over; what is done cannot be revoked")
+		return huma.Error409Conflict("machine " + string(m.ID) + ": nothing is ordered that is not over; what is done cannot be revoked")
 	}
 	// The install first: what is most urgent. If what comes after is refused,
 	// asking again does the rest.
 	for _, intent := range intents {
 		if _, err := s.propose(ctx, state.IntentRevoke{Intent: intent, Reason: in.Reason}); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s.again(m.ID)
+	return nil
+}
+
+func (s *Server) look(ctx context.Context, _ state.View, m machine.Machine, in ForRequest) error {
+	_, err := s.propose(ctx, state.MachineInvite{Machine: m.ID, Until: in.until(s.Now())})
+	return err
+}
+
+func (s *Server) rescue(ctx context.Context, view state.View, m machine.Machine, _ struct{}) error {
+	if site, _ := view.Site(); len(site.SSHKeys) == 0 {
+		return huma.Error409Conflict("machine " + string(m.ID) + ": nobody could log in to its rescue shell: the site file has no sshKeys")
+	}
+	_, err := s.propose(ctx, state.RescueOpen{Machine: m.ID, Intent: "r-" + randomHex(8)})
+	return err
 }
 
 // again shows a machine after a command changed it.
-func (s *Server) again(id machine.ID) (*body[Machine], error) {
+func (s *Server) again(id machine.ID) (Machine, error) {
 	view := s.Store.View()
 	m, ok := view.Machine(id)
 	if !ok {
-		return nil, huma.Error404NotFound("machine " + string(id) + " was forgotten meanwhile")
+		return Machine{}, huma.Error404NotFound("machine " + string(id) + " was forgotten meanwhile")
 	}
-	return &body[Machine]{show(view, m)}, nil
+	return show(view, m, s.Now()), nil
 }
 
 func (s *Server) lines(ctx context.Context, c machine.Chunk) (Lines, error) {

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/netboot"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -16,32 +18,38 @@ import (
 func TestActions(t *testing.T) {
 	ready := machine.Machine{ID: "m-1", Phase: machine.PhaseWaiting, Session: &machine.Session{}, Inventory: &machine.Inventory{}}
 	phase := func(p machine.Phase) machine.Machine { m := ready; m.Phase = p; return m }
+	left := ready
+	left.Session = &machine.Session{Left: time.Unix(1, 0)}
 	intent := func(s machine.IntentStatus) *machine.Intent { return &machine.Intent{Status: s} }
-	start := func(m machine.ID, s machine.IntentStatus) *machine.Intent {
-		return &machine.Intent{ID: "b-1", Kind: machine.IntentBootstrap, Machine: m, Status: s}
+	install := func(s machine.IntentStatus) Orders { return Orders{Install: intent(s)} }
+	start := func(m machine.ID, s machine.IntentStatus) Orders {
+		return Orders{Install: intent(machine.IntentDone), Bootstrap: &machine.Intent{ID: "b-1", Kind: machine.IntentBootstrap, Machine: m, Status: s}}
 	}
 	for _, c := range []struct {
-		name    string
-		m       machine.Machine
-		install *machine.Intent
-		start   *machine.Intent // of the cluster
-		want    string          // the allowed ones
+		name string
+		m    machine.Machine
+		o    Orders
+		want string // the allowed ones
 	}{
-		{"only seen", machine.Machine{Phase: machine.PhaseSeen}, nil, nil, "forget"},
-		{"waiting", ready, nil, nil, "approve forget"},
-		{"approved", phase(machine.PhaseApproved), intent(machine.IntentOpen), nil, "revoke"},
-		{"installing", phase(machine.PhaseInstalling), intent(machine.IntentClaimed), nil, "revoke"},
-		{"failed", phase(machine.PhaseFailed), intent(machine.IntentFailed), nil, "retry revoke"},
-		{"installed", phase(machine.PhaseInstalled), intent(machine.IntentDone), nil, "forget"},
-		{"installed, will start the cluster", phase(machine.PhaseInstalled), intent(machine.IntentDone), start("m-1", machine.IntentOpen), "revoke forget"},
-		{"starts the cluster", phase(machine.PhaseJoining), intent(machine.IntentDone), start("m-1", machine.IntentClaimed), "forget"},
-		{"another will start it", phase(machine.PhaseBooted), intent(machine.IntentDone), start("m-2", machine.IntentOpen), "forget"},
-		{"ready", phase(machine.PhaseReady), intent(machine.IntentDone), nil, "forget"},
-		{"netbooted again", ready, intent(machine.IntentDone), nil, "forget"},
-		{"revoked", ready, intent(machine.IntentRevoked), nil, "approve forget"},
+		{"only seen", machine.Machine{Phase: machine.PhaseSeen}, Orders{}, "forget look rescue"},
+		{"waiting", ready, Orders{}, "approve forget look rescue"},
+		{"went back to its disk", left, Orders{}, "forget look rescue"},
+		{"approved", phase(machine.PhaseApproved), install(machine.IntentOpen), "revoke rescue"},
+		{"installing", phase(machine.PhaseInstalling), install(machine.IntentClaimed), "revoke"},
+		{"failed", phase(machine.PhaseFailed), install(machine.IntentFailed), "retry revoke rescue"},
+		{"installed", phase(machine.PhaseInstalled), install(machine.IntentDone), "forget rescue"},
+		{"installed, will start the cluster", phase(machine.PhaseInstalled), start("m-1", machine.IntentOpen), "revoke rescue"},
+		{"starts the cluster", phase(machine.PhaseJoining), start("m-1", machine.IntentClaimed), "rescue"},
+		{"started the cluster", phase(machine.PhaseReady), start("m-1", machine.IntentDone), "forget rescue"},
+		{"another will start it", phase(machine.PhaseBooted), start("m-2", machine.IntentOpen), "forget rescue"},
+		{"ready", phase(machine.PhaseReady), install(machine.IntentDone), "forget rescue"},
+		{"netbooted again", ready, install(machine.IntentDone), "forget rescue"},
+		{"revoked", ready, install(machine.IntentRevoked), "approve forget look rescue"},
+		{"rescue asked for", ready, Orders{Rescue: intent(machine.IntentOpen)}, "approve revoke forget look"},
+		{"in rescue", phase(machine.PhaseRescue), Orders{Rescue: intent(machine.IntentDone)}, "forget look rescue"},
 	} {
 		var allowed []string
-		for _, a := range Actions(c.m, c.install, c.start) {
+		for _, a := range Actions(c.m, c.o) {
 			if a.Allowed != (a.Reason == "") {
 				t.Errorf("%s: %s: allowed %v with the reason %q", c.name, a.Name, a.Allowed, a.Reason)
 			}
@@ -86,8 +94,11 @@ func TestApproveAndRetry(t *testing.T) {
 	if m.Phase != machine.PhaseFailed || !strings.Contains(m.Reason, "does not answer") {
 		t.Errorf("failed: %s, %q", m.Phase, m.Reason)
 	}
-	m = decode[Machine](t, r.want(200, "POST", "/api/machines/alpha/retry", `{"disk":{"serial":"S2"}}`, auth).body)
-	if m.Install.Epoch != 2 || m.Install.Status != machine.IntentOpen || m.Install.Disk.Serial != "S2" {
+	if a := r.want(409, "POST", "/api/machines/alpha/retry", `{"disk":{"serial":"S2"}}`, auth); !strings.Contains(a.detail(), "S1") {
+		t.Errorf("a disk that it has not: %s", a.detail())
+	}
+	m = decode[Machine](t, r.want(200, "POST", "/api/machines/alpha/retry", `{"disk":{"path":"/dev/vda"}}`, auth).body)
+	if m.Install.Epoch != 2 || m.Install.Status != machine.IntentOpen || m.Install.Disk != (machine.DiskHint{Serial: "S1"}) {
 		t.Errorf("retried: %+v", m.Install)
 	}
 
@@ -159,7 +170,7 @@ func TestWaitingFor(t *testing.T) {
 		{"not installed", "m-2", machine.PhaseInstalling, started, ""},
 		{"in the cluster", "m-2", machine.PhaseReady, started, ""},
 	} {
-		got := waitingFor(starts{c.start}, machine.Machine{ID: c.id, Phase: c.phase})
+		got := waitingFor(starts{intent: c.start}, machine.Machine{ID: c.id, Phase: c.phase})
 		if !strings.Contains(got, c.want) || c.want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
@@ -167,15 +178,15 @@ func TestWaitingFor(t *testing.T) {
 }
 
 // starts is a state that holds the start of the cluster by machine alpha.
-type starts struct{ intent *machine.Intent }
+type starts struct {
+	netboot.Orders // nothing else is asked for
+	intent         *machine.Intent
+}
 
-func (starts) Site() (machine.Site, bool) { return machine.Site{}, false }
 func (starts) Machine(id machine.ID) (machine.Machine, bool) {
 	return machine.Machine{ID: id, Name: "alpha"}, true
 }
-func (starts) Profile(machine.ID) (machine.Profile, bool) { return machine.Profile{}, false }
-func (starts) InstallIntent(machine.ID) *machine.Intent   { return nil }
-func (s starts) Bootstrap() *machine.Intent               { return s.intent }
+func (s starts) Bootstrap() *machine.Intent { return s.intent }
 
 // TestNoSecretLeaves reads everything that can be read and looks for secrets.
 func TestNoSecretLeaves(t *testing.T) {
@@ -244,6 +255,24 @@ func TestReads(t *testing.T) {
 func TestKubeconfig(t *testing.T) {
 	r := newRig(t)
 	auth := bearer(siteToken)
+	refused := func(want string) {
+		t.Helper()
+		if a := r.want(409, "GET", "/api/kubeconfig", "", auth); !strings.Contains(a.detail(), "there is no cluster yet: "+want) {
+			t.Errorf("refused with %q, want %q", a.detail(), want)
+		}
+	}
+	refused("no control plane was approved")
+	r.image()
+	id := r.waiting(1)
+	r.want(200, "POST", "/api/machines/"+string(id)+"/approve", `{"name":"alpha"}`, auth)
+	refused("machine alpha will start it, and is approved")
+	r.installed(id)
+	r.propose(state.BootstrapClaim{Machine: id})
+	refused("machine alpha is starting it")
+	r.propose(state.NodeReport{Machine: id, Report: wire.NodeReport{BootID: "boot", Number: 1, Event: wire.NodeJoined}})
+	if c := decode[ClusterStart](t, r.want(200, "GET", "/api/cluster", "", auth).body); c.NoKubeconfig != "" || c.Starter == nil || c.Starter.Name != "alpha" || c.Bootstrap.Status != machine.IntentDone {
+		t.Errorf("started: %+v", c)
+	}
 	a := r.want(200, "GET", "/api/kubeconfig", "", auth)
 	if a.body != "user: ann\nserver: https://192.0.2.1:6443\n" || a.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%v\n%s", a.Header, a.body)

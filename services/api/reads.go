@@ -2,15 +2,15 @@ package api
 
 import (
 	"context"
-	"fmt"
-	"net"
+	"errors"
 	"net/http"
-	"net/url"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/site"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 type body[T any] struct{ Body T }
@@ -27,18 +27,36 @@ func (s *Server) registerReads(api huma.API) {
 	huma.Register(api, operation("site", http.MethodGet, "/api/site", "site", "The site and its cluster"),
 		func(context.Context, *struct{}) (*body[AppliedSite], error) {
 			view := s.Store.View()
-			site, applied := view.Site()
-			return &body[AppliedSite]{AppliedSite{Applied: applied, Site: clean(site), Cluster: clusterOf(view)}}, nil
+			in, applied := view.Site()
+			return &body[AppliedSite]{AppliedSite{Applied: applied, Site: clean(in), Cluster: clusterOf(view)}}, nil
 		})
 	huma.Register(api, operation("status", http.MethodGet, "/api/status", "site", "How the boot service is"),
-		func(context.Context, *struct{}) (*body[Status], error) { return &body[Status]{s.Status()}, nil })
+		func(context.Context, *struct{}) (*body[Status], error) {
+			status := s.Status()
+			status.Discovery = DiscoveryOf(s.Store.View(), s.Now())
+			return &body[Status]{status}, nil
+		})
+	huma.Register(api, operation("profiles", http.MethodGet, "/api/profiles", "site", "Profiles, in the site file's order, and their machines"),
+		func(context.Context, *struct{}) (*body[List[ProfileUse]], error) {
+			return items(profiles(s.Store.View())), nil
+		})
+	validate := operation("site-validate", http.MethodPost, "/api/site/validate", "site", "What is wrong with a site file; changes nothing")
+	validate.MaxBodyBytes = 4 * site.MaxBytes // as JSON it is longer
+	huma.Register(api, validate,
+		func(_ context.Context, in *struct{ Body SiteText }) (*body[SiteCheck], error) {
+			return &body[SiteCheck]{checkSite([]byte(in.Body.Text))}, nil
+		})
 	huma.Register(api, operation("leases", http.MethodGet, "/api/leases", "site", "DHCP leases, by address"),
 		func(context.Context, *struct{}) (*body[List[machine.Lease]], error) {
 			return items(s.Store.View().Leases()), nil
 		})
 	huma.Register(api, operation("images", http.MethodGet, "/api/images", "site", "Published images"),
-		func(context.Context, *struct{}) (*body[List[machine.Image]], error) {
-			return items(s.Store.View().Images()), nil
+		func(context.Context, *struct{}) (*body[List[Image]], error) {
+			var list []Image
+			for _, i := range s.Store.View().Images() {
+				list = append(list, s.image(i))
+			}
+			return items(list), nil
 		})
 	huma.Register(api, operation("events", http.MethodGet, "/api/events", "events", "Events, oldest first", http.StatusNotFound),
 		func(_ context.Context, in *struct {
@@ -58,54 +76,64 @@ func (s *Server) registerReads(api huma.API) {
 			list := view.Events(in.After, of, in.Limit)
 			return &body[EventList]{EventList{Items: append([]machine.Event{}, list...), Last: view.LastEvent()}}, nil
 		})
-	huma.Register(api, operation("kubeconfig", http.MethodGet, "/api/kubeconfig", "site",
-		"An administrator's kubeconfig for the cluster", http.StatusConflict, http.StatusUnprocessableEntity),
-		func(ctx context.Context, in *struct {
-			Server string `query:"server" maxLength:"256" doc:"URL of the API server, where the service address is not reachable."`
-		}) (*kubeconfigOutput, error) {
-			return s.kubeconfig(ctx, in.Server)
-		})
 }
 
-type kubeconfigOutput struct {
-	ContentType string `header:"Content-Type"`
-	Disposition string `header:"Content-Disposition"`
-	NoStore     string `header:"Cache-Control"`
-	Body        []byte
-}
-
-// kubeconfig makes credentials, so that it is told in the events.
-func (s *Server) kubeconfig(ctx context.Context, server string) (*kubeconfigOutput, error) {
-	view := s.Store.View()
-	site, applied := view.Site()
-	if !applied {
-		return nil, huma.Error409Conflict("there is no cluster yet: the site file was never applied; /api/status says why")
+// image is a published image with its files.
+func (s *Server) image(i machine.Image) Image {
+	out := Image{Image: i, Files: []wire.File{}}
+	if s.Files == nil {
+		out.Problem = "this boot service holds no images"
+		return out
 	}
-	if server == "" {
-		server = "https://" + net.JoinHostPort(site.ServiceAddress.String(), "6443")
-	}
-	if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, huma.Error422UnprocessableEntity(fmt.Sprintf("server %q: expected a URL as https://192.0.2.10:6443", server))
-	}
-	who := asker(ctx).name
-	config, err := s.Kubeconfig(view, who, server)
+	files, err := s.Files(i.Digest)
 	if err != nil {
-		return nil, huma.Error409Conflict("kubeconfig: " + err.Error())
+		out.Problem = err.Error()
+		return out
 	}
-	if _, err := s.propose(ctx, state.Note{
-		What: "kubeconfig.made", Severity: machine.Info,
-		Text: "Kubeconfig made for operator " + who,
-	}); err != nil {
-		return nil, err
+	out.Files = append(out.Files, files...)
+	for _, f := range files {
+		out.Size += f.Size
 	}
-	return &kubeconfigOutput{
-		ContentType: "application/yaml", Disposition: `attachment; filename="kubeconfig"`, NoStore: "no-store", Body: config,
-	}, nil
+	return out
 }
 
-func clusterOf(view state.View) Cluster {
-	c, _ := view.Cluster()
-	return Cluster{ID: c.ID, Generation: c.Generation, Epoch: c.Epoch, FeatureLevel: c.FeatureLevel}
+// profiles are the site's profiles with the machines that they are about.
+func profiles(view state.View) []ProfileUse {
+	site, _ := view.Site()
+	list := make([]ProfileUse, len(site.Profiles))
+	for i, p := range site.Profiles {
+		list[i] = ProfileUse{Profile: p, Machines: []MachineRef{}, Matches: []MachineRef{}}
+	}
+	for _, m := range view.Machines() {
+		ref := MachineRef{ID: m.ID, Name: m.Name}
+		listed, _ := site.Listed(m)
+		for i := range list {
+			p := &list[i]
+			if m.Approved() && m.Profile == p.Name {
+				p.Machines = append(p.Machines, ref)
+				break
+			}
+			if !m.Approved() && (listed.Profile == p.Name || listed.Profile == "" && p.Selector.Matches(m.Inventory, listed.Labels)) {
+				p.Matches = append(p.Matches, ref)
+				break
+			}
+		}
+	}
+	return list
+}
+
+// checkSite says what site a file describes, or all that is wrong with it.
+func checkSite(text []byte) SiteCheck {
+	checked, err := site.Parse("site.yaml", text)
+	var wrong *site.Error
+	switch {
+	case errors.As(err, &wrong):
+		return SiteCheck{Problems: wrong.Problems}
+	case err != nil:
+		return SiteCheck{Problems: []site.Problem{{Text: err.Error()}}}
+	}
+	checked = clean(checked)
+	return SiteCheck{Valid: true, Site: &checked, Problems: []site.Problem{}}
 }
 
 // clean takes from the site what gives power when it is known: the hashes of

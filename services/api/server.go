@@ -14,6 +14,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // proposeTimeout bounds how long a person waits for a commit.
@@ -30,17 +31,24 @@ type Output interface {
 	Read(ctx context.Context, c machine.Chunk) ([]string, error)
 }
 
-// Config is what the API is made of. Everything but Console is needed.
+// Config is what the API is made of. What may be nil says so.
 type Config struct {
 	Store  Store
 	Output Output
 	// Kubeconfig makes an administrator's kubeconfig for a person. server is
 	// the API server's URL.
 	Kubeconfig func(view state.View, who, server string) ([]byte, error)
-	Status     func() Status
-	Console    fs.FS // the console's files; nil: none
-	Logger     *slog.Logger
-	Now        func() time.Time
+	// NewPKI makes the keys of a cluster that is begun anew, for
+	// state.BootstrapAbandon: secrets by name, all of them below "pki/". nil:
+	// no cluster can be abandoned.
+	NewPKI func(now time.Time) (map[string][]byte, error)
+	// Files lists the files of an image by its manifest's digest. nil: images
+	// are listed without.
+	Files   func(manifest string) ([]wire.File, error)
+	Status  func() Status
+	Console fs.FS // the console's files; nil: none
+	Logger  *slog.Logger
+	Now     func() time.Time
 }
 
 // Server serves the API and the console's files.
@@ -101,6 +109,8 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	api := humago.New(mux, config)
 	s.registerSession(api)
 	s.registerReads(api)
+	s.registerDiscovery(api)
+	s.registerCluster(api)
 	s.registerMachines(api)
 	s.registerStreams(api, mux)
 	mux.HandleFunc("GET /api/openapi.json", func(w http.ResponseWriter, _ *http.Request) {

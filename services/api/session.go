@@ -70,10 +70,14 @@ func (s *Server) registerSession(api huma.API) {
 		})
 	huma.Register(api, huma.Operation{
 		OperationID: "health", Method: http.MethodGet, Path: "/api/health", Tags: []string{"session"},
-		Summary: "Is the boot service there",
-	}, func(context.Context, *struct{}) (*struct{ Body Alive }, error) {
+		Summary: "Is the boot service there; with a token also how its parts are",
+	}, func(ctx context.Context, _ *struct{}) (*struct{ Body Alive }, error) {
 		cluster, ok := s.Store.View().Cluster()
-		return &struct{ Body Alive }{Alive{OK: true, Setup: ok && !cluster.SetupUsed}}, nil
+		alive := Alive{OK: true, Setup: ok && !cluster.SetupUsed}
+		if asker(ctx).name != "" {
+			alive.Health = s.Status().Health
+		}
+		return &struct{ Body Alive }{alive}, nil
 	})
 }
 

@@ -24,6 +24,7 @@ type message struct {
 	Event     machine.Event `json:"event"`
 	Machine   Machine       `json:"machine"`
 	ID        machine.ID    `json:"id"`
+	Discovery Discovery     `json:"discovery"`
 	Lines
 }
 
@@ -59,6 +60,16 @@ func (r *rig) next(conn *websocket.Conn) message {
 		r.t.Fatal(err)
 	}
 	return m
+}
+
+// begin reads what every stream of events and machines begins with.
+func (r *rig) begin(conn *websocket.Conn) (hello message) {
+	r.t.Helper()
+	hello = r.next(conn)
+	if m := r.next(conn); hello.Type != "hello" || m.Type != "discovery" || !m.Discovery.Open {
+		r.t.Fatalf("a stream begins with %+v and %+v", hello, m)
+	}
+	return hello
 }
 
 // until reads up to the first message for which is holds.
@@ -126,7 +137,7 @@ func TestStreamResumes(t *testing.T) {
 	for after < begin+writers*each {
 		conn := r.open(fmt.Sprintf("/api/stream?after=%d", after), bearer(siteToken))
 		connections++
-		if m := r.next(conn); m.Type != "hello" || m.LastEvent < after {
+		if m := r.begin(conn); m.LastEvent < after {
 			t.Fatalf("the first message is %+v after %d", m, after)
 		}
 		// A different number each time, so that the cut falls anywhere.
@@ -159,8 +170,8 @@ func TestStreamResumes(t *testing.T) {
 func TestStreamOfAnotherCluster(t *testing.T) {
 	r := newRig(t)
 	conn := r.open("/api/stream?after=1000000", bearer(siteToken))
-	hello := r.next(conn)
-	if hello.Type != "hello" || hello.LastEvent >= 1000000 {
+	hello := r.begin(conn)
+	if hello.LastEvent >= 1000000 {
 		t.Fatalf("%+v", hello)
 	}
 	r.propose(state.Note{What: "test", Severity: machine.Info, Text: "new"})
@@ -174,7 +185,7 @@ func TestStreamOfMachines(t *testing.T) {
 	r.image()
 	one := r.waiting(1)
 	conn := r.open(fmt.Sprintf("/api/stream?after=%d", r.store.View().LastEvent()), bearer(siteToken))
-	r.next(conn) // hello
+	r.begin(conn)
 	if m := r.next(conn); m.Type != "machine" || m.Machine.ID != one || !m.Machine.Actions[0].Allowed {
 		t.Fatalf("after hello: %+v", m)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/site"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 //go:generate go run ./gen
@@ -22,14 +24,45 @@ type List[T any] struct {
 	Items []T `json:"items"`
 }
 
-// Machine is a machine as people see it: with the newest order to install it,
-// and what may be done to it now.
+// Machine is a machine as people see it: with its orders, what it was told to
+// boot and would boot next, and what may be done to it now.
 type Machine struct {
 	machine.Machine
 	Install *machine.Intent `json:"install,omitempty" doc:"The newest install intent."`
+	Join    *machine.Intent `json:"join,omitempty" doc:"The join intent."`
+	Rescue  *machine.Intent `json:"rescue,omitempty" doc:"The newest rescue intent."`
 	// WaitingFor is absent while it waits for nothing, or for a person.
-	WaitingFor string   `json:"waitingFor,omitempty" doc:"Why an installed node is not in the cluster yet."`
-	Actions    []Action `json:"actions" doc:"What can be done to it now, and why not."`
+	WaitingFor string       `json:"waitingFor,omitempty" doc:"Why an installed node is not in the cluster yet."`
+	Leaves     time.Time    `json:"leaves,omitzero" doc:"When it goes back to its own disk unless it is approved; absent while it does not wait for that."`
+	Boot       *Boot        `json:"boot,omitempty" doc:"What it was told to boot last; absent while it was told nothing."`
+	NextBoot   NextBoot     `json:"nextBoot" doc:"What it would boot if it netbooted now."`
+	Disks      []DiskChoice `json:"disks" doc:"Its disks, and which of them can be installed on; empty until it was looked at."`
+	Actions    []Action     `json:"actions" doc:"What can be done to it now, and why not."`
+}
+
+// Boot is what a machine was told to boot last.
+type Boot struct {
+	Kind    machine.BootKind `json:"kind" enum:"local,discovery,install,rescue"`
+	Decided time.Time        `json:"decided" doc:"When it was told so."`
+	Fetched time.Time        `json:"fetched,omitzero" doc:"When it fetched the installer's kernel since; absent if it did not."`
+	Silent  bool             `json:"silent,omitempty" doc:"It was not heard of since, for longer than a boot takes."`
+}
+
+// NextBoot is what a machine would boot next, and why.
+type NextBoot struct {
+	Kind machine.BootKind `json:"kind" enum:"local,discovery,install,rescue"`
+	Why  string           `json:"why"`
+}
+
+// DiskChoice is one disk of a machine, and whether a node can be installed on
+// it.
+type DiskChoice struct {
+	machine.Disk
+	Hint   machine.DiskHint `json:"hint" doc:"Names this disk and no other: approve with it."`
+	Usable bool             `json:"usable"`
+	Reason string           `json:"reason,omitempty" doc:"Why it cannot be installed on."`
+	// Erase is absent for an empty disk.
+	Erase string `json:"erase,omitempty" doc:"What is on it and would be lost: approving it needs this text as erase."`
 }
 
 // ActionName names what a person can do to a machine; it is the last part of
@@ -41,11 +74,13 @@ const (
 	ActionRetry   ActionName = "retry"
 	ActionRevoke  ActionName = "revoke"
 	ActionForget  ActionName = "forget"
+	ActionLook    ActionName = "look"
+	ActionRescue  ActionName = "rescue"
 )
 
 // Action is one thing that a person may do to a machine, or why not.
 type Action struct {
-	Name    ActionName `json:"name" enum:"approve,retry,revoke,forget"`
+	Name    ActionName `json:"name" enum:"approve,retry,revoke,forget,look,rescue"`
 	Allowed bool       `json:"allowed"`
 	Reason  string     `json:"reason,omitempty" doc:"Why it is not allowed now."`
 }
@@ -57,12 +92,21 @@ type Health struct {
 	Text string `json:"text" doc:"What it does, or what is wrong and what to do."`
 }
 
+// Discovery is the discovery window: while it is open, a machine that nobody
+// listed is netbooted to look at it.
+type Discovery struct {
+	Open   bool      `json:"open"`
+	Until  time.Time `json:"until,omitzero" doc:"When it closes by itself; absent while it is closed, or open for ever."`
+	Always bool      `json:"always" doc:"The site file keeps it open for ever; it can be closed only there."`
+}
+
 // Status is how the boot service is.
 type Status struct {
 	Site         string         `json:"site" doc:"The site's name; empty while there is no valid site file."`
 	Service      string         `json:"service" doc:"The service address; empty while there is no valid site file."`
 	SiteProblems []string       `json:"siteProblems" doc:"What is wrong with the site file, with line and column."`
 	Health       []Health       `json:"health"`
+	Discovery    Discovery      `json:"discovery"`
 	Machines     map[string]int `json:"machines" doc:"Number of machines by phase."`
 	Warnings     []string       `json:"warnings" doc:"What people should know, as that unplugging the stick stops the API."`
 }
@@ -73,6 +117,51 @@ type Cluster struct {
 	Generation   uint64 `json:"generation"`
 	Epoch        uint64 `json:"epoch"`
 	FeatureLevel uint64 `json:"featureLevel"`
+}
+
+// ClusterStart is how far the Kubernetes cluster is on its way.
+type ClusterStart struct {
+	Cluster
+	Bootstrap *machine.Intent `json:"bootstrap,omitempty" doc:"The order to start the cluster; absent until a control plane is approved."`
+	Starter   *MachineRef     `json:"starter,omitempty" doc:"The machine that starts it, or did."`
+	Joining   *MachineRef     `json:"joining,omitempty" doc:"The control plane that joins now; others wait for it."`
+	// NoKubeconfig and NoAbandon are absent where it can be done.
+	NoKubeconfig string `json:"noKubeconfig,omitempty" doc:"Why there is no kubeconfig yet."`
+	NoAbandon    string `json:"noAbandon,omitempty" doc:"Why there is nothing to abandon."`
+}
+
+// MachineRef names a machine.
+type MachineRef struct {
+	ID   machine.ID `json:"id"`
+	Name string     `json:"name,omitempty"`
+}
+
+// ProfileUse is a profile and the machines that it is about.
+type ProfileUse struct {
+	machine.Profile
+	Machines []MachineRef `json:"machines" doc:"Those that were approved with it."`
+	Matches  []MachineRef `json:"matches" doc:"Those not approved yet that would get it by its selector: it is the first that matches."`
+}
+
+// Image is a published artifact.
+type Image struct {
+	machine.Image
+	Size  int64       `json:"size" doc:"Bytes of all its files."`
+	Files []wire.File `json:"files"`
+	// Problem is absent while the image is whole.
+	Problem string `json:"problem,omitempty" doc:"Why its files are not known."`
+}
+
+// SiteText is the text of a site file.
+type SiteText struct {
+	Text string `json:"text" doc:"The site file, as YAML."`
+}
+
+// SiteCheck is what was found in a site file.
+type SiteCheck struct {
+	Valid    bool           `json:"valid"`
+	Site     *machine.Site  `json:"site,omitempty" doc:"What it says, with defaults filled in; absent unless it is valid."`
+	Problems []site.Problem `json:"problems" doc:"Everything that is wrong, in the file's order."`
 }
 
 // AppliedSite is the site as it was applied last.
@@ -100,14 +189,39 @@ type Lines struct {
 // file says.
 type ApproveRequest struct {
 	Name    string            `json:"name,omitempty" doc:"Host name; the listed one or the next free node-N without it." maxLength:"63"`
-	Profile string            `json:"profile,omitempty" doc:"Profile; the listed one, or the next that the cluster needs, without it." maxLength:"63"`
+	Profile string            `json:"profile,omitempty" doc:"Profile; the listed one, the first whose selector matches, or the next that the cluster needs, without it." maxLength:"63"`
 	Address string            `json:"address,omitempty" doc:"Static IPv4 address of the node; a free one without it." maxLength:"45"`
 	Disk    *machine.DiskHint `json:"disk,omitempty" doc:"Which disk to install on, where there are several."`
+	// Erase is asked for again at the moment of writing: the installer writes
+	// only onto a disk that holds exactly this.
+	Erase string `json:"erase,omitempty" doc:"What is on that disk and may be lost, word for word as the disk's contents; needed unless it is empty." maxLength:"1024"`
+}
+
+// Plan is what approving a machine would do.
+type Plan struct {
+	Name    string          `json:"name" doc:"Host name."`
+	Profile machine.Profile `json:"profile"`
+	Address netip.Addr      `json:"address" doc:"Static address of the node."`
+	Image   string          `json:"image" doc:"Digest of the node image."`
+	Disk    DiskChoice      `json:"disk" doc:"The disk that would be written over."`
+	Starts  bool            `json:"starts" doc:"It would start the cluster."`
 }
 
 // RetryRequest lets a failed install begin again.
 type RetryRequest struct {
-	Disk *machine.DiskHint `json:"disk,omitempty" doc:"Replaces the choice of the disk."`
+	Disk  *machine.DiskHint `json:"disk,omitempty" doc:"Replaces the choice of the disk."`
+	Erase string            `json:"erase,omitempty" doc:"What is on that disk and may be lost, word for word as the disk's contents; needed with disk unless it is empty." maxLength:"1024"`
+}
+
+// ForRequest asks for something for a time.
+type ForRequest struct {
+	For *machine.Duration `json:"for,omitempty" doc:"How long, as 30m or 2h; at most 30 days. 2h without it." maxLength:"32"`
+}
+
+// AbandonRequest gives up what a lost machine began.
+type AbandonRequest struct {
+	Reason  string `json:"reason" doc:"Why, for the event log." minLength:"1" maxLength:"200"`
+	Confirm string `json:"confirm" doc:"Name of the machine that started the cluster and is lost." maxLength:"64"`
 }
 
 // RevokeRequest takes an approval back.
@@ -143,6 +257,23 @@ type Alive struct {
 	// Setup is told to strangers because the console must know which of its
 	// two first pages to show; the code is still needed.
 	Setup bool `json:"setup" doc:"The setup code was not used yet."`
+	// Health is for people who are logged in alone.
+	Health []Health `json:"health,omitempty" doc:"How each part of the boot service is; only with a token."`
+}
+
+// Why explains a machine: what it does, or why it does nothing.
+type Why struct {
+	Machine MachineRef    `json:"machine"`
+	Phase   machine.Phase `json:"phase" enum:"seen,waiting,approved,installing,installed,booted,joining,ready,failed,rescue"`
+	Summary string        `json:"summary" doc:"One sentence: what is the matter."`
+	Boot    *Boot         `json:"boot,omitempty" doc:"What it was told to boot last; absent while it was told nothing."`
+	BootWhy string        `json:"bootWhy,omitempty" doc:"Why it was told so."`
+	// NextBoot changes what the machine does only once it netboots.
+	NextBoot   NextBoot        `json:"nextBoot" doc:"What it would boot if it netbooted now."`
+	WaitingFor string          `json:"waitingFor,omitempty" doc:"What it waits for."`
+	Causes     []string        `json:"causes" doc:"Likely causes, where it is silent or failed, the likeliest first."`
+	Todo       []string        `json:"todo" doc:"What to do now, the best first."`
+	Events     []machine.Event `json:"events" doc:"Its last events, oldest first."`
 }
 
 // Messages of the stream of events and machines. Events come in the order of
@@ -180,13 +311,20 @@ type StreamForgotten struct {
 	ID   machine.ID `json:"id"`
 }
 
+// StreamDiscovery is the discovery window as it is now: after hello, and when
+// it changes. That its time runs out changes nothing and is not told.
+type StreamDiscovery struct {
+	Type      string    `json:"type" enum:"discovery"`
+	Discovery Discovery `json:"discovery"`
+}
+
 // StreamLines is one chunk of a machine's output.
 type StreamLines struct {
 	Type string `json:"type" enum:"lines"`
 	Lines
 }
 
-// Address reads what an ApproveRequest wishes; the zero value is no wish.
+// address reads what an ApproveRequest wishes; the zero value is no wish.
 func (r ApproveRequest) address() (netip.Addr, error) {
 	if r.Address == "" {
 		return netip.Addr{}, nil

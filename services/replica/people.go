@@ -32,7 +32,7 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 	}
 	handler, err := api.New(api.Config{
 		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
-		Status: r.peopleStatus,
+		Status: r.peopleStatus, Files: artifacts{r.blobs}.Files, NewPKI: r.Plugins.Secrets,
 	})
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
@@ -44,10 +45,29 @@ func Decide(b Boot, now time.Time) string {
 	if now.Sub(since) < Patience {
 		return ""
 	}
+	causes := strings.Join(Causes(b.Boot), "; ")
 	if b.Fetched.IsZero() {
-		return fmt.Sprintf("Told to boot the installer, then silence for %s: its kernel was never fetched. Likely causes: it was switched off; its firmware stopped (Secure Boot is on and the site file says netboot.uefi: ipxe); HTTP, port 80, is blocked between it and the service address. Look at its screen", short(now.Sub(since)))
+		return fmt.Sprintf("Told to boot the installer, then silence for %s: its kernel was never fetched. Likely causes: %s. Look at its screen", short(now.Sub(since)), causes)
 	}
-	return fmt.Sprintf("Kernel fetched, then silence for %s: the installer did not come up or has no network. Likely causes: a missing driver or firmware for its network card; the cable is in another port than the one it netbooted from; the switch port takes long to forward after a restart of the link (spanning tree without portfast); too little memory (2 GiB are needed). Look at its screen", short(now.Sub(since)))
+	return fmt.Sprintf("Kernel fetched, then silence for %s: the installer did not come up or has no network. Likely causes: %s. Look at its screen", short(now.Sub(since)), causes)
+}
+
+// Causes are likely reasons for the silence of a machine that was told to boot
+// the installer, the likeliest first.
+func Causes(b state.Boot) []string {
+	if b.Fetched.IsZero() {
+		return []string{
+			"it was switched off",
+			"its firmware stopped (Secure Boot is on and the site file says netboot.uefi: ipxe)",
+			"HTTP, port 80, is blocked between it and the service address",
+		}
+	}
+	return []string{
+		"a missing driver or firmware for its network card",
+		"the cable is in another port than the one it netbooted from",
+		"the switch port takes long to forward after a restart of the link (spanning tree without portfast)",
+		"too little memory (2 GiB are needed)",
+	}
 }
 
 func short(d time.Duration) string {
