@@ -26,10 +26,8 @@ var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 const (
 	// transferWait is how long a request for a blob waits for its turn.
 	transferWait = 10 * time.Second
-	// slowest is the rate in bytes a second below which a transfer is cut, on
-	// the whole and after a start of transferGrace, so that slow readers do not
-	// hold the turns of others. Its client goes on by Range.
-	slowest       = 128 << 10
+	// A transfer slower than this is cut. Its client goes on by Range.
+	slowest       = 128 << 10 // bytes a second
 	transferGrace = time.Minute
 )
 
@@ -68,32 +66,7 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request) error {
 	h.Set("ETag", `"`+digest+`"`) // strong: the content is the name
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	h.Set("Content-Type", "application/octet-stream")
-	http.ServeContent(&paced{ResponseWriter: w, began: time.Now(), stall: s.Limits.Stall}, r, "", time.Time{}, b)
+	pace := bounded.Pace{Stall: s.Limits.Stall, Slowest: slowest, Grace: transferGrace}
+	http.ServeContent(pace.Answer(w), r, "", time.Time{}, b)
 	return nil
-}
-
-// paced is an answer that has to get on: each write has a deadline.
-type paced struct {
-	http.ResponseWriter
-	began time.Time
-	stall time.Duration
-	sent  int64
-}
-
-func (p *paced) Write(b []byte) (int, error) {
-	deadlineAt(p.ResponseWriter, paceDeadline(p.began, time.Now(), p.stall, p.sent+int64(len(b))))
-	n, err := p.ResponseWriter.Write(b)
-	p.sent += int64(n)
-	return n, err
-}
-
-// paceDeadline is when the write must be over with which sent bytes are sent:
-// it must not stand still, nor be slow on the whole.
-func paceDeadline(began, now time.Time, stall time.Duration, sent int64) time.Time {
-	still := now.Add(stall)
-	slow := began.Add(transferGrace + time.Duration(sent/slowest)*time.Second)
-	if slow.Before(still) {
-		return slow
-	}
-	return still
 }

@@ -97,10 +97,7 @@ func readJSON(body []byte, v any) error {
 // take. A ResponseWriter that has no deadlines, as in a test without a socket,
 // has nobody slow behind it either.
 func deadline(w http.ResponseWriter, limit time.Duration) {
-	deadlineAt(w, time.Now().Add(limit))
-}
-
-func deadlineAt(w http.ResponseWriter, t time.Time) {
+	t := time.Now().Add(limit)
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(t)
 	_ = c.SetWriteDeadline(t)

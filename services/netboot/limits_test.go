@@ -87,24 +87,6 @@ func TestPollTime(t *testing.T) {
 	}
 }
 
-func TestPaceDeadline(t *testing.T) {
-	began := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	for _, c := range []struct {
-		name        string
-		after, want time.Duration // since the beginning
-		sent        int64
-	}{
-		{"at the beginning", 0, 30 * time.Second, 32 << 10},
-		{"a fast one", time.Minute, 90 * time.Second, 1 << 30},
-		{"a slow one", time.Minute, 61 * time.Second, 128 << 10},
-		{"a part of a large blob, slow", 2 * time.Minute, 70 * time.Second, 10 * 128 << 10},
-	} {
-		if got := paceDeadline(began, began.Add(c.after), 30*time.Second, c.sent).Sub(began); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
-	}
-}
-
 // endless is a blob store whose blobs are large; it tells when one is closed.
 type endless struct{ closed chan struct{} }
 
