@@ -34,9 +34,9 @@ func routes(t *testing.T) [][2]string {
 
 func TestEveryRouteNeedsAToken(t *testing.T) {
 	r := newRig(t)
-	r.waiting(1)
-	r.propose(state.UserPut{Name: "bob", PasswordHash: []byte("x"), SetupHash: SetupHash(testCode)})
-	r.propose(state.LoginOpen{TokenHash: hashToken("old"), User: "bob", Expires: r.time().Add(time.Minute)})
+	r.Waiting(1)
+	r.Must(state.UserPut{Name: "bob", PasswordHash: []byte("x"), SetupHash: SetupHash(testCode)})
+	r.Must(state.LoginOpen{TokenHash: hashToken("old"), User: "bob", Expires: r.time().Add(time.Minute)})
 	r.pass(time.Minute)
 	for _, route := range routes(t) {
 		method, path := route[0], route[1]
@@ -177,7 +177,7 @@ func TestLimiter(t *testing.T) {
 
 func TestChangesFromOtherSites(t *testing.T) {
 	r := newRig(t)
-	id := string(r.waiting(1))
+	id := string(r.Waiting(1))
 	a := r.want(200, "POST", "/api/setup", `{"code":"ABCD-EFGH-JKMN-PQRS","name":"ann","password":"correct horse","cookie":true}`)
 	cookie := header{"Cookie": strings.Split(a.Header.Get("Set-Cookie"), ";")[0]}
 	forget := "/api/machines/" + id + "/forget"
@@ -194,6 +194,6 @@ func TestChangesFromOtherSites(t *testing.T) {
 	r.want(404, "GET", "/api/machines/"+id, "", cookie)
 
 	// A bearer token is not sent by a browser unasked.
-	r.waiting(2)
+	r.Waiting(2)
 	r.want(204, "POST", "/api/machines/m-00000002/forget", "", bearer(siteToken))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/netboot"
 	"github.com/rackseed/rackseed/services/state"
-	"github.com/rackseed/rackseed/services/wire"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
 func TestActions(t *testing.T) {
@@ -65,13 +65,13 @@ func TestActions(t *testing.T) {
 
 func TestApproveAndRetry(t *testing.T) {
 	r := newRig(t)
-	id := string(r.waiting(1))
+	id := string(r.Waiting(1))
 	auth := bearer(siteToken)
 
 	if a := r.want(409, "POST", "/api/machines/"+id+"/approve", "", auth); !strings.Contains(a.detail(), "image") {
 		t.Errorf("without an image: %s", a.detail())
 	}
-	r.image()
+	r.Image()
 	r.want(422, "POST", "/api/machines/"+id+"/approve", `{"address":"one"}`, auth)
 	r.want(422, "POST", "/api/machines/"+id+"/approve", `{"nane":"x"}`, auth)
 	m := decode[Machine](t, r.want(200, "POST", "/api/machines/"+id+"/approve",
@@ -85,11 +85,7 @@ func TestApproveAndRetry(t *testing.T) {
 	}
 	r.want(409, "POST", "/api/machines/alpha/retry", "", auth)
 
-	session := m.Session.ID
-	r.propose(state.IntentClaim{Intent: m.Install.ID, Epoch: 1, Session: session, Disk: m.Inventory.Disks[0]})
-	r.propose(state.InstallReport{Machine: m.ID, Session: session, Report: wire.Report{
-		Number: 1, Intent: m.Install.ID, Epoch: 1, Step: wire.StepImage, Status: wire.StepFailed, Text: "the disk does not answer",
-	}})
+	r.Failed(m.ID, "the disk does not answer")
 	m = decode[Machine](t, r.want(200, "GET", "/api/machines/52:54:00:00:00:01", "", auth).body)
 	if m.Phase != machine.PhaseFailed || !strings.Contains(m.Reason, "does not answer") {
 		t.Errorf("failed: %s, %q", m.Phase, m.Reason)
@@ -119,9 +115,9 @@ func TestApproveAndRetry(t *testing.T) {
 // start of the cluster, which then is another's.
 func TestRevoke(t *testing.T) {
 	r := newRig(t)
-	r.image()
+	r.Image()
 	auth := bearer(siteToken)
-	id, other := string(r.waiting(1)), string(r.waiting(2))
+	id, other := string(r.Waiting(1)), string(r.Waiting(2))
 	r.want(404, "POST", "/api/machines/none/revoke", "", auth)
 	if a := r.want(409, "POST", "/api/machines/"+id+"/revoke", "", auth); !strings.Contains(a.detail(), "nothing is ordered") {
 		t.Errorf("not approved: %s", a.detail())
@@ -132,15 +128,15 @@ func TestRevoke(t *testing.T) {
 	if m.Phase != machine.PhaseWaiting || m.Install.Status != machine.IntentRevoked || m.Install.Reason != "the wrong one" {
 		t.Errorf("revoked: %s, %+v", m.Phase, m.Install)
 	}
-	if b := r.store.View().Bootstrap(); b != nil {
+	if b := r.View().Bootstrap(); b != nil {
 		t.Errorf("the start of the cluster is still %s's: %+v", b.Machine, b)
 	}
 	r.want(409, "POST", "/api/machines/alpha/revoke", "", auth)
 	r.want(200, "POST", "/api/machines/"+other+"/approve", `{"name":"beta","profile":"control-plane"}`, auth)
-	if b := r.store.View().Bootstrap(); b == nil || string(b.Machine) != other {
+	if b := r.View().Bootstrap(); b == nil || string(b.Machine) != other {
 		t.Errorf("the next control plane does not start the cluster: %+v", b)
 	}
-	events := r.store.View().Events(0, machine.ID(id), 0)
+	events := r.View().Events(0, machine.ID(id), 0)
 	var kinds []string
 	for _, e := range events {
 		if strings.Contains(e.Text, "ann") && strings.Contains(e.Text, "the wrong one") {
@@ -191,10 +187,10 @@ func (s starts) Bootstrap() *machine.Intent { return s.intent }
 // TestNoSecretLeaves reads everything that can be read and looks for secrets.
 func TestNoSecretLeaves(t *testing.T) {
 	r := newRig(t)
-	r.image()
-	id := r.waiting(1)
+	r.Image()
+	id := r.Waiting(1)
 	r.want(200, "POST", "/api/machines/"+string(id)+"/approve", "", bearer(siteToken))
-	seed, ok := r.store.View().Secret("node/" + string(id))
+	seed, ok := r.View().Secret("node/" + string(id))
 	if !ok {
 		t.Fatal("the approval left no node seed")
 	}
@@ -202,14 +198,14 @@ func TestNoSecretLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	site, _ := r.store.View().Site()
+	site, _ := r.View().Site()
 	for _, route := range routes(t) {
 		if route[0] != "GET" || strings.HasSuffix(route[1], "stream") {
 			continue
 		}
 		a := r.ask(route[0], route[1], "", bearer(siteToken))
 		for name, secret := range map[string]string{
-			"a node seed": strings.Trim(string(seedJSON), `"`), "a secret of the cluster": "a secret of the cluster",
+			"a node seed": strings.Trim(string(seedJSON), `"`), "a secret of the cluster": statetest.Secret,
 			"a token's hash": site.Operators[0].TokenSHA256,
 		} {
 			if strings.Contains(a.body, secret) {
@@ -233,8 +229,8 @@ func TestReads(t *testing.T) {
 	if s := decode[Status](t, r.want(200, "GET", "/api/status", "", auth).body); s.Site != "lab" {
 		t.Errorf("status: %+v", s)
 	}
-	id := string(r.waiting(1))
-	r.propose(state.OutputStore{Chunk: machine.Chunk{Machine: machine.ID(id), Stream: "s-00000001", First: 1, Last: 3, Digest: "sha256:" + strings.Repeat("cd", 32), Size: 30}})
+	id := string(r.Waiting(1))
+	r.Must(state.OutputStore{Chunk: machine.Chunk{Machine: machine.ID(id), Stream: "s-00000001", First: 1, Last: 3, Digest: "sha256:" + strings.Repeat("cd", 32), Size: 30}})
 	lines := decode[List[Lines]](t, r.want(200, "GET", "/api/machines/"+id+"/output", "", auth).body).Items
 	if len(lines) != 1 || lines[0].Seq != 1 || lines[0].First != 1 || len(lines[0].Lines) != 1 {
 		t.Errorf("output: %+v", lines)
@@ -262,14 +258,14 @@ func TestKubeconfig(t *testing.T) {
 		}
 	}
 	refused("no control plane was approved")
-	r.image()
-	id := r.waiting(1)
+	r.Image()
+	id := r.Waiting(1)
 	r.want(200, "POST", "/api/machines/"+string(id)+"/approve", `{"name":"alpha"}`, auth)
 	refused("machine alpha will start it, and is approved")
-	r.installed(id)
-	r.propose(state.BootstrapClaim{Machine: id})
+	r.Installed(id)
+	r.Must(state.BootstrapClaim{Machine: id})
 	refused("machine alpha is starting it")
-	r.propose(state.NodeReport{Machine: id, Report: wire.NodeReport{BootID: "boot", Number: 1, Event: wire.NodeJoined}})
+	r.Started(id)
 	if c := decode[ClusterStart](t, r.want(200, "GET", "/api/cluster", "", auth).body); c.NoKubeconfig != "" || c.Starter == nil || c.Starter.Name != "alpha" || c.Bootstrap.Status != machine.IntentDone {
 		t.Errorf("started: %+v", c)
 	}
@@ -282,7 +278,7 @@ func TestKubeconfig(t *testing.T) {
 		t.Errorf("another server: %s", a.body)
 	}
 	r.want(422, "GET", "/api/kubeconfig?server=http://127.0.0.1", "", auth)
-	last := r.store.View().Events(0, "", 1000)
+	last := r.View().Events(0, "", 1000)
 	if e := last[len(last)-1]; e.Kind != "kubeconfig.made" || !strings.Contains(e.Text, "ann") {
 		t.Errorf("no event tells of it; the last is %+v", e)
 	}

@@ -84,7 +84,7 @@ func (r *rig) until(conn *websocket.Conn, is func(message) bool) message {
 
 func TestStreamsNeedATokenAndThisOrigin(t *testing.T) {
 	r := newRig(t)
-	r.waiting(1)
+	r.Waiting(1)
 	for _, path := range []string{"/api/stream", "/api/machines/m-00000001/output/stream"} {
 		for name, c := range map[string]struct {
 			h      header
@@ -117,14 +117,14 @@ func TestStreamsNeedATokenAndThisOrigin(t *testing.T) {
 func TestStreamResumes(t *testing.T) {
 	r := newRig(t)
 	const writers, each = 4, 150
-	begin := r.store.View().LastEvent()
+	begin := r.View().LastEvent()
 	failed := make(chan error, writers)
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {
 			for i := range each {
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-				_, err := r.store.Propose(ctx, "test", state.Note{What: "test", Severity: machine.Info, Text: fmt.Sprintf("%d of writer %d", i, w)})
+				_, err := r.Propose(ctx, "test", state.Note{What: "test", Severity: machine.Info, Text: fmt.Sprintf("%d of writer %d", i, w)})
 				cancel()
 				if err != nil {
 					failed <- err
@@ -162,7 +162,7 @@ func TestStreamResumes(t *testing.T) {
 	if connections < 10 {
 		t.Errorf("only %d connections: nothing was resumed", connections)
 	}
-	if last := r.store.View().LastEvent(); last != after {
+	if last := r.View().LastEvent(); last != after {
 		t.Errorf("the state has %d events, %d came", last, after)
 	}
 }
@@ -174,7 +174,7 @@ func TestStreamOfAnotherCluster(t *testing.T) {
 	if hello.LastEvent >= 1000000 {
 		t.Fatalf("%+v", hello)
 	}
-	r.propose(state.Note{What: "test", Severity: machine.Info, Text: "new"})
+	r.Must(state.Note{What: "test", Severity: machine.Info, Text: "new"})
 	if m := r.next(conn); m.Type != "event" || m.Event.Seq != hello.LastEvent+1 {
 		t.Errorf("%+v, want event %d", m, hello.LastEvent+1)
 	}
@@ -182,14 +182,14 @@ func TestStreamOfAnotherCluster(t *testing.T) {
 
 func TestStreamOfMachines(t *testing.T) {
 	r := newRig(t)
-	r.image()
-	one := r.waiting(1)
-	conn := r.open(fmt.Sprintf("/api/stream?after=%d", r.store.View().LastEvent()), bearer(siteToken))
+	r.Image()
+	one := r.Waiting(1)
+	conn := r.open(fmt.Sprintf("/api/stream?after=%d", r.View().LastEvent()), bearer(siteToken))
 	r.begin(conn)
 	if m := r.next(conn); m.Type != "machine" || m.Machine.ID != one || !m.Machine.Actions[0].Allowed {
 		t.Fatalf("after hello: %+v", m)
 	}
-	two := r.waiting(2)
+	two := r.Waiting(2)
 	// The first machine did not change: it is not sent again.
 	if m := r.until(conn, func(m message) bool { return m.Type == "machine" }); m.Machine.ID != two {
 		t.Errorf("%s changed, %s was sent", two, m.Machine.ID)
@@ -207,9 +207,9 @@ func TestStreamOfMachines(t *testing.T) {
 
 func TestOutputStream(t *testing.T) {
 	r := newRig(t)
-	id := r.waiting(1)
+	id := r.Waiting(1)
 	chunk := func(first uint64) {
-		r.propose(state.OutputStore{Chunk: machine.Chunk{
+		r.Must(state.OutputStore{Chunk: machine.Chunk{
 			Machine: id, Stream: "s-00000001", First: first, Last: first + 9, Digest: fmt.Sprintf("sha256:%064x", first), Size: 10,
 		}})
 	}
@@ -267,7 +267,7 @@ func TestSlowReaderIsCut(t *testing.T) {
 	r := newRig(t)
 	r.server.timing.write = 100 * time.Millisecond
 	r.ended = make(chan string, 1000)
-	begin := r.store.View().LastEvent()
+	begin := r.View().LastEvent()
 	slow, _, err := r.dial(fmt.Sprintf("/api/stream?after=%d", begin), bearer(siteToken))
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ func TestSlowReaderIsCut(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range events / 8 {
-				r.propose(state.Note{What: "test", Severity: machine.Info, Text: text, Data: data})
+				r.Must(state.Note{What: "test", Severity: machine.Info, Text: text, Data: data})
 			}
 		})
 	}
