@@ -1,6 +1,6 @@
 // Package approve decides how a machine is approved: its name, profile,
-// address, disk and image. Operators and the site file's list come through the
-// same decision.
+// address, disk and image, and what may be lost on that disk. Operators and the
+// site file's list come through the same decision.
 package approve
 
 import (
@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
@@ -36,7 +36,10 @@ type Wish struct {
 	Name    string
 	Profile string
 	Address netip.Addr
-	Disk    *machine.DiskHint
+	Disk    *machine.DiskHint // empty: the only one that can be installed on
+	// Erase is what is on the disk and may be lost, word for word as its
+	// Contents. It is never chosen.
+	Erase string
 }
 
 // Fresh is what an approval needs and no rule can give: randomness.
@@ -52,29 +55,53 @@ func NewFresh() Fresh {
 	return Fresh{"i-" + hex.EncodeToString(b[:8]), "b-" + hex.EncodeToString(b[8:16]), b[16:]}
 }
 
-// Decide completes a wish to the command that approves m. Its error says why
-// m cannot be approved, and what to do about it.
+// Plan is an approval as it would be.
+type Plan struct {
+	// Command approves the machine, once what Confirm says is confirmed.
+	Command state.MachineApprove
+	Profile Choice
+	Disk    machine.Disk
+	// Confirm is what is on the disk and would be lost, in the words of its
+	// Contents; "": nothing that anybody must confirm.
+	Confirm string
+	// Starts says that the machine would start the cluster.
+	Starts bool
+}
+
+// Decide completes a wish to the command that approves m. Its error says why m
+// cannot be approved, and what to do about it; it is an *Occupied if what is on
+// the disk was not confirmed as what may be lost.
+func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApprove, error) {
+	p, err := Prepare(v, m, wish, fresh)
+	if err != nil {
+		return state.MachineApprove{}, err
+	}
+	command := p.Command
+	command.Erase, err = confirmed(m.ID, "approve", p.Disk, command.Erase, wish.Erase)
+	if err != nil {
+		return state.MachineApprove{}, err
+	}
+	return command, nil
+}
+
+// Prepare completes a wish to a plan, without looking at what the wish confirms.
 //
 // What the wish leaves out comes from the site file's list, then from what the
 // machine had before (so that a reinstalled node keeps its name and address),
-// then from the rules: node-N, the profile that the cluster needs next, the
-// lowest free address.
-func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApprove, error) {
-	no := func(format string, args ...any) (state.MachineApprove, error) {
-		return state.MachineApprove{}, fmt.Errorf("machine %s: "+format, append([]any{m.ID}, args...)...)
+// then from the rules: node-N, the first profile whose selector matches or the
+// one that the cluster needs next, the lowest free address. The disk is one of
+// the inventory's, found by the hint of the wish, else of the list, else of the
+// profile, so that the installer finds nothing that is not decided.
+func Prepare(v View, m machine.Machine, wish Wish, fresh Fresh) (Plan, error) {
+	no := func(format string, args ...any) (Plan, error) {
+		return Plan{}, fmt.Errorf("machine %s: "+format, append([]any{m.ID}, args...)...)
 	}
 	site, ok := v.Site()
 	if !ok {
 		return no("there is no valid site file yet: mend it first")
 	}
-	if m.Session == nil {
-		return no("its installer has not reported yet: netboot it")
-	}
-	if intent := v.InstallIntent(m.ID); intent.Live() {
-		return no("install intent %s is %s: it is approved already; revoke that first", intent.ID, intent.Status)
-	}
-	if intent := v.InstallIntent(m.ID); intent != nil && intent.Status == machine.IntentDone {
-		return no("it is installed (intent %s), and approving it again would write over its disk: to install it anew, forget it first, then netboot it", intent.ID)
+	if err := waits(v, m); err != nil {
+		return no("%w", err)
 	}
 	image, ok := v.Image(ImageRef)
 	if !ok {
@@ -84,15 +111,16 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 
 	b := v.Bootstrap()
 	// The one that may start the cluster stays that one when its install was
-	// cut off: nobody else ever may.
+	// cut off: nobody else may, until what it began is abandoned.
 	starts := b.Live() && b.Machine == m.ID
-	profile, err := chooseProfile(site, b == nil || starts, first(wish.Profile, listed.Profile), m.Profile)
+	profile, err := ProfileFor(v, m, wish.Profile)
 	if err != nil {
 		return no("%w", err)
 	}
-	if starts && profile.Role != machine.RoleControlPlane {
-		return no("it is the one that starts the cluster, which a %s cannot (profile %q): choose a profile of role %s, or revoke bootstrap intent %s first, which is possible while it is open (it is %s)",
-			profile.Role, profile.Name, machine.RoleControlPlane, b.ID, b.Status)
+	control := profile.Role == machine.RoleControlPlane
+	if starts && !control {
+		return no("it is the one that starts the cluster, which a %s cannot (profile %q: %s): choose a profile of role %s, or revoke bootstrap intent %s first, which is possible while it is open (it is %s)",
+			profile.Role, profile.Name, profile.Why, machine.RoleControlPlane, b.ID, b.Status)
 	}
 	t := takenBy(site, v.Machines(), m.ID)
 	name, err := t.chooseName(first(wish.Name, listed.Name), m.Name)
@@ -107,125 +135,43 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 	if err != nil {
 		return no("%w", err)
 	}
-	disk := listed.Disk
-	if wish.Disk != nil {
-		disk = *wish.Disk
+	target, err := chooseDisk(v, m, wish.Disk, listed, profile.Profile)
+	if err != nil {
+		return no("%w", err)
 	}
-	return state.MachineApprove{
-		Machine: m.ID, Session: m.Session.ID, Intent: fresh.Intent, Name: name, Profile: profile,
-		Address: address, Image: image.Digest, Disk: disk, NodeSeed: fresh.NodeSeed, Bootstrap: fresh.Bootstrap,
-	}, nil
-}
-
-// Verdict is what the site file's list says of a machine now.
-type Verdict struct {
-	Approve bool
-	Reason  string // why not
-	// Person says that the list would have approved it, if it were safe: only
-	// a person does, and should be told.
-	Person bool
-}
-
-// ByList says whether the site file's list approves m now. An entry does once:
-// after an install that was completed as its, or that an operator stopped, only
-// an operator approves, also when the machine was forgotten meanwhile. It
-// approves onto empty disks alone. An install that a restart of the very same
-// machine cut off was never completed, so the list's word still stands, on the
-// disk that is half written.
-func ByList(v View, m machine.Machine) Verdict {
-	no := func(format string, args ...any) Verdict { return Verdict{Reason: fmt.Sprintf(format, args...)} }
-	person := func(format string, args ...any) Verdict {
-		return Verdict{Reason: fmt.Sprintf(format, args...) + ": a person must approve it", Person: true}
+	p := Plan{
+		Command: state.MachineApprove{
+			Machine: m.ID, Session: m.Session.ID, Intent: fresh.Intent, Name: name, Profile: profile.Profile, Address: address,
+			Image: image.Digest, Disk: target.hint, NodeSeed: fresh.NodeSeed, Bootstrap: fresh.Bootstrap,
+		},
+		Profile: profile, Disk: target.disk, Starts: control && (b == nil || starts),
 	}
-	site, ok := v.Site()
-	if !ok {
-		return no("there is no valid site file")
-	}
-	listed, ok := site.Listed(m)
 	switch {
-	case !ok:
-		return no("it is not listed in the site file")
-	case !listed.Approve:
-		return no("the site file lists it without approve")
-	case m.Session == nil || m.Inventory == nil || m.Phase != machine.PhaseWaiting:
-		return no("its installer does not wait for approval")
+	case target.disk.Contents == machine.Empty:
+	case target.brokenOff:
+		p.Command.Erase = target.disk.Contents
+	default:
+		p.Confirm = target.disk.Contents
 	}
-	if intent := v.InstallIntent(m.ID); intent != nil {
-		cut, is := v.CutOff(m.ID)
-		switch {
-		case intent.Live():
-			return no("install intent %s is %s", intent.ID, intent.Status)
-		case intent.Status == machine.IntentDone:
-			return no("it was installed once by intent %s", intent.ID)
-		case !is:
-			return no("install intent %s was revoked: %s", intent.ID, intent.Reason)
-		case !cut.Same:
-			return person("its install was cut off, and what is there now reports another UUID, serial number or hardware addresses")
-		}
-		if cut.Writing {
-			return unused(v, listed, person)
-		}
-	}
-	if d := m.Inventory.Occupied(listed.Disk); d != nil {
-		return person("disk %s is not empty (%s)", d.Path, d.Contents)
-	}
-	return unused(v, listed, person)
+	return p, nil
 }
 
-// unused approves by an entry that has led to no install yet.
-func unused(v View, listed machine.ListedMachine, person func(string, ...any) Verdict) Verdict {
-	if by, used := v.ListUsed(listed); used {
-		return person("its entry was used by machine %s, which was installed", by)
+// waits says why m does not wait for approval, or nil.
+func waits(v View, m machine.Machine) error {
+	intent := v.InstallIntent(m.ID)
+	switch {
+	case m.Phase == machine.PhaseRescue:
+		return fmt.Errorf("it serves a rescue shell: restart it, and approve it when its installer waits")
+	case m.Session == nil || m.Inventory == nil:
+		return fmt.Errorf("its installer has not reported yet: netboot it")
+	case intent.Live():
+		return fmt.Errorf("install intent %s is %s: it is approved already; revoke that first", intent.ID, intent.Status)
+	case intent != nil && intent.Status == machine.IntentDone:
+		return fmt.Errorf("it is installed (intent %s), and approving it again would write over its disk: to install it anew, forget it first, then netboot it", intent.ID)
+	case !m.Session.Left.IsZero():
+		return fmt.Errorf("nobody approved it in time, and it went back to its own disk at %s: ask to have it looked at again, restart it, and approve it then", m.Session.Left.UTC().Format(time.RFC3339))
 	}
-	return Verdict{Approve: true}
-}
-
-// builtin profiles are there where the site file has none.
-var builtin = []machine.Profile{
-	{Name: string(machine.RoleControlPlane), Role: machine.RoleControlPlane},
-	{Name: string(machine.RoleWorker), Role: machine.RoleWorker},
-}
-
-// chooseProfile finds the profile named; for an empty name the one that the
-// machine had before, if there still is one; else the one that the cluster
-// needs next: a control plane if control, else a worker. The one named like
-// the role is preferred to others of that role.
-func chooseProfile(site machine.Site, control bool, name, before string) (machine.Profile, error) {
-	profiles := site.Profiles
-	if len(profiles) == 0 {
-		profiles = builtin
-	}
-	if name != "" {
-		for _, p := range profiles {
-			if p.Name == name {
-				return p, nil
-			}
-		}
-		var names []string
-		for _, p := range profiles {
-			names = append(names, p.Name)
-		}
-		return machine.Profile{}, fmt.Errorf("profile %q is not in the site file, which has %s", name, strings.Join(names, ", "))
-	}
-	for _, p := range profiles {
-		if before != "" && p.Name == before {
-			return p, nil
-		}
-	}
-	role := machine.RoleWorker
-	if control {
-		role = machine.RoleControlPlane
-	}
-	var found *machine.Profile
-	for i, p := range profiles {
-		if p.Role == role && (found == nil || p.Name == string(role)) {
-			found = &profiles[i]
-		}
-	}
-	if found == nil {
-		return machine.Profile{}, fmt.Errorf("the site file has no profile of role %s: name a profile", role)
-	}
-	return *found, nil
+	return nil
 }
 
 func (t taken) chooseName(wish, before string) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
@@ -57,14 +58,29 @@ const (
 	mac1 = machine.MAC("52:54:00:00:00:01")
 	mac2 = machine.MAC("52:54:00:00:00:02")
 	mac3 = machine.MAC("52:54:00:00:00:03")
+
+	board = "4c4c4544-0042-3510-8052-b4c04f4d3132"
 )
+
+// drive is a disk that can be installed on.
+func drive(path, serial, contents string) machine.Disk {
+	return machine.Disk{Path: path, Serial: serial, Transport: "sata", Bytes: 480_103_981_056, SectorSize: 512, Contents: contents}
+}
+
+// windows puts a second disk, with something on it, into m.
+func windows(m *machine.Machine) {
+	m.Inventory.Disks = append(m.Inventory.Disks, drive("/dev/sdb", "B", ntfs))
+}
+
+const ntfs = "MBR, 1 partition: NTFS (Windows)"
 
 // lab is a site with one served link, an image, and machine m-1 waiting.
 func lab() (view, machine.Machine) {
 	m := machine.Machine{
-		ID: "m-1", UUID: "4c4c4544-0042-3510-8052-b4c04f4d3132", MACs: []machine.MAC{mac1},
+		ID: "m-1", UUID: board, MACs: []machine.MAC{mac1},
 		Phase: machine.PhaseWaiting, Session: &machine.Session{ID: "s-1"},
-		Inventory: &machine.Inventory{Disks: []machine.Disk{{Path: "/dev/sda", Serial: "A", Contents: "empty"}}},
+		Inventory: &machine.Inventory{Manufacturer: "Dell Inc.", Product: "PowerEdge R650", CPU: machine.CPU{Threads: 64}, MemoryBytes: 256 << 30,
+			Disks: []machine.Disk{drive("/dev/sda", "A", machine.Empty)}},
 	}
 	return view{
 		site: &machine.Site{
@@ -94,50 +110,52 @@ func TestDecide(t *testing.T) {
 		// want is "name profile address disk-serial"
 		want string
 	}{
-		"nothing said": {func(v *view, m *machine.Machine, w *Wish) {}, "node-1 control-plane 10.77.0.11 "},
+		"nothing said": {func(v *view, m *machine.Machine, w *Wish) {}, "node-1 control-plane 10.77.0.11 A"},
 		"second": {func(v *view, m *machine.Machine, w *Wish) {
 			v.bootstrap = &machine.Intent{Status: machine.IntentOpen}
 			v.machines = append(v.machines, machine.Machine{ID: "m-2", Name: "node-1", Address: ip("10.77.0.11")})
-		}, "node-2 worker 10.77.0.12 "},
+		}, "node-2 worker 10.77.0.12 A"},
 		"lowest free number": {func(v *view, m *machine.Machine, w *Wish) {
 			v.machines = append(v.machines, machine.Machine{ID: "m-2", Name: "node-2"})
-		}, "node-1 control-plane 10.77.0.11 "},
+		}, "node-1 control-plane 10.77.0.11 A"},
 		"wished": {func(v *view, m *machine.Machine, w *Wish) {
-			*w = Wish{Name: "web", Profile: "gpu", Address: ip("10.77.0.200"), Disk: &machine.DiskHint{Serial: "x"}}
-		}, "web gpu 10.77.0.200 x"},
+			*w = Wish{Name: "web", Profile: "gpu", Address: ip("10.77.0.200"), Disk: &machine.DiskHint{Serial: "X"}}
+			m.Inventory.Disks = append(m.Inventory.Disks, drive("/dev/sdx", "X", machine.Empty))
+		}, "web gpu 10.77.0.200 X"},
 		"listed by MAC": {func(v *view, m *machine.Machine, w *Wish) {
 			v.site.Machines = []machine.ListedMachine{{MAC: mac1, Name: "db", Profile: "worker", Address: ip("10.77.0.60"), Disk: machine.DiskHint{Serial: "y"}}}
-		}, "db worker 10.77.0.60 y"},
+			m.Inventory.Disks = append(m.Inventory.Disks, drive("/dev/sdy", "Y", machine.Empty))
+		}, "db worker 10.77.0.60 Y"},
 		"listed by UUID before MAC": {func(v *view, m *machine.Machine, w *Wish) {
 			v.site.Machines = []machine.ListedMachine{{MAC: mac1, Name: "other"}, {UUID: strings.ToUpper(m.UUID), Name: "db"}}
-		}, "db control-plane 10.77.0.11 "},
+		}, "db control-plane 10.77.0.11 A"},
 		"the wish beats the list": {func(v *view, m *machine.Machine, w *Wish) {
 			v.site.Machines = []machine.ListedMachine{{MAC: mac1, Name: "db", Disk: machine.DiskHint{Serial: "y"}}}
 			*w = Wish{Name: "web", Disk: &machine.DiskHint{}}
-		}, "web control-plane 10.77.0.11 "},
+		}, "web control-plane 10.77.0.11 A"},
 		"as before": {func(v *view, m *machine.Machine, w *Wish) {
 			m.Name, m.Address = "old", ip("10.77.0.44")
-		}, "old control-plane 10.77.0.44 "},
+		}, "old control-plane 10.77.0.44 A"},
 		"before is gone": {func(v *view, m *machine.Machine, w *Wish) {
 			m.Name, m.Address = "old", ip("10.77.0.150")
 			v.machines = append(v.machines, machine.Machine{ID: "m-2", Name: "old"})
-		}, "node-1 control-plane 10.77.0.11 "},
+		}, "node-1 control-plane 10.77.0.11 A"},
 		"as what it was": {func(v *view, m *machine.Machine, w *Wish) {
 			m.Profile = "gpu"
-		}, "node-1 gpu 10.77.0.11 "},
+		}, "node-1 gpu 10.77.0.11 A"},
 		"what it was is gone": {func(v *view, m *machine.Machine, w *Wish) {
 			m.Profile = "arm"
 			v.bootstrap = &machine.Intent{Machine: "m-2", Status: machine.IntentDone}
-		}, "node-1 worker 10.77.0.11 "},
+		}, "node-1 worker 10.77.0.11 A"},
 		"it starts the cluster": {func(v *view, m *machine.Machine, w *Wish) {
 			v.bootstrap = &machine.Intent{Machine: "m-1", Status: machine.IntentOpen}
-		}, "node-1 control-plane 10.77.0.11 "},
+		}, "node-1 control-plane 10.77.0.11 A"},
 		"it started the cluster": {func(v *view, m *machine.Machine, w *Wish) {
 			v.bootstrap = &machine.Intent{Machine: "m-1", Status: machine.IntentDone}
-		}, "node-1 worker 10.77.0.11 "},
+		}, "node-1 worker 10.77.0.11 A"},
 		"own reservation": {func(v *view, m *machine.Machine, w *Wish) {
 			v.site.Links[0].DHCP.Reservations = []machine.Reservation{{MAC: mac2, Address: ip("10.77.0.11")}, {MAC: mac1, Address: ip("10.77.0.70")}}
-		}, "node-1 control-plane 10.77.0.70 "},
+		}, "node-1 control-plane 10.77.0.70 A"},
 		"all that is taken": {func(v *view, m *machine.Machine, w *Wish) {
 			d := v.site.Links[0].DHCP
 			d.Router, d.DNS = ip("10.77.0.11"), []netip.Addr{ip("10.77.0.12")}
@@ -146,19 +164,19 @@ func TestDecide(t *testing.T) {
 			v.machines = append(v.machines, machine.Machine{ID: "m-2", Address: ip("10.77.0.15")})
 			v.site.ServiceAddress = ip("10.77.0.16")
 			v.site.Links[0].Address = netip.MustParsePrefix("10.77.0.17/24")
-		}, "node-2 control-plane 10.77.0.18 "},
+		}, "node-2 control-plane 10.77.0.18 A"},
 		"another's lease is outside of the pool": {func(v *view, m *machine.Machine, w *Wish) {
 			v.leases[mac2] = machine.Lease{MAC: mac2, Address: ip("10.77.0.11")}
 			v.leases[mac1] = machine.Lease{MAC: mac1, Address: ip("10.77.0.12")}
-		}, "node-1 control-plane 10.77.0.12 "},
+		}, "node-1 control-plane 10.77.0.12 A"},
 		"link of the lease": {func(v *view, m *machine.Machine, w *Wish) {
 			v.site.Links = append(v.site.Links, machine.SiteLink{Address: netip.MustParsePrefix("10.88.0.2/16"), DHCP: &machine.SiteDHCP{From: ip("10.88.1.0"), To: ip("10.88.2.0")}})
 			v.leases[mac1] = machine.Lease{MAC: mac1, Address: ip("10.88.1.7")}
-		}, "node-1 control-plane 10.88.0.10 "},
-		"no profiles": {func(v *view, m *machine.Machine, w *Wish) { v.site.Profiles = nil }, "node-1 control-plane 10.77.0.11 "},
+		}, "node-1 control-plane 10.88.0.10 A"},
+		"no profiles": {func(v *view, m *machine.Machine, w *Wish) { v.site.Profiles = nil }, "node-1 control-plane 10.77.0.11 A"},
 		"after a revoked one": {func(v *view, m *machine.Machine, w *Wish) {
 			v.intents["m-1"] = &machine.Intent{Status: machine.IntentRevoked}
-		}, "node-1 control-plane 10.77.0.11 "},
+		}, "node-1 control-plane 10.77.0.11 A"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, m := lab()
@@ -184,9 +202,17 @@ func TestDecideRefuses(t *testing.T) {
 		change func(*view, *machine.Machine, *Wish)
 		want   string
 	}{
-		"no site":    {func(v *view, m *machine.Machine, w *Wish) { v.site = nil }, "no valid site file"},
-		"no session": {func(v *view, m *machine.Machine, w *Wish) { m.Session = nil }, "netboot it"},
-		"no image":   {func(v *view, m *machine.Machine, w *Wish) { v.images = nil }, "no node image"},
+		"no site":      {func(v *view, m *machine.Machine, w *Wish) { v.site = nil }, "no valid site file"},
+		"no session":   {func(v *view, m *machine.Machine, w *Wish) { m.Session = nil }, "netboot it"},
+		"no inventory": {func(v *view, m *machine.Machine, w *Wish) { m.Inventory = nil }, "netboot it"},
+		"left": {func(v *view, m *machine.Machine, w *Wish) {
+			m.Phase, m.Session.Left = machine.PhaseSeen, time.Date(2026, 11, 26, 9, 30, 0, 0, time.UTC)
+		}, "went back to its own disk at 2026-11-26T09:30:00Z: ask to have it looked at again"},
+		"rescue shell": {func(v *view, m *machine.Machine, w *Wish) { m.Phase = machine.PhaseRescue }, "rescue shell: restart it"},
+		"installed": {func(v *view, m *machine.Machine, w *Wish) {
+			v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentDone}
+		}, "it is installed (intent i-0)"},
+		"no image": {func(v *view, m *machine.Machine, w *Wish) { v.images = nil }, "no node image"},
 		"approved": {func(v *view, m *machine.Machine, w *Wish) {
 			v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentFailed}
 		}, "i-0 is failed"},
@@ -195,7 +221,11 @@ func TestDecideRefuses(t *testing.T) {
 		"starts the cluster": {func(v *view, m *machine.Machine, w *Wish) {
 			v.bootstrap = &machine.Intent{Machine: "m-1", Status: machine.IntentClaimed}
 			w.Profile = "worker"
-		}, "it is the one that starts the cluster"},
+		}, `it is the one that starts the cluster, which a worker cannot (profile "worker": it was asked for)`},
+		"starts the cluster, and a selector says otherwise": {func(v *view, m *machine.Machine, w *Wish) {
+			v.bootstrap = &machine.Intent{ID: "b-0", Machine: "m-1", Status: machine.IntentOpen}
+			v.site.Profiles[0].Selector.Product = "PowerEdge*"
+		}, `(profile "gpu": its selector matches (product PowerEdge*)): choose a profile of role control-plane, or revoke bootstrap intent b-0`},
 		"bad name":  {func(v *view, m *machine.Machine, w *Wish) { w.Name = "Web_1" }, `"Web_1": lower-case`},
 		"long name": {func(v *view, m *machine.Machine, w *Wish) { w.Name = strings.Repeat("a", 64) }, "63 at most"},
 		"another's name": {func(v *view, m *machine.Machine, w *Wish) {
@@ -228,80 +258,6 @@ func TestDecideRefuses(t *testing.T) {
 			_, err := Decide(v, m, w, fresh)
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "machine m-1") {
 				t.Errorf("%v, want it to name the machine and say %q", err, c.want)
-			}
-		})
-	}
-}
-
-func TestByList(t *testing.T) {
-	revoked := func(v *view, session string) {
-		v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentRevoked, Session: session, Reason: "wrong disk"}
-	}
-	windows := func(m *machine.Machine) {
-		m.Inventory.Disks = append(m.Inventory.Disks, machine.Disk{Path: "/dev/sdb", Serial: "B", Contents: "MBR, 1 partition: NTFS"})
-	}
-	for name, c := range map[string]struct {
-		change func(*view, *machine.Machine)
-		want   string // "": it is approved
-		person bool
-	}{
-		"waiting":                               {func(v *view, m *machine.Machine) {}, "", false},
-		"no site":                               {func(v *view, m *machine.Machine) { v.site = nil }, "no valid site file", false},
-		"not listed":                            {func(v *view, m *machine.Machine) { m.MACs = []machine.MAC{mac2} }, "not listed", false},
-		"without asking":                        {func(v *view, m *machine.Machine) { v.site.Machines[0].Approve = false }, "without approve", false},
-		"only seen":                             {func(v *view, m *machine.Machine) { m.Phase, m.Session = machine.PhaseSeen, nil }, "does not wait", false},
-		"open":                                  {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentOpen} }, "is open", false},
-		"failed":                                {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentFailed} }, "is failed", false},
-		"done":                                  {func(v *view, m *machine.Machine) { v.intents["m-1"] = &machine.Intent{Status: machine.IntentDone} }, "installed once", false},
-		"stopped by an operator":                {func(v *view, m *machine.Machine) { revoked(v, "s-1") }, "wrong disk", false},
-		"stopped by an operator, and restarted": {func(v *view, m *machine.Machine) { revoked(v, "s-0") }, "wrong disk", false},
-		"the MAC moved to another board": {func(v *view, m *machine.Machine) {
-			v.site.Machines[0].UUID = "00000000-0000-0000-0000-000000000001"
-		}, "not listed", false},
-
-		"its disk is full": {func(v *view, m *machine.Machine) { windows(m) }, "/dev/sdb is not empty (MBR, 1 partition: NTFS): a person must approve", true},
-		"its disk is full, the hinted one is not": {func(v *view, m *machine.Machine) {
-			windows(m)
-			v.site.Machines[0].Disk.Serial = "A"
-		}, "", false},
-		"the hinted disk is full": {func(v *view, m *machine.Machine) {
-			windows(m)
-			v.site.Machines[0].Disk.Serial = "B"
-		}, "/dev/sdb is not empty", true},
-		"the entry was used": {func(v *view, m *machine.Machine) {
-			v.used = map[string]machine.ID{"mac:" + string(mac1): "m-0"}
-		}, "used by machine m-0", true},
-		"cut off while writing": {func(v *view, m *machine.Machine) {
-			windows(m)
-			revoked(v, "s-0")
-			v.cut = &state.CutOff{Writing: true, Same: true}
-		}, "", false},
-		"cut off while writing, and the entry was used": {func(v *view, m *machine.Machine) {
-			revoked(v, "s-0")
-			v.cut = &state.CutOff{Writing: true, Same: true}
-			v.used = map[string]machine.ID{"mac:" + string(mac1): "m-0"}
-		}, "used by machine m-0", true},
-		"cut off, other hardware": {func(v *view, m *machine.Machine) {
-			revoked(v, "s-0")
-			v.cut = &state.CutOff{Writing: true}
-		}, "reports another UUID", true},
-		"cut off before it wrote": {func(v *view, m *machine.Machine) {
-			revoked(v, "s-0")
-			v.cut = &state.CutOff{Same: true}
-		}, "", false},
-		"cut off before it wrote, its disk is full": {func(v *view, m *machine.Machine) {
-			windows(m)
-			revoked(v, "s-0")
-			v.cut = &state.CutOff{Same: true}
-		}, "is not empty", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			v, m := lab()
-			v.site.Machines = []machine.ListedMachine{{MAC: mac1, Approve: true}}
-			c.change(&v, &m)
-			got := ByList(v, m)
-			if got.Approve != (c.want == "") || got.Person != c.person || !strings.Contains(got.Reason, c.want) {
-				t.Errorf("%+v; want %q, by a person: %v", got, c.want, c.person)
 			}
 		})
 	}

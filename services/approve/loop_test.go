@@ -73,27 +73,28 @@ func (l lived) until(what string, holds func(state.View) bool) {
 	}
 }
 
-// session opens an installer session on machine id; n is its number.
-func (l lived) session(id machine.ID, mac machine.MAC, n byte, disks ...machine.Disk) machine.Session {
+// session opens an installer session on machine id; n is its number. contents
+// are what is on its one disk.
+func (l lived) session(id machine.ID, mac machine.MAC, n byte, contents string) machine.Session {
 	l.t.Helper()
 	key := sha256.Sum256([]byte{n, byte(len(mac)), mac[len(mac)-1]})
 	s := machine.Session{ID: "s-" + string(mac[len(mac)-1]) + string('0'+rune(n)), SignKey: key[:], SealKey: key[:], Opened: time.Unix(0, 0)}
 	l.propose(state.SessionOpen{NewID: id, Session: s, Inventory: machine.Inventory{
-		Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}, Disks: disks}})
+		Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}, Disks: []machine.Disk{drive("/dev/sda", "A", contents)}}})
 	return s
 }
 
 func TestLoop(t *testing.T) {
 	l := live(t)
 	site := machine.Site{
-		Version: 1, ServiceAddress: ip("10.77.0.1"),
+		Version: 1, ServiceAddress: ip("10.77.0.1"), Discovery: machine.SiteDiscovery{Always: true},
 		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("10.77.0.2/24"),
 			DHCP: &machine.SiteDHCP{From: ip("10.77.0.100"), To: ip("10.77.0.199")}}},
 		Machines: []machine.ListedMachine{{MAC: mac1, Approve: true}},
 	}
 	l.propose(state.SiteApply{Site: site})
-	l.session("m-00000001", mac1, 1)
-	l.session("m-00000002", mac2, 1) // not listed
+	l.session("m-00000001", mac1, 1, machine.Empty)
+	l.session("m-00000002", mac2, 1, machine.Empty) // not listed
 
 	// Not without an image, and that is told, once.
 	told := func(v state.View) (n int) {
@@ -126,7 +127,7 @@ func TestLoop(t *testing.T) {
 	}
 
 	// A restart in the middle: approved again, as what it was.
-	l.session("m-00000003", mac1, 2)
+	l.session("m-00000003", mac1, 2, machine.Empty)
 	l.until("it is approved again", open("s-12"))
 	if again, _ := l.store.View().Machine("m-00000001"); again.Name != m.Name || again.Address != m.Address || again.Profile != m.Profile {
 		t.Errorf("%+v, before %+v", again, m)
@@ -135,7 +136,7 @@ func TestLoop(t *testing.T) {
 	// Installed, then forgotten: a new session waits, since the entry's word
 	// counted. Machine two, listed now with something on its disk, waits too.
 	i := l.store.View().InstallIntent("m-00000001")
-	l.propose(state.IntentClaim{Intent: i.ID, Epoch: i.Epoch, Session: "s-12", Disk: machine.Disk{Path: "/dev/vda"}})
+	l.propose(state.IntentClaim{Intent: i.ID, Epoch: i.Epoch, Session: "s-12", Disk: drive("/dev/sda", "A", machine.Empty)})
 	l.propose(state.InstallReport{Machine: "m-00000001", Session: "s-12", Report: wire.Report{
 		Number: 1, Intent: i.ID, Epoch: i.Epoch, Step: wire.StepReboot, Status: wire.StepDone}})
 	l.propose(state.BootstrapClaim{Machine: "m-00000001"})
@@ -143,8 +144,8 @@ func TestLoop(t *testing.T) {
 		l.propose(state.NodeReport{Machine: "m-00000001", Report: wire.NodeReport{BootID: "b", Number: uint64(n + 1), Event: event}})
 	}
 	l.propose(state.MachineForget{Machine: "m-00000001"})
-	l.session("m-00000004", mac1, 3)
-	l.session("m-00000005", mac3, 1, machine.Disk{Path: "/dev/sda", Contents: "NTFS"})
+	l.session("m-00000004", mac1, 3, machine.Empty)
+	l.session("m-00000005", mac3, 1, "NTFS")
 	site.Machines = append(site.Machines, machine.ListedMachine{MAC: mac2, Approve: true}, machine.ListedMachine{MAC: mac3, Approve: true})
 	l.propose(state.SiteApply{Site: site})
 	l.until("machine two is approved", func(v state.View) bool { return v.InstallIntent("m-00000002").Live() })

@@ -1,6 +1,12 @@
 package machine
 
-import "reflect"
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // IsZero says whether the selector chooses nothing.
 func (s Selector) IsZero() bool {
@@ -28,4 +34,28 @@ func (s Selector) Matches(i *Inventory, labels map[string]string) bool {
 		}
 	}
 	return i.CPU.Threads >= s.MinCPUs && i.MemoryBytes >= uint64(s.MinMemory)
+}
+
+// String names what the selector asks for: "product PowerEdge R6* and label
+// rack=r7".
+func (s Selector) String() string {
+	var parts []string
+	add := func(name, value string, set bool) {
+		if set {
+			parts = append(parts, name+" "+value)
+		}
+	}
+	add("manufacturer", s.Manufacturer, s.Manufacturer != "")
+	add("product", s.Product, s.Product != "")
+	add("serial number", s.Serial, s.Serial != "")
+	add("asset tag", s.AssetTag, s.AssetTag != "")
+	add("at least", strconv.Itoa(s.MinCPUs)+" CPUs", s.MinCPUs > 0)
+	add("at least", s.MinMemory.String()+" of memory", s.MinMemory > 0)
+	for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+		add("label", k+"="+s.Labels[k], true)
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, " and ")
 }

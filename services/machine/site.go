@@ -214,11 +214,14 @@ type DiskHint struct {
 }
 
 // Listed finds a machine in the site file's list, by UUID first: a NIC may
-// have moved to another machine, a board's UUID has not.
+// have moved to another machine, a board's UUID has not. An entry with the very
+// UUID goes before one that has it in the other byte order (SwapUUID).
 func (s *Site) Listed(m Machine) (ListedMachine, bool) {
-	for _, l := range s.Machines {
-		if l.UUID != "" && strings.EqualFold(l.UUID, m.UUID) {
-			return l, true
+	for _, uuid := range []string{strings.ToLower(m.UUID), SwapUUID(m.UUID)} {
+		for _, l := range s.Machines {
+			if l.UUID != "" && strings.EqualFold(l.UUID, uuid) {
+				return l, true
+			}
 		}
 	}
 	for _, l := range s.Machines {

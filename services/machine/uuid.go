@@ -30,3 +30,24 @@ func ParseUUID(s string) string {
 	}
 	return s
 }
+
+// SwapUUID is the UUID as a reader sees it who takes the first three fields in
+// the other byte order, or "" for what is no UUID. SMBIOS stores them
+// little-endian since version 2.6 (DSP0134 section 7.2.1); older firmware,
+// option 97 of some, labels and tools read them big-endian, so that one board
+// has two spellings. That two boards have each other's is as unlikely as any
+// two equal UUIDs.
+func SwapUUID(s string) string {
+	s = strings.ToLower(s)
+	if !uuidForm.MatchString(s) {
+		return ""
+	}
+	swap := func(field string) string {
+		var b strings.Builder
+		for n := len(field) - 2; n >= 0; n -= 2 {
+			b.WriteString(field[n : n+2])
+		}
+		return b.String()
+	}
+	return swap(s[:8]) + "-" + swap(s[9:13]) + "-" + swap(s[14:18]) + s[18:]
+}

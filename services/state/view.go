@@ -193,6 +193,8 @@ func (v View) InstallIntent(of machine.ID) *machine.Intent { return theIntent(v.
 type CutOff struct {
 	Writing bool // it had begun to write
 	Same    bool // what is there now reported the hardware that was approved
+	// Disk is the one that it was permitted to write; empty: none yet.
+	Disk machine.DiskHint
 }
 
 // CutOff says whether the machine's newest install was cut off by a restart,
@@ -202,7 +204,9 @@ func (v View) CutOff(of machine.ID) (CutOff, bool) {
 	if r == nil || m == nil || !r.CutOff {
 		return CutOff{}, false
 	}
-	return CutOff{Writing: r.Claimed != nil, Same: m.Machine.Inventory != nil && r.Hardware == fingerprint(*m.Machine.Inventory)}, true
+	return CutOff{
+		Writing: r.Claimed != nil, Same: m.Machine.Inventory != nil && r.Hardware == fingerprint(*m.Machine.Inventory), Disk: r.Wrote,
+	}, true
 }
 
 // ListUsed is the machine that was installed as that entry of the site file's

@@ -1,0 +1,145 @@
+package approve
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// Occupied refuses an order to write over a disk, because what is on it was not
+// confirmed as what may be lost.
+type Occupied struct {
+	Machine machine.ID
+	Disk    machine.Disk
+	Named   string // what was confirmed instead; "": nothing
+	Order   string // "approve" or "retry"
+}
+
+func (o *Occupied) Error() string {
+	text := fmt.Sprintf("machine %s: disk %s", o.Machine, machine.ListDisks([]machine.Disk{o.Disk}))
+	switch {
+	case o.Named == "":
+		text += ": what is on it would be lost"
+	default:
+		text += fmt.Sprintf(": what was confirmed as lost is %s: look again", o.Named)
+	}
+	return text + fmt.Sprintf("; confirm it in the console, or with rackseed %s %s --erase %s", o.Order, o.Machine, shellWord(o.Disk.Contents))
+}
+
+// shellWord quotes a text so that a shell takes it as it is (POSIX section
+// 2.2.2).
+func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// confirmed is what may be lost on a disk: what is on it, if that was confirmed
+// word for word or is granted already; "" for an empty disk.
+func confirmed(id machine.ID, order string, d machine.Disk, granted, named string) (string, error) {
+	switch {
+	case named == "" && (d.Contents == machine.Empty || granted == d.Contents):
+		return granted, nil
+	case named == d.Contents && d.Contents == machine.Empty:
+		return "", nil
+	case named == d.Contents:
+		return named, nil
+	}
+	return "", &Occupied{id, d, named, order}
+}
+
+// target is the disk to install on.
+type target struct {
+	disk machine.Disk
+	hint machine.DiskHint // names the disk and no other
+	by   string           // whose hint named it, in words; "": nobody's, it is the only one
+	// brokenOff says that what is on it is what an install of this machine left
+	// that was cut off: whatever was there before may be gone.
+	brokenOff bool
+}
+
+// chooseDisk finds the disk by the first hint of: the wish, the entry in the
+// site file's list, the profile, and the install that a restart cut off.
+func chooseDisk(v View, m machine.Machine, wish *machine.DiskHint, listed machine.ListedMachine, profile machine.Profile) (target, error) {
+	if m.Inventory == nil {
+		return target{}, fmt.Errorf("its installer has not reported its disks: netboot it")
+	}
+	var none machine.DiskHint
+	hint, by := none, ""
+	switch {
+	case wish != nil:
+		hint = *wish
+	case listed.Disk != none:
+		hint, by = listed.Disk, "the site file's list"
+	case profile.Disk != none:
+		hint, by = profile.Disk, fmt.Sprintf("profile %q", profile.Name)
+	}
+	cut, isCut := v.CutOff(m.ID)
+	isCut = isCut && cut.Same
+	if before := v.InstallIntent(m.ID); wish == nil && hint == none && isCut && before != nil {
+		// Unless it is gone.
+		if d, err := machine.ChooseDisk(m.Inventory.Disks, before.Disk); err == nil {
+			hint, by = d.Exact(), "its install that was cut off"
+		}
+	}
+	disk, err := machine.ChooseDisk(m.Inventory.Disks, hint)
+	switch {
+	case err != nil && by != "":
+		return target{}, fmt.Errorf("%w (asked for by %s)", err, by)
+	case err != nil:
+		return target{}, err
+	case disk.Contents == "":
+		return target{}, fmt.Errorf("disk %s: its installer did not say what is on it: restart it", disk.Path)
+	}
+	return target{disk, exactly(m.Inventory.Disks, disk), by, isCut && cut.Writing && cut.Disk == disk.Exact()}, nil
+}
+
+// exactly is the hint that names one of disks and no other: with its path where
+// several report the same serial number, as cheap disks and several paths to
+// one disk do. It is for the installer that reported them, which is still
+// running: paths do not change before it restarts.
+func exactly(disks []machine.Disk, d machine.Disk) machine.DiskHint {
+	hint := d.Exact()
+	for _, other := range disks {
+		if other.Path != d.Path && hint.Matches(other) {
+			hint.Path = d.Path
+		}
+	}
+	return hint
+}
+
+// Retry completes a wish to the command that lets m's failed install begin
+// again: on the same disk, or on the one that the wish names. Its error says
+// why it cannot; it is an *Occupied as Decide's.
+func Retry(v View, m machine.Machine, wish Wish) (state.IntentRetry, error) {
+	no := func(format string, args ...any) (state.IntentRetry, error) {
+		return state.IntentRetry{}, fmt.Errorf("machine %s: "+format, append([]any{m.ID}, args...)...)
+	}
+	intent := v.InstallIntent(m.ID)
+	switch {
+	case intent == nil:
+		return no("no install was ever ordered: approve it")
+	case intent.Status != machine.IntentFailed:
+		return no("install intent %s is %s: only a failed one is retried", intent.ID, intent.Status)
+	case wish.Name != "" || wish.Profile != "" || wish.Address.IsValid():
+		return no("a retry keeps name, profile and address: to change them revoke install intent %s, and approve it anew", intent.ID)
+	case wish.Disk == nil && wish.Erase == "":
+		return state.IntentRetry{Intent: intent.ID}, nil
+	}
+	hint := intent.Disk
+	if wish.Disk != nil {
+		hint = *wish.Disk
+	}
+	t, err := chooseDisk(v, m, &hint, machine.ListedMachine{}, machine.Profile{})
+	if err != nil {
+		return no("%w", err)
+	}
+	if t.hint == intent.Disk && wish.Erase == "" {
+		// What may be lost there was said at approval, and what the failed
+		// attempt left may be lost too.
+		return state.IntentRetry{Intent: intent.ID}, nil
+	}
+	erase, err := confirmed(m.ID, "retry", t.disk, "", wish.Erase)
+	if err != nil {
+		return state.IntentRetry{}, err
+	}
+	return state.IntentRetry{Intent: intent.ID, Disk: &t.hint, Erase: erase}, nil
+}
