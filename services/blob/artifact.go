@@ -17,8 +17,8 @@ import (
 	"github.com/rackseed/rackseed/services/wire"
 )
 
-// maxDocument is the most that an index or a manifest may have, in bytes.
-const maxDocument = 4 << 20
+// MaxDocument is the most that an index or a manifest may have, in bytes.
+const MaxDocument = 4 << 20
 
 // Index is index.json of each layout that is there, the writable one first.
 func (s *Store) Index() ([]v1.Index, error) {
@@ -46,32 +46,43 @@ func (s *Store) Index() ([]v1.Index, error) {
 }
 
 func readDocument(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
-	if err == nil && len(b) > maxDocument {
-		err = fmt.Errorf("it has over %d bytes", maxDocument)
+	b, err := io.ReadAll(io.LimitReader(r, MaxDocument+1))
+	if err == nil && len(b) > MaxDocument {
+		err = fmt.Errorf("it has over %d bytes", MaxDocument)
 	}
 	return b, err
 }
 
-// Manifest reads an image manifest and compares it with its digest.
-func (s *Store) Manifest(d Digest) (v1.Manifest, error) {
+// Document reads a small blob, as a manifest or an index, and compares it with
+// its digest.
+func (s *Store) Document(d Digest) ([]byte, error) {
 	f, err := s.Open(d)
 	if err != nil {
-		return v1.Manifest{}, fmt.Errorf("manifest: %w", err)
+		return nil, err
 	}
-	var m v1.Manifest
 	b, err := readDocument(io.NewSectionReader(f, 0, f.Size()))
 	if err == nil {
 		if sum := sha256.Sum256(b); "sha256:"+hex.EncodeToString(sum[:]) != string(d) {
 			err = fmt.Errorf("its bytes have another digest, sha256:%x: the medium is damaged", sum)
-		} else {
-			err = json.Unmarshal(b, &m)
 		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d, err)
+	}
+	return b, nil
+}
+
+// Manifest reads an image manifest.
+func (s *Store) Manifest(d Digest) (v1.Manifest, error) {
+	var m v1.Manifest
+	b, err := s.Document(d)
+	if err == nil {
+		err = json.Unmarshal(b, &m)
 	}
 	if err == nil && (m.SchemaVersion != 2 || (m.MediaType != "" && m.MediaType != v1.MediaTypeImageManifest)) {
 		err = fmt.Errorf("it is no image manifest but %.80q, version %d", m.MediaType, m.SchemaVersion)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err != nil {
 		return v1.Manifest{}, fmt.Errorf("manifest %s: %w", d, err)
 	}
 	return m, nil

@@ -128,6 +128,51 @@ func TestPutRefuses(t *testing.T) {
 	}
 }
 
+func TestUpload(t *testing.T) {
+	below, belowDir := newStore(t)
+	put(t, below, "on the ISO")
+	s, dir := newStore(t, belowDir)
+	upload := func(pieces ...string) *Upload {
+		t.Helper()
+		u, err := s.Create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pieces {
+			if n, err := io.WriteString(u, p); err != nil || n != len(p) {
+				t.Fatalf("write: %d, %v", n, err)
+			}
+		}
+		return u
+	}
+	u := upload("hel", "lo")
+	if s.Has(digestOf("hello")) || u.Size() != 5 {
+		t.Errorf("seen before it is whole, or of %d bytes", u.Size())
+	}
+	if d, err := u.Commit(digestOf("hello")); err != nil || d != digestOf("hello") || read(t, s, d) != "hello" {
+		t.Errorf("%s, %v", d, err)
+	}
+	if _, err := upload("evil").Commit(digestOf("good")); !errors.Is(err, ErrMismatch) || s.Has(digestOf("evil")) {
+		t.Errorf("other bytes: %v", err)
+	}
+	if err := upload("half").Abort(); err != nil || s.Has(digestOf("half")) {
+		t.Errorf("aborted: %v", err)
+	}
+	if d, err := upload("on the ", "ISO").Commit(""); err != nil || !s.Has(d) {
+		t.Errorf("what is below: %s, %v", d, err)
+	}
+	if blobs, left := entries(t, dir, "blobs", "sha256"), entries(t, dir, partial); len(blobs) != 1 || len(left) != 0 {
+		t.Errorf("blobs %v, aside %v", blobs, left)
+	}
+	long := strings.Repeat("0123456789", syncEach/10)
+	if d, err := upload(long, "end").Commit(digestOf(long + "end")); err != nil || read(t, s, d) != long+"end" {
+		t.Errorf("a long one: %v", err)
+	}
+	if free, err := s.Free(); err != nil || free <= 0 {
+		t.Errorf("free: %d, %v", free, err)
+	}
+}
+
 type iotestError struct{ err error }
 
 func (e iotestError) Read([]byte) (int, error) { return 0, e.err }
@@ -276,7 +321,7 @@ func TestBadArtifacts(t *testing.T) {
 	if _, err := s.Manifest(d); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged manifest: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "index.json"), bytes.Repeat([]byte(" "), maxDocument+1), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "index.json"), bytes.Repeat([]byte(" "), MaxDocument+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Index(); err == nil || !strings.Contains(err.Error(), "over") {

@@ -9,8 +9,6 @@ package blob
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -145,21 +143,15 @@ func (s *Store) Put(ctx context.Context, from io.Reader, want Digest) (Digest, i
 			return "", 0, err
 		}
 	}
-	tmp, err := os.CreateTemp(filepath.Join(s.layouts[0], partial), "blob-")
+	u, err := s.Create()
 	if err != nil {
-		return "", 0, fmt.Errorf("storing blob %s: %w", want, err)
+		return "", 0, err
 	}
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(tmp, sum), &contextReader{ctx, from})
-	got := Digest("sha256:" + hex.EncodeToString(sum.Sum(nil)))
-	if err == nil && want != "" && got != want {
-		err = fmt.Errorf("digest mismatch after %d bytes: they are %s", n, got)
+	if _, err := io.Copy(u, &contextReader{ctx, from}); err != nil {
+		return "", 0, fmt.Errorf("storing blob %s: %w", want, errors.Join(err, u.Abort()))
 	}
-	to, pathErr := path(s.layouts[0], got)
-	if err := finish(tmp, errors.Join(err, pathErr), to); err != nil {
-		return "", 0, fmt.Errorf("storing blob %s: %w", want, err)
-	}
-	return got, n, nil
+	got, err := u.Commit(want)
+	return got, u.Size(), err
 }
 
 // finish closes a file that was written aside and puts it into place, on disk;
