@@ -179,3 +179,15 @@ func cookie(token string, lifetime time.Duration) string {
 	}
 	return c.String()
 }
+
+// TokenOwner says whose token this is, for servers beside the API's.
+func (s *Server) TokenOwner(token string) (name string, ok bool) {
+	p, ok := identify(s.Store.View(), hashToken(token), s.Now())
+	return p.name, ok
+}
+
+// CheckPassword says whether a password is the user's, for servers beside the
+// API's. It is bounded as a login is; its error is one of huma's.
+func (s *Server) CheckPassword(r *http.Request, name, password string) error {
+	return s.checkPassword(context.WithValue(r.Context(), remoteKey{}, remote(r)), name, password)
+}

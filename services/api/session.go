@@ -126,26 +126,35 @@ func checkUser(name, password string) error {
 }
 
 func (s *Server) login(ctx context.Context, in LoginRequest) (*sessionOutput, error) {
-	if err := s.attempt(ctx); err != nil {
+	if err := s.checkPassword(ctx, in.Name, in.Password); err != nil {
 		return nil, err
 	}
-	user, known := s.Store.View().User(in.Name)
+	return s.open(ctx, in.Name, in.Cookie)
+}
+
+// checkPassword says whether a password is the user's. It counts as an attempt.
+func (s *Server) checkPassword(ctx context.Context, name, password string) error {
+	if err := s.attempt(ctx); err != nil {
+		return err
+	}
+	user, known := s.Store.View().User(name)
 	hash := nobody
 	if known {
 		hash = user.PasswordHash
 	}
-	password := []byte(in.Password)
 	if len(password) > maxPassword { // no password is longer, and bcrypt would refuse it at once
 		password, known = password[:maxPassword], false
 	}
-	_, err := s.bcrypt(ctx, func() ([]byte, error) { return nil, bcrypt.CompareHashAndPassword(hash, password) })
+	_, err := s.bcrypt(ctx, func() ([]byte, error) {
+		return nil, bcrypt.CompareHashAndPassword(hash, []byte(password))
+	})
 	if err != nil && !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
-		return nil, err
+		return err
 	}
 	if err != nil || !known {
-		return nil, huma.Error401Unauthorized("name or password is wrong")
+		return huma.Error401Unauthorized("name or password is wrong")
 	}
-	return s.open(ctx, in.Name, in.Cookie)
+	return nil
 }
 
 // open begins a session of somebody who has proved who they are.
