@@ -20,7 +20,6 @@ endif
 export GOTOOLCHAIN := $(shell sed -n 's/^const Go = "\(.*\)"/\1/p' build/pins/pins.go)
 export GOFLAGS := -buildvcs=false
 BUILD := go run ./build
-RACK := go run ./vm-test/cmd/rack
 
 # --- Variables, given as make VARIABLE=value TARGET -----------------------------
 
@@ -29,7 +28,8 @@ RACK := go run ./vm-test/cmd/rack
 # UNLOCKED=1      go on with a mirror's newer packages than the locked ones
 # MACHINES        run: how many machines (1); dev: how many are simulated (none)
 # APPROVE=hand    run: machines wait for you in the console
-# CONSOLE_PORT    run: loopback port of the console (8443)
+# CONSOLE_PORT    run, dev: loopback port of the console (8443)
+# HTTP_PORT       dev: loopback port of the machines' HTTP server (8080)
 # KUBERNETES_PORT run: loopback port of the API server (16443)
 # KVM=off         run: emulate, even where KVM works
 
@@ -49,7 +49,8 @@ help: ## this list
 
 .PHONY: run
 run: ## build all, start a virtual rack, and follow a machine until it is Ready
-	$(RACK) run
+	go build -o .run/ ./vm-test/cmd/rack
+	exec .run/rack run
 
 .PHONY: iso
 iso: ## out/rackseed.iso, with SITE=site.yaml carrying that site file
@@ -65,11 +66,13 @@ dev: ## boot service and console on loopback, without virtual machines; MACHINES
 	mkdir -p .run/dev
 	go build -o .run/dev/ . ./vm-test/cmd/simulate
 	.run/dev/simulate -images .run/dev/images
-	if [ -n "$(MACHINES)" ]; then
-		.run/dev/simulate -n $(MACHINES) -pace 1s -disks .run/dev/disks &
+	case "$${MACHINES:-0}" in *[!0-9]*) echo "MACHINES=$$MACHINES: a number is expected" >&2; exit 1;; esac
+	if [ "$${MACHINES:-0}" -gt 0 ]; then
+		.run/dev/simulate -n "$$MACHINES" -pace 1s -disks .run/dev/disks -url "http://127.0.0.1:$${HTTP_PORT:-8080}" &
 		trap "kill $$! 2>/dev/null || true" EXIT
 	fi
-	.run/dev/rackseed serve --dev --data .run/dev/data --images .run/dev/images --site "$${SITE:-docs/site.example.yaml}" --console out/console
+	.run/dev/rackseed serve --dev --data .run/dev/data --images .run/dev/images --site "$${SITE:-docs/site.example.yaml}" --console out/console \
+		--https "127.0.0.1:$${CONSOLE_PORT:-8443}" --http "127.0.0.1:$${HTTP_PORT:-8080}"
 
 # --- Proving it -----------------------------------------------------------------
 # In the order of what they need; the first failure ends them.
