@@ -22,7 +22,7 @@ const holdHere = "RACKSEED_TEST_HOLD"
 
 func TestMain(m *testing.M) {
 	if link := os.Getenv(holdHere); link != "" {
-		if err := Hold(context.Background(), link, netip.MustParsePrefix("10.77.0.3/24")); err != nil {
+		if err := Hold(context.Background(), link, netip.MustParsePrefix("10.77.0.3/24"), func(*Conflict) {}); err != nil {
 			println(err.Error())
 		}
 		os.Exit(1)
@@ -61,7 +61,7 @@ func TestHoldAndRelease(t *testing.T) {
 	peer := netns.Join(t, "veth0", "10.77.0.2/24", "10.77.0.9/24")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24")) }()
+	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24"), func(*Conflict) {}) }()
 	until(t, "taking the address", func() bool { return has(t, "veth0") })
 	// The peer learns by ARP who has the address.
 	peer.Run("bash", "-c", "echo > /dev/udp/10.77.0.3/9")
@@ -92,13 +92,87 @@ func TestHoldAndRelease(t *testing.T) {
 func TestHoldFindsAnotherOwner(t *testing.T) {
 	peer := netns.Join(t, "veth1", "10.77.0.2/24", "10.77.0.3/24")
 	owner := mac(peer.Run("ip", "-o", "link", "show", "eth0"))
-	err := Hold(t.Context(), "veth1", netip.MustParsePrefix("10.77.0.3/24"))
+	err := Hold(t.Context(), "veth1", netip.MustParsePrefix("10.77.0.3/24"), func(*Conflict) {})
 	var conflict *Conflict
 	if !errors.As(err, &conflict) || conflict.Owner.String() != owner {
 		t.Fatalf("got %v, want a conflict with %s", err, owner)
 	}
 	if has(t, "veth1") {
 		t.Error("the address was taken all the same")
+	}
+}
+
+// A host that takes the address while it is held does not get it; it is told of,
+// and that it is over.
+func TestHoldDefends(t *testing.T) {
+	peer := netns.Join(t, "veth3", "10.77.0.2/24", "")
+	ctx, cancel := context.WithCancel(t.Context())
+	done, told := make(chan error, 1), make(chan *Conflict, 10)
+	go func() {
+		done <- Hold(ctx, "veth3", netip.MustParsePrefix("10.77.0.3/24"), func(c *Conflict) { told <- c })
+	}()
+	until(t, "taking the address", func() bool { return has(t, "veth3") })
+	owner := mac(peer.Run("ip", "-o", "link", "show", "eth0"))
+	peer.Run("ip", "addr", "add", "10.77.0.3/24", "dev", "eth0")
+	// As soon as it talks to anybody it shows.
+	peer.Run("bash", "-c", "echo > /dev/udp/10.77.0.77/9")
+	select {
+	case c := <-told:
+		if c == nil || !c.Held || c.Owner.String() != owner {
+			t.Errorf("told of %+v, want %s", c, owner)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("not told")
+	}
+	if !has(t, "veth3") {
+		t.Error("the address was given up")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// An address that this host has still, from a process that was killed, is no
+// other's: not even where another of its network cards answers for it.
+func TestHoldAfterRestart(t *testing.T) {
+	peer := netns.Join(t, "veth4", "10.77.0.2/24", "")
+	netns.Run(t, "ip", "addr", "add", "10.77.0.3/24", "dev", "veth4", "valid_lft", "3", "preferred_lft", "3")
+	// A second card of this host on the same wire.
+	netns.Run(t, "ip", "link", "add", "veth5", "type", "veth", "peer", "name", "veth6")
+	t.Cleanup(func() { netns.Run(t, "ip", "link", "del", "veth5") })
+	netns.Run(t, "ip", "link", "set", "veth6", "netns", peer.PID())
+	netns.Run(t, "ip", "link", "set", "veth5", "up")
+	for _, args := range [][]string{
+		{"link", "add", "br0", "type", "bridge"}, {"link", "set", "eth0", "master", "br0"}, {"link", "set", "veth6", "master", "br0"},
+		{"link", "set", "veth6", "up"}, {"link", "set", "br0", "up"},
+	} {
+		peer.Run("ip", args...)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Hold(ctx, "veth4", netip.MustParsePrefix("10.77.0.3/24"), func(c *Conflict) { t.Errorf("told of %v", c) })
+	}()
+	held := func() bool {
+		text := netns.Run(t, "ip", "-4", "-o", "addr", "show", "dev", "veth4", "to", "10.77.0.3")
+		return strings.Contains(text, "10.77.0.3/24")
+	}
+	for outlived := time.After(2 * lifetime); ; {
+		select {
+		case err := <-done:
+			t.Fatal(err)
+		case <-outlived:
+			if !held() {
+				t.Error("the address is not held")
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(lifetime / 4):
+		}
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/net/bpf"
 )
 
 var (
@@ -54,6 +56,67 @@ func TestClaims(t *testing.T) {
 	for _, test := range tests {
 		if got := test.p.claims(macA, ours); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
+func TestAbout(t *testing.T) {
+	filter, err := bpf.NewVM(about(ours))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := netip.MustParseAddr("10.77.0.9")
+	for _, test := range []struct {
+		name string
+		p    arp
+		want bool
+	}{
+		{"a probe", probe(macB, ours), true},
+		{"an announcement", announcement(macB, ours), true},
+		{"its owner asks for another", arp{arpRequest, macB, noMAC, ours, other}, true},
+		{"somebody asks who has it", arp{arpRequest, macB, noMAC, other, ours}, true},
+		{"others among themselves", arp{arpRequest, macB, noMAC, other, netip.MustParseAddr("10.77.0.8")}, false},
+	} {
+		if n, err := filter.Run(test.p.bytes()); err != nil || n > 0 != test.want {
+			t.Errorf("%s: %d bytes pass, %v", test.name, n, err)
+		}
+	}
+}
+
+func TestDefence(t *testing.T) {
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	var d defence
+	if d.over(at(0)) {
+		t.Error("over before it began")
+	}
+	got := ""
+	for _, s := range []int{1, 2, 10, 11, 15, 25} {
+		if d.conflict(at(s)) {
+			got += fmt.Sprint(s, " ")
+		}
+	}
+	if got != "1 11 25 " {
+		t.Errorf("defended at %s", got)
+	}
+	got = ""
+	for s := 26; s < 200; s++ {
+		if d.over(at(s)) {
+			got += fmt.Sprint(s, " ")
+		}
+	}
+	if got != "85 " {
+		t.Errorf("over at %s", got)
+	}
+}
+
+func TestConflictText(t *testing.T) {
+	for held, want := range map[bool]string{
+		false: "address 10.77.0.3 on eth0: 52:54:00:00:00:02 has it already; give that host another address, or choose another serviceAddress in the site file",
+		true:  "address 10.77.0.3 on eth0: 52:54:00:00:00:02 uses it too, so that machines reach one or the other; give that host another address, or choose another serviceAddress in the site file",
+	} {
+		if got := (&Conflict{ours, "eth0", macB, held}).Error(); got != want {
+			t.Errorf("got %s", got)
 		}
 	}
 }
@@ -233,7 +296,7 @@ func TestHoldRefuses(t *testing.T) {
 		{"lo", "fd00::1/64", "address fd00::1/64 on lo: it is not IPv4"},
 		{"rs-nothing0", "10.77.0.3/24", "address 10.77.0.3/24 on rs-nothing0: Link not found"},
 	} {
-		err := Hold(t.Context(), test.link, netip.MustParsePrefix(test.prefix))
+		err := Hold(t.Context(), test.link, netip.MustParsePrefix(test.prefix), func(*Conflict) {})
 		if err == nil || err.Error() != test.want {
 			t.Errorf("got %v, want %s", err, test.want)
 		}

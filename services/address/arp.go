@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+
+	"golang.org/x/net/bpf"
 )
 
 const (
@@ -60,6 +62,20 @@ func probe(own net.HardwareAddr, a netip.Addr) arp {
 // replace what they remember of its former owner (RFC 5227 section 2.3).
 func announcement(own net.HardwareAddr, a netip.Addr) arp {
 	return arp{arpRequest, own, noMAC, a, a}
+}
+
+// about lets the ARP packets pass that have the address as sender's or target's.
+func about(a netip.Addr) []bpf.Instruction {
+	b := a.As4()
+	n := binary.BigEndian.Uint32(b[:])
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 14, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: n, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: 24, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: n, SkipTrue: 1},
+		bpf.RetConstant{Val: 65535},
+		bpf.RetConstant{Val: 0},
+	}
 }
 
 // claims says whether the packet shows that another host has the address, or

@@ -4,6 +4,7 @@
 package address
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,28 +34,48 @@ const (
 	maxFailures = 3
 )
 
-// Conflict is returned by Hold when another host has the address.
+// Conflict is another host that has the address.
 type Conflict struct {
 	Address   netip.Addr
 	Interface string
 	Owner     net.HardwareAddr
+	// Held says that the address is held here too: the other one came later, or
+	// was not to be seen before.
+	Held bool
 }
 
 func (c *Conflict) Error() string {
-	return fmt.Sprintf("address %s on %s: %s has it already; give that host another address, or choose another serviceAddress in the site file", c.Address, c.Interface, c.Owner)
+	way := "give that host another address, or choose another serviceAddress in the site file"
+	if c.Held {
+		return fmt.Sprintf("address %s on %s: %s uses it too, so that machines reach one or the other; %s", c.Address, c.Interface, c.Owner, way)
+	}
+	return fmt.Sprintf("address %s on %s: %s has it already; %s", c.Address, c.Interface, c.Owner, way)
 }
 
 // Hold takes an address on a network interface and keeps it until ctx ends,
-// then removes it and returns nil. It probes first, and fails with a *Conflict
-// if another host has the address. It fails when the interface is gone or the
-// kernel refuses; then the address is gone too, or within three seconds.
-func Hold(ctx context.Context, link string, prefix netip.Prefix) error {
+// then removes it and returns nil. It probes first (RFC 5227 section 2.1), and
+// fails with a *Conflict if another host has the address. It fails when the
+// interface is gone or the kernel refuses; then the address is gone too, or
+// within three seconds.
+//
+// Another host that uses the address while it is held does not get it; told is
+// called with what was seen of it, at most each ten seconds, and with nil when
+// it is over. It must not block.
+func Hold(ctx context.Context, link string, prefix netip.Prefix, told func(*Conflict)) error {
 	h, err := newHolder(link, prefix)
 	if err != nil {
 		return err
 	}
-	err = h.hold(ctx)
-	return errors.Join(err, h.conn.Close())
+	if err := h.take(ctx); err != nil || ctx.Err() != nil {
+		return errors.Join(err, h.conn.Close())
+	}
+	owners, failed := make(chan net.HardwareAddr, 1), make(chan error, 1)
+	var watching sync.WaitGroup
+	watching.Go(func() { failed <- h.watch(owners) })
+	err = h.keep(ctx, owners, failed, told)
+	err = errors.Join(err, h.conn.Close()) // which ends watch
+	watching.Wait()
+	return errors.Join(err, h.release())
 }
 
 // holder holds one address.
@@ -79,14 +103,19 @@ func newHolder(name string, prefix netip.Prefix) (*holder, error) {
 	if len(ifi.HardwareAddr) != 6 {
 		return nil, fmt.Errorf("address %s on %s: it is not an Ethernet link", prefix, name)
 	}
-	conn, err := packet.Listen(ifi, packet.Datagram, etherARP, nil)
+	filter, err := bpf.Assemble(about(prefix.Addr()))
+	if err != nil {
+		return nil, fmt.Errorf("address %s on %s: %w", prefix, name, err)
+	}
+	conn, err := packet.Listen(ifi, packet.Datagram, etherARP, &packet.Config{Filter: filter})
 	if err != nil {
 		return nil, fmt.Errorf("address %s on %s: packet socket for ARP: %w", prefix, name, err)
 	}
 	return &holder{name, link, ifi.HardwareAddr, prefix, conn, slog.Default().With("address", prefix.Addr().String(), "link", name)}, nil
 }
 
-func (h *holder) hold(ctx context.Context) error {
+// take takes the address, unless another host has it or ctx ends.
+func (h *holder) take(ctx context.Context) error {
 	if err := h.probe(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -95,26 +124,45 @@ func (h *holder) hold(ctx context.Context) error {
 	}
 	h.log.Info("address taken")
 	h.announce()
+	return nil
+}
+
+// keep renews the address until ctx ends (then nil), or that fails.
+func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, failed <-chan error, told func(*Conflict)) error {
 	tick := time.NewTicker(renewal)
 	defer tick.Stop()
 	announced, early, failures := time.Now(), 2, 0
+	var defence defence
 	for {
 		select {
 		case <-ctx.Done():
-			return h.release()
+			return nil
+		case err := <-failed:
+			return err
+		case owner := <-owners:
+			if defence.conflict(time.Now()) {
+				h.announce()
+				told(&Conflict{h.prefix.Addr(), h.name, owner, true})
+			}
+			continue
 		case <-tick.C:
 		}
 		if err := h.renew(); err != nil {
 			if failures++; failures == maxFailures {
-				return errors.Join(err, h.release())
+				return err
 			}
 			h.log.Warn("address not renewed", "error", err)
 			continue
 		}
 		failures = 0
+		if defence.over(time.Now()) {
+			told(nil)
+		}
 		if early > 0 || time.Since(announced) >= announceTime {
 			early, announced = early-1, time.Now()
 			h.announce()
+			// Hosts that have it too, and keep quiet, answer this.
+			h.send(probe(h.own, h.prefix.Addr()))
 		}
 	}
 }
@@ -123,12 +171,12 @@ func (h *holder) hold(ctx context.Context) error {
 func (h *holder) probe(ctx context.Context) error {
 	for range probes {
 		h.send(probe(h.own, h.prefix.Addr()))
-		owner, err := h.listen(time.Now().Add(probePause))
+		owner, err := h.listen(time.Now().Add(probePause), func(p arp) bool { return p.claims(h.own, h.prefix.Addr()) && !ownHardware(p.senderMAC) })
 		if err != nil {
 			return err
 		}
 		if owner != nil {
-			return &Conflict{h.prefix.Addr(), h.name, owner}
+			return &Conflict{h.prefix.Addr(), h.name, owner, false}
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -137,8 +185,34 @@ func (h *holder) probe(ctx context.Context) error {
 	return nil
 }
 
-// listen waits until the deadline for a host that claims the address.
-func (h *holder) listen(deadline time.Time) (owner net.HardwareAddr, err error) {
+// watch tells of other hosts that use the address, until the socket fails or is
+// closed. What nobody takes up is left out: it will show again.
+func (h *holder) watch(owners chan<- net.HardwareAddr) error {
+	for {
+		owner, err := h.listen(time.Time{}, func(p arp) bool { return p.senderIP == h.prefix.Addr() && !ownHardware(p.senderMAC) })
+		if err != nil {
+			return err
+		}
+		if owner != nil {
+			select {
+			case owners <- owner:
+			default:
+			}
+		}
+	}
+}
+
+// ownHardware says whether a hardware address is one of this host's: until the address
+// of an earlier process has run out, another of its network cards on the same
+// wire answers for it.
+func ownHardware(hw net.HardwareAddr) bool {
+	present, err := net.Interfaces()
+	return err == nil && slices.ContainsFunc(present, func(p net.Interface) bool { return bytes.Equal(p.HardwareAddr, hw) })
+}
+
+// listen waits until the deadline (zero: for ever) for a packet that matters,
+// and returns who sent it; nil: nobody, or the link is down.
+func (h *holder) listen(deadline time.Time, matters func(arp) bool) (owner net.HardwareAddr, err error) {
 	if err := h.conn.SetReadDeadline(deadline); err != nil {
 		return nil, fmt.Errorf("address %s on %s: %w", h.prefix, h.name, err)
 	}
@@ -153,7 +227,7 @@ func (h *holder) listen(deadline time.Time) (owner net.HardwareAddr, err error) 
 		case err != nil:
 			return nil, fmt.Errorf("address %s on %s: waiting for ARP: %w", h.prefix, h.name, err)
 		}
-		if p, ok := parseARP(b[:n]); ok && p.claims(h.own, h.prefix.Addr()) {
+		if p, ok := parseARP(b[:n]); ok && matters(p) {
 			return p.senderMAC, nil
 		}
 	}

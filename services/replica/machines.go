@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/address"
+	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/dhcp"
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/machine"
@@ -84,9 +85,11 @@ func (r *replica) siteTasks(site machine.Site) []task {
 			return run(ctx, tell)
 		}
 	}
+	// Hosts with the service address that were told of.
+	conflicts := &bounded.Repeat{Pause: conflictPause, Most: 16}
 	at := func(port string) string { return net.JoinHostPort(service.String(), port) }
 	tasks := []task{
-		{"address", func(ctx context.Context, tell report) error { return r.holdAddress(ctx, tell, site) }},
+		{"address", func(ctx context.Context, tell report) error { return r.holdAddress(ctx, tell, site, conflicts) }},
 		{"dhcp", held(func(ctx context.Context, tell report) error { return r.serveDHCP(ctx, tell, site) })},
 		{"tftp", held(func(ctx context.Context, tell report) error { return r.serveTFTP(ctx, tell, at("69")) })},
 		{"netboot", held(func(ctx context.Context, tell report) error { return r.serveNetboot(ctx, tell, at("80")) })},
@@ -210,62 +213,10 @@ func dhcpHealth(links int, missing error, hindered []string) (ok bool, text stri
 	return true, fmt.Sprintf("served on %d links", links)
 }
 
-// serveTFTP serves the firmware's first file.
+// serveTFTP serves what firmware loads first.
 func (r *replica) serveTFTP(ctx context.Context, tell report, listen string) error {
 	tell(true, "served on "+listen)
-	return tftp.Serve(ctx, listen, firmware{r.blobs})
-}
-
-// holdAddress keeps the service address on its link.
-func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Site) error {
-	present, err := net.Interfaces()
-	if err != nil {
-		return err
-	}
-	link, prefix, err := serviceLink(site, present)
-	if err != nil {
-		return err
-	}
-	tell(true, fmt.Sprintf("%s on %s", prefix, link))
-	return address.Hold(ctx, link, prefix)
-}
-
-// serviceLink is the network interface that carries the service address, and
-// the address with its link's prefix length.
-func serviceLink(site machine.Site, present []net.Interface) (name string, prefix netip.Prefix, err error) {
-	for i, l := range site.Links {
-		if !l.Address.Contains(site.ServiceAddress) {
-			continue
-		}
-		for _, p := range present {
-			if l.Interface != "" && p.Name == l.Interface || l.MAC != "" && p.HardwareAddr.String() == string(l.MAC) {
-				return p.Name, netip.PrefixFrom(site.ServiceAddress, l.Address.Bits()), nil
-			}
-		}
-		return "", netip.Prefix{}, fmt.Errorf("service address %s: links[%d] of the site file names the interface %s%s, which is not there",
-			site.ServiceAddress, i, l.Interface, l.MAC)
-	}
-	return "", netip.Prefix{}, fmt.Errorf("service address %s is in no link's network: correct serviceAddress or the links in the site file", site.ServiceAddress)
-}
-
-// awaitAddress waits until this machine has the address; false when ctx ended.
-func awaitAddress(ctx context.Context, a netip.Addr) bool {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if present, err := net.InterfaceAddrs(); err == nil { // the next look may have better luck
-			for _, p := range present {
-				if n, ok := p.(*net.IPNet); ok {
-					if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
-						return true
-					}
-				}
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
+	return tftp.Serve(ctx, listen, netboot.NewFirmware(netboot.Config{
+		Store: r.store.Load(), Blobs: artifacts{r.blobs}, Now: r.Now, Logger: r.Logger,
+	}))
 }

@@ -82,6 +82,9 @@ func Join(t testing.TB, name, here, there string) *Peer {
 	return p
 }
 
+// PID is that of a process in the peer's namespace, by which ip names it.
+func (p *Peer) PID() string { return strconv.Itoa(p.sleep.Process.Pid) }
+
 // Command is a program that runs on the peer, for at most a minute.
 func (p *Peer) Command(name string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

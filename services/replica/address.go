@@ -1,0 +1,121 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/rackseed/rackseed/services/address"
+	"github.com/rackseed/rackseed/services/bounded"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// holdAddress keeps the service address on its link. told remembers, from one
+// start to the next, which other hosts with the address were told of.
+func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Site, told *bounded.Repeat) error {
+	present, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	link, prefix, err := serviceLink(site, present)
+	if err != nil {
+		return err
+	}
+	held := fmt.Sprintf("%s on %s", prefix, link)
+	tell(true, held)
+	conflicts := make(chan *address.Conflict, 1)
+	noting, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case c := <-conflicts:
+				r.tellConflict(noting, c, told)
+			case <-noting.Done():
+				return
+			}
+		}
+	})
+	err = address.Hold(ctx, link, prefix, func(c *address.Conflict) {
+		if c == nil {
+			tell(true, held)
+			return
+		}
+		tell(false, c.Error())
+		select {
+		case conflicts <- c:
+		default: // the one that waits says the same
+		}
+	})
+	stop()
+	watching.Wait()
+	var conflict *address.Conflict
+	if errors.As(err, &conflict) {
+		r.tellConflict(ctx, conflict, told)
+	}
+	return err
+}
+
+// conflictPause is between events about one host that has the service address.
+const conflictPause = 5 * time.Minute
+
+// tellConflict makes an event of another host with the service address.
+func (r *replica) tellConflict(ctx context.Context, c *address.Conflict, told *bounded.Repeat) {
+	if !told.Due(c.Owner.String(), r.Now()) {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	_, err := r.store.Load().Propose(limited, by, state.Note{
+		What: "address.conflict", Severity: machine.Error, Text: "The service address is another host's too: " + c.Error(),
+		Data: map[string]string{"address": c.Address.String(), "link": c.Interface, "hardware": c.Owner.String()},
+	})
+	if err != nil && ctx.Err() == nil {
+		r.Logger.Error("event not committed", "kind", "address.conflict", "error", err)
+	}
+}
+
+// serviceLink is the network interface that carries the service address, and
+// the address with its link's prefix length.
+func serviceLink(site machine.Site, present []net.Interface) (name string, prefix netip.Prefix, err error) {
+	for i, l := range site.Links {
+		if !l.Address.Contains(site.ServiceAddress) {
+			continue
+		}
+		for _, p := range present {
+			if l.Interface != "" && p.Name == l.Interface || l.MAC != "" && p.HardwareAddr.String() == string(l.MAC) {
+				return p.Name, netip.PrefixFrom(site.ServiceAddress, l.Address.Bits()), nil
+			}
+		}
+		return "", netip.Prefix{}, fmt.Errorf("service address %s: links[%d] of the site file names the interface %s%s, which is not there",
+			site.ServiceAddress, i, l.Interface, l.MAC)
+	}
+	return "", netip.Prefix{}, fmt.Errorf("service address %s is in no link's network: correct serviceAddress or the links in the site file", site.ServiceAddress)
+}
+
+// awaitAddress waits until this machine has the address; false when ctx ended.
+func awaitAddress(ctx context.Context, a netip.Addr) bool {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if present, err := net.InterfaceAddrs(); err == nil { // the next look may have better luck
+			for _, p := range present {
+				if n, ok := p.(*net.IPNet); ok {
+					if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
+						return true
+					}
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
