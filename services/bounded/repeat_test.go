@@ -18,7 +18,7 @@ func TestRepeat(t *testing.T) {
 			got += fmt.Sprint(c.second, c.key, " ")
 		}
 	}
-	if want := "0a 2b 60c 300a "; got != want {
+	if want := "0a 2b 60c 62a 300a "; got != want {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }
