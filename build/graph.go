@@ -58,6 +58,8 @@ func (g *graph) target(name string) (*step.Step, error) {
 		s, err = g.containerImages()
 	case "node-root":
 		s, err = g.nodeRoot()
+	case "node-bios":
+		s, err = g.nodeBIOS()
 	case "oci":
 		s, err = g.oci()
 	case "iso-base":
@@ -314,10 +316,31 @@ const (
 	// The GRUB for removable media: its prefix is /boot/grub, on the ISO as
 	// on a node's ESP.
 	grub = "usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"
+	// The GRUB for netboot: it has http and tftp, and its prefix is /grub.
+	grubNet = "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"
 )
 
+// nodeBIOS makes GRUB for nodes that BIOS boots: boot.img for the first sector
+// and core.img for the BIOS boot partition.
+func (g *graph) nodeBIOS() (*step.Step, error) {
+	deps, err := g.targets("boot", "tools")
+	if err != nil {
+		return nil, err
+	}
+	code, err := step.Files(g.repo, "build/iso")
+	if err != nil {
+		return nil, err
+	}
+	return &step.Step{
+		Name: "node-bios", Inputs: []string{code, strconv.Itoa(pins.SourceDateEpoch)}, Deps: deps,
+		Make: func(ctx context.Context, out string, dirs []string, log io.Writer) error {
+			return iso.NodeBIOS(ctx, out, iso.Spec{Boot: dirs[0], Epoch: pins.SourceDateEpoch, Run: command(dirs[1]), Log: log})
+		},
+	}, nil
+}
+
 func (g *graph) oci() (*step.Step, error) {
-	names := []string{"boot", "kernel", "installer-initrd", "node-initrd", "node-root"}
+	names := []string{"boot", "kernel", "installer-initrd", "node-initrd", "node-root", "node-bios"}
 	deps, err := g.targets(names...)
 	if err != nil {
 		return nil, err
@@ -327,13 +350,16 @@ func (g *graph) oci() (*step.Step, error) {
 		return nil, err
 	}
 	return &step.Step{
-		Name: "oci", Inputs: []string{code, shim, mok, grub}, Deps: deps,
+		Name: "oci", Inputs: []string{code, shim, mok, grub, grubNet}, Deps: deps,
 		Make: func(_ context.Context, out string, dirs []string, _ io.Writer) error {
 			boot, kernel := dirs[0], filepath.Join(dirs[1], "vmlinuz")
 			return oci.Write(out,
 				oci.Artifact{Ref: "ipxe", Type: oci.TypeFirmware, Files: map[string]string{
 					"snponly.efi":   filepath.Join(boot, "usr/lib/ipxe/snponly.efi"),
 					"undionly.kpxe": filepath.Join(boot, "usr/lib/ipxe/undionly.kpxe"),
+				}},
+				oci.Artifact{Ref: "shim", Type: oci.TypeFirmware, Files: map[string]string{
+					"shimx64.efi": filepath.Join(boot, shim), "grubx64.efi": filepath.Join(boot, grubNet), "mmx64.efi": filepath.Join(boot, mok),
 				}},
 				oci.Artifact{Ref: "installer", Type: oci.TypeBoot, Files: map[string]string{
 					"vmlinuz": kernel, "initrd.img": filepath.Join(dirs[2], "initrd.img"),
@@ -342,6 +368,7 @@ func (g *graph) oci() (*step.Step, error) {
 					"root.erofs": filepath.Join(dirs[4], "root.erofs"), "vmlinuz": kernel,
 					"initrd.img": filepath.Join(dirs[3], "initrd.img"), "grub.cfg": filepath.Join(g.repo, "images/node/grub.cfg"),
 					"shimx64.efi": filepath.Join(boot, shim), "grubx64.efi": filepath.Join(boot, grub), "mmx64.efi": filepath.Join(boot, mok),
+					"boot.img": filepath.Join(dirs[5], "boot.img"), "core.img": filepath.Join(dirs[5], "core.img"),
 				}},
 			)
 		},

@@ -152,6 +152,26 @@ func (m maker) biosCore(ctx context.Context) (string, error) {
 const biosModules = "biosdisk iso9660 part_gpt part_msdos fat search search_label search_fs_uuid search_fs_file " +
 	"normal linux serial terminal echo configfile loadenv test all_video ls reboot halt minicmd boot"
 
+// nodeModules are what images/node/grub.cfg needs.
+const nodeModules = "biosdisk part_gpt fat normal linux serial terminal echo configfile loadenv test true all_video ls reboot halt minicmd boot"
+
+// NodeBIOS makes GRUB for a node's disk in folder out: boot.img, which the BIOS
+// loads from the first sector, and core.img, which has all it needs. Its prefix
+// is on the second partition of the disk that it was loaded from. The installer
+// says in both where on the disk they are.
+func NodeBIOS(ctx context.Context, out string, s Spec) error {
+	from := filepath.Join(s.Boot, "usr/lib/grub/i386-pc")
+	args := []string{"-d", from, "-O", "i386-pc", "-p", "(,gpt2)/boot/grub", "-o", filepath.Join(out, "core.img")}
+	if err := run(ctx, s, "grub-mkimage", append(args, strings.Fields(nodeModules)...)...); err != nil {
+		return fmt.Errorf("GRUB for BIOS: %w", err)
+	}
+	b, err := os.ReadFile(filepath.Join(from, "boot.img"))
+	if err != nil {
+		return fmt.Errorf("GRUB for BIOS: %w", err)
+	}
+	return os.WriteFile(filepath.Join(out, "boot.img"), b, 0o644)
+}
+
 // xorriso writes the image; see grub-mkrescue and xorrisofs(1) for what the
 // hybrid needs. Partitions: 1 the ISO9660 volume, 2 the ESP, 3 the site file's.
 func (m maker) xorriso(ctx context.Context, out, esp, core, site string) error {

@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,22 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request) error {
 	if !digestForm.MatchString(digest) {
 		return status(http.StatusBadRequest, fmt.Errorf("blob %.100q: sha256: and 64 hex digits are expected", digest))
 	}
+	h := w.Header()
+	h.Set("ETag", `"`+digest+`"`) // strong: the content is the name
+	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	err := s.send(w, r, func(context.Context) (io.ReadSeekCloser, error) { return s.Blobs.Open(digest) })
+	if err != nil {
+		h.Del("ETag")
+		return fmt.Errorf("blob %s: %w", digest, err)
+	}
+	if r.PathValue("name") == fileKernel && r.Method == http.MethodGet {
+		s.fetched(r, digest)
+	}
+	return nil
+}
+
+// send answers with a file, whole or by Range, once it is its turn.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, open func(context.Context) (io.ReadSeekCloser, error)) error {
 	from := bounded.Source(r.RemoteAddr)
 	if !s.receivers.Enter(from) {
 		return status(http.StatusServiceUnavailable, errors.New("too many transfers to this address: ask again"))
@@ -53,20 +70,17 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request) error {
 	case <-wait.C:
 		return status(http.StatusServiceUnavailable, errors.New("too many transfers: ask again"))
 	}
-	b, err := s.Blobs.Open(digest)
+	f, err := open(r.Context())
 	if err != nil {
-		return fmt.Errorf("blob %s: %w", digest, err)
+		return err
 	}
 	defer func() {
-		if err := b.Close(); err != nil {
-			s.Logger.Warn("closing a blob", "digest", digest, "error", err)
+		if err := f.Close(); err != nil {
+			s.Logger.Warn("closing a file that was sent", "path", r.URL.Path, "error", err)
 		}
 	}()
-	h := w.Header()
-	h.Set("ETag", `"`+digest+`"`) // strong: the content is the name
-	h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	h.Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", "application/octet-stream")
 	pace := bounded.Pace{Stall: s.Limits.Stall, Slowest: slowest, Grace: transferGrace}
-	http.ServeContent(pace.Answer(w), r, "", time.Time{}, b)
+	http.ServeContent(pace.Answer(w), r, "", time.Time{}, f)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -26,9 +27,11 @@ const (
 	// decisions bounds how often a decision is made anew because the state
 	// moved under it.
 	decisions = 5
+	// scriptCost is what a decision takes of its source's allowance.
+	scriptCost = 10
 )
 
-// asker is a machine as its iPXE describes it. Nothing of it is proven.
+// asker is a machine as its boot program describes it. Nothing of it is proven.
 type asker struct {
 	mac      machine.MAC
 	uuid     string // canonical, or empty
@@ -41,7 +44,7 @@ var (
 	wordForm = regexp.MustCompile(`^[a-z0-9_]{0,16}$`)
 )
 
-// parseAsker reads the query of /boot/script. What is odd is left out, but for
+// parseAsker reads the query of /boot/script and /boot/grub. What is odd is left out, but for
 // the hardware address: without it nothing can be decided.
 func parseAsker(q url.Values) (asker, error) {
 	mac, err := machine.ParseMAC(q.Get("mac"))
@@ -64,6 +67,8 @@ func parseAsker(q url.Values) (asker, error) {
 // bootable says whether the installer, which is x86-64, runs on the machine.
 // A BIOS iPXE is built for i386 on every machine; an old one sends nothing.
 func (a asker) bootable() bool { return a.arch == "" || a.arch == "x86_64" || a.arch == "i386" }
+
+func (a asker) uefi() bool { return a.platform == "efi" }
 
 func (a asker) firmware() string {
 	switch a.platform {
@@ -109,17 +114,32 @@ func (s *Server) see(ctx context.Context, a asker) (machine.Machine, error) {
 	return m, nil
 }
 
+// at is the machine that holds the lease of an address. A lease proves nothing:
+// a machine may use another's address.
+func (c Config) at(view state.View, from netip.Addr, now time.Time) (machine.Machine, bool) {
+	lease, ok := view.Lease(from)
+	if !ok || !lease.Expires.After(now) {
+		return machine.Machine{}, false
+	}
+	return view.MachineByMAC(lease.MAC)
+}
+
+// kernelFetched is the command by which a fetched kernel is noted.
+func kernelFetched(mac machine.MAC) state.Command {
+	return state.MachineSee{MAC: mac, Via: state.ViaKernel, Text: "Fetched the installer's kernel"}
+}
+
 // decide says what machine id boots next, after that decision is committed.
-func (s *Server) decide(ctx context.Context, id machine.ID) (machine.Machine, machine.BootDecision, error) {
+func (c Config) decide(ctx context.Context, id machine.ID) (machine.Machine, machine.BootDecision, error) {
 	var refused *state.Refusal
 	for range decisions {
-		view := s.Store.View()
+		view := c.Store.View()
 		m, ok := view.Machine(id)
 		if !ok {
 			return m, machine.BootDecision{}, fmt.Errorf("machine %s: it was forgotten meanwhile", id)
 		}
-		d := machine.NextBoot(&m, view.InstallIntent(id), view.Circumstances(m, s.Now()))
-		_, err := s.Store.Propose(ctx, by, state.BootDecide{Machine: id, Decision: d})
+		d := machine.NextBoot(&m, view.InstallIntent(id), view.Circumstances(m, c.Now()))
+		_, err := c.Store.Propose(ctx, by, state.BootDecide{Machine: id, Decision: d})
 		if err == nil {
 			return m, d, nil
 		}
@@ -142,59 +162,64 @@ func (s *Server) serveBoot(w http.ResponseWriter, r *http.Request) error {
 
 // serveScript answers with a machine's boot decision. Every outcome but a
 // request that names no machine is a script that goes on, so that no machine
-// ends at a prompt.
-func (s *Server) serveScript(w http.ResponseWriter, r *http.Request) error {
-	a, err := parseAsker(r.URL.Query())
-	if err != nil {
-		return status(http.StatusBadRequest, err)
-	}
-	view := s.Store.View()
-	base, err := s.base(view)
-	if err != nil {
-		return err
-	}
-	began := s.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), answerLimit)
-	defer cancel()
-	m, d, err := func() (machine.Machine, machine.BootDecision, error) {
-		m, err := s.see(ctx, a)
+// ends at a prompt. busy is the status of an answer that only waits: iPXE asks
+// again by itself after a 503, GRUB does not know one.
+func (s *Server) serveScript(l language, busy int) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		a, err := parseAsker(r.URL.Query())
 		if err != nil {
-			return m, machine.BootDecision{}, err
+			return status(http.StatusBadRequest, err)
 		}
-		return s.decide(ctx, m.ID)
-	}()
-	if took := s.Now().Sub(began); err == nil && took > answerLimit {
-		err = fmt.Errorf("machine %s: the commit of its boot decision took %v", m.ID, took.Round(time.Millisecond))
-	}
-	if err != nil {
-		s.Logger.Warn("boot script", "mac", a.mac, "error", err)
-		w.Header().Set("Retry-After", "2")
-		writeScript(w, http.StatusServiceUnavailable, waitScript(base, "the boot service could not decide just now"))
+		view := s.Store.View()
+		base, err := s.base(view)
+		if err != nil {
+			return err
+		}
+		began := s.Now()
+		ctx, cancel := context.WithTimeout(r.Context(), answerLimit)
+		defer cancel()
+		m, d, err := func() (machine.Machine, machine.BootDecision, error) {
+			m, err := s.see(ctx, a)
+			if err != nil {
+				return m, machine.BootDecision{}, err
+			}
+			return s.decide(ctx, m.ID)
+		}()
+		if took := s.Now().Sub(began); err == nil && took > answerLimit {
+			err = fmt.Errorf("machine %s: the commit of its boot decision took %v", m.ID, took.Round(time.Millisecond))
+		}
+		if err != nil {
+			s.Logger.Warn("boot script", "mac", a.mac, "error", err)
+			w.Header().Set("Retry-After", "2")
+			writeScript(w, busy, l.wait(base, "the boot service could not decide just now"))
+			return nil
+		}
+		s.Logger.Info("boot script", "machine", m.ID, "mac", a.mac, "boots", d.Kind, "reason", d.Reason)
+		writeScript(w, http.StatusOK, s.scriptFor(l, base, view, a, m, d))
 		return nil
 	}
-	s.Logger.Info("boot script", "machine", m.ID, "mac", a.mac, "boots", d.Kind, "reason", d.Reason)
-	writeScript(w, http.StatusOK, s.scriptFor(base, view, a, m, d))
-	return nil
 }
 
 // scriptFor is the script of a decision that is committed.
-func (s *Server) scriptFor(base string, view state.View, a asker, m machine.Machine, d machine.BootDecision) string {
-	b := boot{base: base, who: called(m, a), mac: a.mac, decision: d}
+func (s *Server) scriptFor(l language, base string, view state.View, a asker, m machine.Machine, d machine.BootDecision) string {
+	site, _ := view.Site() // without one nothing was decided
+	b := boot{base: base, who: called(m, a), mac: a.mac, uefi: a.uefi(), decision: d, emulated: site.Emulated}
 	if d.Kind == machine.BootLocal {
-		return b.script()
+		b.leave = site.Netboot.Filled().LeaveBIOS
+		if b.uefi {
+			b.leave = site.Netboot.Filled().LeaveUEFI
+		}
+		return l.local(b)
 	}
 	if !a.bootable() {
-		return refusedScript("there is no installer for " + a.arch + " machines")
+		return l.refused("there is no installer for " + a.arch + " machines")
 	}
 	var err error
 	if b.kernel, b.initrd, err = s.installer(view); err != nil {
 		s.Logger.Error("boot script", "machine", m.ID, "error", err)
-		return waitScript(base, "the installer is not available")
+		return l.wait(base, "the installer is not available")
 	}
-	if site, ok := view.Site(); ok {
-		b.emulated = site.Emulated
-	}
-	return b.script()
+	return l.installer(b)
 }
 
 // called is the machine's name for whoever stands before it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/rackseed/rackseed/services/events"
@@ -56,7 +57,9 @@ var retryAfter = map[int]string{
 	http.StatusServiceUnavailable: "2", http.StatusTooManyRequests: "60", http.StatusInsufficientStorage: "60",
 }
 
-// fail answers with an error.
+// fail answers with an error. GRUB takes the text of an error for the file that
+// it asked for, be it a script, a kernel or an initrd: to it the connection
+// breaks off, it waits half a minute, and asks again (seen with 2.12).
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	code := codeOf(err)
 	log := s.Logger.Debug
@@ -64,6 +67,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		log = s.Logger.Warn
 	}
 	log("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", code, "error", err)
+	if strings.HasPrefix(r.UserAgent(), "GRUB ") && (r.URL.Path == pathGRUB || strings.HasPrefix(r.URL.Path, pathBlobs)) {
+		panic(http.ErrAbortHandler)
+	}
 	if wait := retryAfter[code]; wait != "" && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", wait)
 	}

@@ -99,11 +99,14 @@ type lab struct {
 const (
 	installerKernel, installerInitrd = "the installer's kernel", "the installer's initrd"
 	nodeRoot                         = "the node's root"
+	shimProgram                      = "shim"
 )
 
 var (
 	installerManifest = digestFor("installer manifest")
 	nodeManifest      = digestFor("node manifest")
+	shimManifest      = digestFor("shim manifest")
+	ipxeManifest      = digestFor("iPXE manifest")
 )
 
 func newLab(t *testing.T) *lab {
@@ -129,6 +132,8 @@ func newLab(t *testing.T) *lab {
 	for name, files := range map[string]map[string]string{
 		installerManifest: {"vmlinuz": installerKernel, "initrd.img": installerInitrd},
 		nodeManifest:      {"root.erofs": nodeRoot},
+		shimManifest:      {"shimx64.efi": shimProgram, "grubx64.efi": "GRUB"},
+		ipxeManifest:      {"snponly.efi": "iPXE for UEFI", "undionly.kpxe": "iPXE for BIOS"},
 	} {
 		for file, content := range files {
 			digest := digestFor(content)
@@ -140,7 +145,8 @@ func newLab(t *testing.T) *lab {
 		Version: 1, Name: "lab", ServiceAddress: netip.MustParseAddr("10.77.0.1"), Discovery: machine.SiteDiscovery{Always: true},
 		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("10.77.0.2/24")}},
 	}})
-	l.propose(t, state.ImagePublish{Images: []machine.Image{{Ref: "installer", Digest: installerManifest}, {Ref: "node", Digest: nodeManifest}}})
+	l.propose(t, state.ImagePublish{Images: []machine.Image{{Ref: "installer", Digest: installerManifest}, {Ref: "node", Digest: nodeManifest},
+		{Ref: "shim", Digest: shimManifest}, {Ref: "ipxe", Digest: ipxeManifest}}})
 	files, err := events.OpenFiles(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -19,22 +19,37 @@ func TestScriptsGolden(t *testing.T) {
 		base: base, who: "node-1", mac: "52:54:00:12:34:56",
 		kernel: "sha256:" + strings.Repeat("a", 64), initrd: "sha256:" + strings.Repeat("b", 64),
 	}
-	with := func(kind machine.BootKind, reason string, emulated bool) string {
+	with := func(kind machine.BootKind, reason string, change func(*boot)) boot {
 		b := b
-		b.decision, b.emulated = machine.BootDecision{Kind: kind, Reason: reason}, emulated
-		return b.script()
+		b.decision = machine.BootDecision{Kind: kind, Reason: reason}
+		if change != nil {
+			change(&b)
+		}
+		return b
 	}
+	local := func(leave machine.LeaveBy, uefi bool) boot {
+		return with(machine.BootLocal, "installed by intent i-1", func(b *boot) { b.leave, b.uefi = leave, uefi })
+	}
+	install := with(machine.BootInstall, "install intent i-1 is open", nil)
 	for name, got := range map[string]string{
-		"boot":      bootScript(base),
-		"local":     with(machine.BootLocal, "installed by intent i-1", false),
-		"discovery": with(machine.BootDiscovery, "never seen before", false),
-		"install":   with(machine.BootInstall, "install intent i-1 is open", false),
-		"emulated":  with(machine.BootInstall, "install intent i-1 is open", true),
-		"wait":      waitScript(base, "the installer is not available"),
-		"refused":   refusedScript("there is no installer for arm64 machines"),
+		"boot.ipxe":            bootScript(base),
+		"local.ipxe":           ipxe{}.local(local(machine.LeaveExit, true)),
+		"local-sanboot.ipxe":   ipxe{}.local(local(machine.LeaveSanboot, false)),
+		"local-chainload.ipxe": ipxe{}.local(local(machine.LeaveChainload, true)),
+		"discovery.ipxe":       ipxe{}.installer(with(machine.BootDiscovery, "never seen before", nil)),
+		"install.ipxe":         ipxe{}.installer(install),
+		"emulated.ipxe":        ipxe{}.installer(with(machine.BootInstall, "install intent i-1 is open", func(b *boot) { b.emulated = true })),
+		"wait.ipxe":            ipxe{}.wait(base, "the installer is not available"),
+		"refused.ipxe":         ipxe{}.refused("there is no installer for arm64 machines"),
+		"boot.grub":            grubConfig(base),
+		"local.grub":           grub{}.local(local(machine.LeaveExit, true)),
+		"install.grub":         grub{}.installer(install),
+		"rescue.grub":          grub{}.installer(with(machine.BootRescue, "an operator asked for the rescue shell", nil)),
+		"wait.grub":            grub{}.wait(base, "the installer is not available"),
+		"refused.grub":         grub{}.refused("there is no installer for arm64 machines"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			golden := filepath.Join("testdata", name+".ipxe")
+			golden := filepath.Join("testdata", name)
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -47,12 +62,16 @@ func TestScriptsGolden(t *testing.T) {
 			if got != string(want) {
 				t.Errorf("differs from %s (-update writes it anew):\n%s", golden, got)
 			}
-			checkScript(t, got)
+			if strings.HasSuffix(name, ".grub") {
+				checkGRUB(t, got)
+			} else {
+				checkScript(t, got)
+			}
 		})
 	}
 }
 
-var commandLine = regexp.MustCompile(`^(echo|sleep|goto|chain|kernel|initrd|boot|imgfree|exit|:[a-z]+)\b`)
+var commandLine = regexp.MustCompile(`^(echo|sleep|goto|chain|kernel|initrd|boot|imgfree|sanboot|exit|:[a-z]+)\b`)
 
 var harmless = regexp.MustCompile(`^[a-zA-Z0-9 .,:/()_+=?-]*$`)
 
@@ -79,6 +98,41 @@ func checkScript(t *testing.T, script string) {
 	last := lines[len(lines)-1]
 	if last != "exit 1" && !strings.Contains(last, "goto ") {
 		t.Errorf("it ends with %q", last)
+	}
+}
+
+var (
+	grubCommand = regexp.MustCompile(`^(echo|sleep|smbios|while true|do|done|source|search|if|for|fi|linux|initrd|chainloader|boot|exit)\b`)
+	grubEcho    = regexp.MustCompile(`^echo "[a-zA-Z0-9 .,:/()_+=?-]*"$`)
+)
+
+// checkGRUB holds what every GRUB script must be: one command a line, nothing
+// open at its end, and nothing said that GRUB would read as more than text.
+func checkGRUB(t *testing.T, script string) {
+	t.Helper()
+	open := 0
+	for l := range strings.Lines(script) {
+		l = strings.TrimSpace(l)
+		if !grubCommand.MatchString(l) {
+			t.Errorf("line %q is no command", l)
+		}
+		if strings.HasPrefix(l, "echo ") && !grubEcho.MatchString(l) {
+			t.Errorf("line %q is not plain", l)
+		}
+		if strings.Count(l, `"`)%2 != 0 {
+			t.Errorf("line %q opens a string", l)
+		}
+		for _, w := range strings.Fields(strings.ReplaceAll(l, ";", " ; ")) {
+			switch w {
+			case "if", "do":
+				open++
+			case "fi", "done":
+				open--
+			}
+		}
+	}
+	if open != 0 {
+		t.Errorf("%d blocks stay open:\n%s", open, script)
 	}
 }
 
@@ -111,13 +165,23 @@ func FuzzScript(f *testing.F) {
 	f.Fuzz(func(t *testing.T, who, reason string, kind uint8) {
 		kinds := []machine.BootKind{machine.BootLocal, machine.BootDiscovery, machine.BootInstall}
 		k := kinds[int(kind)%len(kinds)]
-		make := func(who, reason string) string {
-			return boot{base: "http://h", who: who, mac: "52:54:00:12:34:56", decision: machine.BootDecision{Kind: k, Reason: reason}}.script()
-		}
-		got := make(who, reason)
-		checkScript(t, got)
-		if lines, want := strings.Count(got, "\n"), strings.Count(make("a", "b"), "\n"); lines != want {
-			t.Errorf("%d lines, not %d:\n%s", lines, want, got)
+		for _, l := range []language{ipxe{}, grub{}} {
+			make := func(who, reason string) string {
+				b := boot{base: "http://h", who: who, mac: "52:54:00:12:34:56", decision: machine.BootDecision{Kind: k, Reason: reason}}
+				if k == machine.BootLocal {
+					return l.local(b)
+				}
+				return l.installer(b)
+			}
+			got := make(who, reason)
+			if l == (ipxe{}) {
+				checkScript(t, got)
+			} else {
+				checkGRUB(t, got)
+			}
+			if lines, want := strings.Count(got, "\n"), strings.Count(make("a", "b"), "\n"); lines != want {
+				t.Errorf("%d lines, not %d:\n%s", lines, want, got)
+			}
 		}
 	})
 }

@@ -26,6 +26,7 @@ import (
 const (
 	pathBoot   = "/boot.ipxe"
 	pathScript = "/boot/script"
+	pathGRUB   = "/boot/grub"
 	pathBlobs  = wire.PathBlob
 )
 
@@ -58,6 +59,7 @@ type Config struct {
 // Server serves machines. It is an http.Handler; Serve runs it on a listener.
 type Server struct {
 	Config
+	firmware  *Firmware
 	rates     *rates
 	transfers chan struct{}   // one for each blob on its way
 	receivers *bounded.Places // the same by source; its sum is not what is bounded
@@ -69,7 +71,7 @@ type Server struct {
 func New(c Config) *Server {
 	c.Limits = c.Limits.filled()
 	s := &Server{
-		Config: c, rates: newRates(c.Limits),
+		Config: c, rates: newRates(c.Limits), firmware: NewFirmware(c),
 		transfers: make(chan struct{}, c.Limits.Transfers),
 		receivers: bounded.NewPlaces(math.MaxInt, c.Limits.TransfersPerSource),
 		bodies:    make(chan struct{}, c.Limits.Bodies),
@@ -92,7 +94,10 @@ func New(c Config) *Server {
 	}
 	const short, poll = 30 * time.Second, longestWait + 30*time.Second
 	handle("GET "+pathBoot, 1, short, s.serveBoot)
-	handle("GET "+pathScript, 10, short, s.serveScript)
+	handle("GET "+pathScript, scriptCost, short, s.serveScript(ipxe{}, http.StatusServiceUnavailable))
+	handle("GET "+pathGRUB, scriptCost, short, s.serveScript(grub{}, http.StatusOK))
+	handle("GET "+pathUEFI+"{name}", 1, short, s.serveFirmware)
+	handle("GET /"+grubConfigName, 1, short, s.serveFirmware)
 	handle("GET "+pathBlobs+"{digest}", 1, short, s.serveBlob)
 	handle("GET "+pathBlobs+"{digest}/{name}", 1, short, s.serveBlob)
 	handle("GET "+wire.PathTime, 1, short, s.serveTime)
@@ -122,9 +127,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // base is the server's URL for machines.
-func (s *Server) base(v state.View) (string, error) {
-	if s.URL != "" {
-		return s.URL, nil
+func (c Config) base(v state.View) (string, error) {
+	if c.URL != "" {
+		return c.URL, nil
 	}
 	site, ok := v.Site()
 	if !ok {

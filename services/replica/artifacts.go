@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 )
 
 // Refs of the artifacts that a replica serves (docs/interfaces.md).
-var refs = []string{"ipxe", "installer", "node"}
+var refs = []string{"ipxe", "shim", "installer", "node"}
 
 // imageLook is how often the layouts are looked at for images that came later.
 const imageLook = 30 * time.Second
@@ -101,24 +100,4 @@ type seeker struct {
 
 func (a artifacts) Files(manifest string) ([]wire.File, error) {
 	return a.store.Files(blob.Digest(manifest))
-}
-
-// firmware are the files of the artifact ipxe, which TFTP serves by name.
-type firmware struct{ store *blob.Store }
-
-func (f firmware) Open(name string) (io.ReaderAt, int64, error) {
-	_, files, err := f.store.Artifact("ipxe")
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, file := range files {
-		if file.Name == name {
-			b, err := f.store.Open(blob.Digest(file.Digest))
-			if err != nil {
-				return nil, 0, err
-			}
-			return b, b.Size(), nil
-		}
-	}
-	return nil, 0, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 }

@@ -37,10 +37,10 @@ import (
 
 // Files are what is served.
 type Files interface {
-	// Open finds a file by its cleaned name, without a leading slash. It fails
-	// with fs.ErrNotExist for one that is not there. A reader that is an
-	// io.Closer is closed.
-	Open(name string) (r io.ReaderAt, size int64, err error)
+	// Open finds a file for the client at an address by its cleaned name,
+	// without a leading slash. It fails with fs.ErrNotExist for one that is
+	// not there, or not for this client.
+	Open(ctx context.Context, from netip.Addr, name string) (io.ReadSeekCloser, error)
 }
 
 const (
@@ -147,25 +147,32 @@ func (h *handler) read(name string, to io.ReaderFrom) (err error) {
 	if err != nil {
 		return err
 	}
-	file, size, err := h.files.Open(clean)
+	file, err := h.files.Open(ctx, source.Unmap(), clean)
 	if errors.Is(err, fs.ErrNotExist) {
-		// No fault: iPXE asks everywhere for an autoexec.ipxe.
-		h.log.Info("TFTP: no such file", "peer", peer.String(), "file", clean)
+		// No fault: iPXE asks everywhere for an autoexec.ipxe, GRUB for lists
+		// of modules.
+		h.log.Info("TFTP: no such file", "peer", peer.String(), "file", clean, "error", err)
 		return errors.New("file not found")
 	}
 	if err != nil {
 		h.log.Error("TFTP: file cannot be read", "file", clean, "error", err)
 		return errors.New("the file cannot be read")
 	}
-	if c, ok := file.(io.Closer); ok {
-		defer func() {
-			if cerr := c.Close(); cerr != nil {
-				h.log.Error("TFTP: file not closed", "file", clean, "error", cerr)
-			}
-		}()
+	defer func() {
+		if cerr := file.Close(); cerr != nil {
+			h.log.Error("TFTP: file not closed", "file", clean, "error", cerr)
+		}
+	}()
+	size, err := file.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		h.log.Error("TFTP: file cannot be read", "file", clean, "error", err)
+		return errors.New("the file cannot be read")
 	}
 	start := time.Now()
-	n, err := to.ReadFrom(&content{io.NewSectionReader(file, 0, size), h.ctx})
+	n, err := to.ReadFrom(&content{file, h.ctx})
 	if err != nil && n == 0 && strings.Contains(err.Error(), "code=8,") {
 		// Firmware that only wanted to know the size (option tsize, RFC 2349)
 		// ends the negotiation with code 8 (RFC 2347), and asks again. pin has
@@ -194,7 +201,7 @@ func (h *handler) OnFailure(s tftp.TransferStats, err error) {
 
 // content is a file that ends with the context.
 type content struct {
-	*io.SectionReader
+	io.ReadSeeker
 	ctx context.Context
 }
 
@@ -202,7 +209,7 @@ func (c *content) Read(b []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, errors.New("the server stops")
 	}
-	return c.SectionReader.Read(b)
+	return c.ReadSeeker.Read(b)
 }
 
 // cleanName brings a requested name into the form that Files knows: slashes

@@ -22,13 +22,17 @@ import (
 // memory is a folder of files in memory.
 type memory map[string][]byte
 
-func (m memory) Open(name string) (io.ReaderAt, int64, error) {
+func (m memory) Open(_ context.Context, from netip.Addr, name string) (io.ReadSeekCloser, error) {
 	b, ok := m[name]
-	if !ok {
-		return nil, 0, fs.ErrNotExist
+	if !ok || !from.IsLoopback() && !from.IsPrivate() {
+		return nil, fs.ErrNotExist
 	}
-	return bytes.NewReader(b), int64(len(b)), nil
+	return opened{bytes.NewReader(b)}, nil
 }
+
+type opened struct{ *bytes.Reader }
+
+func (opened) Close() error { return nil }
 
 // random is content in which a misplaced block shows.
 func random(n int) []byte {

@@ -20,6 +20,7 @@ var artifacts = []struct {
 	files     []string
 }{
 	{"ipxe", oci.TypeFirmware, []string{"snponly.efi", "undionly.kpxe"}},
+	{"shim", oci.TypeFirmware, []string{"shimx64.efi", "grubx64.efi", "mmx64.efi"}},
 	{"installer", oci.TypeBoot, []string{"vmlinuz", "initrd.img"}},
 	{"node", oci.TypeNode, []string{"root.erofs", "vmlinuz", "initrd.img", "grub.cfg", "shimx64.efi", "grubx64.efi", "mmx64.efi"}},
 }
