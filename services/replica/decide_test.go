@@ -1,8 +1,6 @@
 package replica
 
 import (
-	"errors"
-	"io/fs"
 	"net"
 	"net/netip"
 	"reflect"
@@ -63,33 +61,6 @@ func TestServiceLink(t *testing.T) {
 		}
 		if err == nil && prefix != netip.MustParsePrefix("192.0.2.1/25") {
 			t.Errorf("%s: prefix %s", c.name, prefix)
-		}
-	}
-}
-
-func TestCheckSite(t *testing.T) {
-	for _, c := range []struct {
-		name, file, src string
-		err             error
-		problem         string // "": valid
-	}{
-		{"valid", "site.yaml", goodSite, nil, ""},
-		{"not given", ".", "", fs.ErrNotExist, "--site FILE"},
-		{"missing", "site.yaml", "", fs.ErrNotExist, "README.txt"},
-		{"unreadable", "site.yaml", "", errors.New("input/output error"), "cannot be read: input/output error"},
-		{"wrong", "site.yaml", strings.Replace(goodSite, "lab", "lab\nserviceAdress: x", 1), nil, "site.yaml:3:1"},
-		{"Ignition", "site.yaml", goodSite + "profiles:\n  - name: control-plane\n    role: control-plane\n    ignition: '{\"ignition\":{\"version\":\"0.1\"}}'\n",
-			nil, "profiles[0].ignition"},
-	} {
-		site, problems := checkSite(c.file, []byte(c.src), c.err)
-		if c.problem == "" {
-			if len(problems) > 0 || site.Name != "lab" {
-				t.Errorf("%s: %v", c.name, problems)
-			}
-			continue
-		}
-		if len(problems) == 0 || !strings.Contains(strings.Join(problems, "\n"), c.problem) {
-			t.Errorf("%s: %q, want %q in it", c.name, problems, c.problem)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/blob"
 	"github.com/rackseed/rackseed/services/events"
+	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -200,12 +201,12 @@ func (r *replica) addresses() []net.IP {
 			}
 		}
 	}
-	src, err := readSite(r.Site)
-	if s, problems := checkSite(filepath.Base(r.Site), src, err); len(problems) == 0 {
-		list = append(list, s.ServiceAddress.AsSlice())
-		for _, l := range s.Links {
-			list = append(list, l.Address.Addr().AsSlice())
-		}
+	now := r.siteFiles().Read()
+	if now.Source != setup.Nowhere {
+		list = append(list, now.Site.ServiceAddress.AsSlice())
+	}
+	for _, l := range now.Site.Links {
+		list = append(list, l.Address.Addr().AsSlice())
 	}
 	return list
 }
