@@ -89,14 +89,14 @@ func chooseDisk(v View, m machine.Machine, wish *machine.DiskHint, listed machin
 	case disk.Contents == "":
 		return target{}, fmt.Errorf("disk %s: its installer did not say what is on it: restart it", disk.Path)
 	}
-	return target{disk, exactly(m.Inventory.Disks, disk), by, isCut && cut.Writing && cut.Disk == disk.Exact()}, nil
+	return target{disk, Exactly(m.Inventory.Disks, disk), by, isCut && cut.Writing && cut.Disk == disk.Exact()}, nil
 }
 
-// exactly is the hint that names one of disks and no other: with its path where
+// Exactly is the hint that names one of disks and no other: with its path where
 // several report the same serial number, as cheap disks and several paths to
 // one disk do. It is for the installer that reported them, which is still
 // running: paths do not change before it restarts.
-func exactly(disks []machine.Disk, d machine.Disk) machine.DiskHint {
+func Exactly(disks []machine.Disk, d machine.Disk) machine.DiskHint {
 	hint := d.Exact()
 	for _, other := range disks {
 		if other.Path != d.Path && hint.Matches(other) {
