@@ -53,6 +53,7 @@ type Port struct {
 	mu     sync.Mutex
 	shaper shaper
 	cut    bool
+	edit   func(frame []byte)
 
 	sent, dropped atomic.Uint64
 }
@@ -107,6 +108,15 @@ func (p *Port) Impair(i Impairment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.shaper = newShaper(i)
+}
+
+// Edit has f change each frame that the machine sends, before it is forwarded,
+// for a machine that shall speak otherwise than it does. f is called by one
+// goroutine at a time; nil ends it.
+func (p *Port) Edit(f func(frame []byte)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.edit = f
 }
 
 // Stats are counts of frames sent to the port, and dropped on the way.
@@ -201,6 +211,9 @@ func (s *Switch) forward(from *Port, frame []byte, now time.Time) {
 	}
 	from.mu.Lock()
 	cut := from.cut
+	if from.edit != nil && !cut {
+		from.edit(frame)
+	}
 	from.mu.Unlock()
 	if cut {
 		return
