@@ -34,6 +34,9 @@ func TestChooseDisk(t *testing.T) {
 		{"all must match", []Disk{a, b}, DiskHint{Serial: "AAA", Path: "/dev/sdb"}, "error|no disk has serial number AAA and path /dev/sdb"},
 		{"a hint is no permission", []Disk{a, stick}, DiskHint{Serial: "USB1"}, "error|/dev/sdc|cannot be installed on|on USB"},
 		{"ambiguous", []Disk{a, with(a, func(d *Disk) { d.Path = "/dev/sdz" })}, DiskHint{Serial: "AAA"}, "error|2 disks have serial number AAA"},
+		{"by size", []Disk{with(a, func(d *Disk) { d.Bytes = 100 << 30 }), b}, DiskHint{MinSize: 400e9}, "/dev/sdb"},
+		{"by size, too many", []Disk{a, b}, DiskHint{MinSize: 400e9, MaxSize: 600e9}, "error|2 disks have at least 400GB and at most 600GB|/dev/sda|/dev/sdb"},
+		{"by model and transport", []Disk{with(a, func(d *Disk) { d.Model, d.Transport = "SAMSUNG MZ7L3480", "sas" }), b}, DiskHint{Model: "samsung*", Transport: "sas"}, "/dev/sda"},
 		{"no serial is not every serial", []Disk{with(a, func(d *Disk) { d.Serial = "" })}, DiskHint{Serial: "AAA"}, "error|no disk has"},
 	} {
 		got, err := ChooseDisk(c.disks, c.hint)

@@ -10,16 +10,20 @@ const Empty = "empty"
 func (d Disk) Fixed() bool { return !d.Removable && d.Transport != "usb" }
 
 // Matches says whether the hint names the disk. An empty hint names every one.
+// Sizes are those on a label, from which a disk's own differs a little: one of
+// 480 GB has 480.1 (IDEMA LBA1-03), or 479.6 behind a RAID controller. So one
+// percent more or less counts too.
 func (h DiskHint) Matches(d Disk) bool {
-	return (h.Serial == "" || strings.EqualFold(strings.TrimSpace(h.Serial), d.Serial)) &&
-		(h.WWN == "" || bareWWN(h.WWN) == bareWWN(d.WWN)) && (h.Path == "" || h.Path == d.Path) &&
+	return (h.Serial == "" || d.Serial != "" && strings.EqualFold(strings.TrimSpace(h.Serial), strings.TrimSpace(d.Serial))) &&
+		(h.WWN == "" || d.WWN != "" && bareWWN(h.WWN) == bareWWN(d.WWN)) && (h.Path == "" || h.Path == d.Path) &&
 		(h.Model == "" || glob(h.Model, d.Model)) && (h.Transport == "" || strings.EqualFold(h.Transport, d.Transport)) &&
-		(h.MinSize == 0 || d.Bytes >= uint64(h.MinSize)) && (h.MaxSize == 0 || d.Bytes <= uint64(h.MaxSize))
+		(h.MinSize == 0 || d.Bytes >= uint64(h.MinSize-h.MinSize/100)) && (h.MaxSize == 0 || d.Bytes <= uint64(h.MaxSize+h.MaxSize/100))
 }
 
-// bareWWN is a world wide name without the prefixes that tools show it under.
+// bareWWN is a world wide name without the prefixes and colons that tools show
+// it with.
 func bareWWN(s string) string {
-	s = strings.ToLower(strings.TrimSpace(s))
+	s = strings.ReplaceAll(strings.ToLower(strings.TrimSpace(s)), ":", "")
 	for _, prefix := range []string{"wwn-", "0x", "naa.", "eui.", "nvme."} {
 		s = strings.TrimPrefix(s, prefix)
 	}

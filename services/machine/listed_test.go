@@ -1,0 +1,51 @@
+package machine
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSwapUUID(t *testing.T) {
+	for in, want := range map[string]string{
+		"4c4c4544-0042-3510-8052-b4c04f4d3132": "44454c4c-4200-1035-8052-b4c04f4d3132",
+		"4C4C4544-0042-3510-8052-B4C04F4D3132": "44454c4c-4200-1035-8052-b4c04f4d3132",
+		"":                                     "",
+		"4c4c4544":                             "",
+		"4c4c4544-0042-3510-8052-b4c04f4d313x": "",
+	} {
+		got := SwapUUID(in)
+		if got != want || want != "" && SwapUUID(got) != strings.ToLower(in) {
+			t.Errorf("%q: %q, want %q and back", in, got, want)
+		}
+	}
+}
+
+// An entry is found by its UUID in either byte order, and by the best that it has.
+func TestListedFirst(t *testing.T) {
+	const (
+		uuid, swapped = "4c4c4544-0042-3510-8052-b4c04f4d3132", "44454c4c-4200-1035-8052-b4c04f4d3132"
+		other         = "11111111-2222-3333-4444-555555555555"
+		mac, mac2     = MAC("52:54:00:00:00:01"), MAC("52:54:00:00:00:02")
+	)
+	m := Machine{UUID: uuid, MACs: []MAC{mac}}
+	for name, c := range map[string]struct {
+		list    []ListedMachine
+		machine Machine
+		want    string // name of the entry
+	}{
+		"UUID in upper case":       {[]ListedMachine{{UUID: strings.ToUpper(uuid), Name: "a"}}, m, "a"},
+		"UUID swapped":             {[]ListedMachine{{UUID: swapped, Name: "a"}}, m, "a"},
+		"UUID swapped, upper case": {[]ListedMachine{{UUID: strings.ToUpper(swapped), Name: "a"}}, m, "a"},
+		"the very UUID first":      {[]ListedMachine{{UUID: swapped, Name: "a"}, {UUID: uuid, Name: "b"}}, m, "b"},
+		"swapped before MAC":       {[]ListedMachine{{MAC: mac, Name: "a"}, {UUID: swapped, Name: "b"}}, m, "b"},
+		"UUID before MAC":          {[]ListedMachine{{MAC: mac, Name: "a"}, {UUID: uuid, Name: "b"}}, m, "b"},
+		"MAC, UUID not known yet":  {[]ListedMachine{{MAC: mac, UUID: other, Name: "a"}}, Machine{MACs: []MAC{mac}}, "a"},
+		"nothing known":            {[]ListedMachine{{MAC: mac, Name: "a"}, {UUID: uuid, Name: "b"}}, Machine{}, ""},
+	} {
+		s := Site{Machines: c.list}
+		got, found := s.Listed(c.machine)
+		if got.Name != c.want || found != (c.want != "") {
+			t.Errorf("%s: %+v, %v; want %q", name, got, found, c.want)
+		}
+	}
+}
