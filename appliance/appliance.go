@@ -11,14 +11,18 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/rackseed/rackseed/appliance/desk"
 	"github.com/rackseed/rackseed/appliance/journal"
 	"github.com/rackseed/rackseed/appliance/keep"
 	"github.com/rackseed/rackseed/appliance/screen"
 	"github.com/rackseed/rackseed/images/pid1"
 	"github.com/rackseed/rackseed/images/pid1/kmod"
+	"github.com/rackseed/rackseed/services/setup"
 )
 
 // Where things are; docs/interfaces.md, "The stick".
@@ -27,7 +31,6 @@ const (
 	siteDir  = "/site"
 	dataDir  = "/data"
 	siteFile = siteDir + "/site.yaml"
-	goodSite = dataDir + "/site.good.yaml"
 	images   = isoDir + "/rackseed/oci"
 	webDir   = "/usr/share/rackseed/console"
 	socket   = "/run/rackseed/local.sock"
@@ -42,7 +45,10 @@ func Main() {
 	if kmod.IsModprobe(os.Args[0]) {
 		os.Exit(kmod.Modprobe(os.Args[1:], os.Stderr))
 	}
-	a := &appliance{journal: &journal.Journal{}, children: &pid1.Children{}}
+	a := &appliance{
+		journal: &journal.Journal{}, children: &pid1.Children{},
+		files: setup.FilesOf(siteFile, dataDir), kick: make(chan struct{}, 1), made: map[string]bool{},
+	}
 	how := a.run()
 	end := pid1.PowerOff
 	if how == stopReboot {
@@ -60,16 +66,23 @@ type appliance struct {
 	log      *slog.Logger
 	service  *keep.Keeper
 	lost     string // why nothing is kept; set before the boot service starts
+	files    setup.Files
+	desk     *desk.Desk
+	kick     chan struct{} // has the site file and the links looked at now
 
-	mu    sync.Mutex
-	view  screen.View
-	terms []*screen.Terminal
+	mu     sync.Mutex
+	view   screen.View
+	terms  []*screen.Terminal
+	site   setup.InForce
+	holder string          // the terminal with the setup form; empty: none
+	made   map[string]bool // VLAN interfaces that were made to look around
 }
 
 // run starts everything and returns when the machine shall stop, with all of
 // it stopped.
 func (a *appliance) run() stop {
 	a.log = slog.New(pid1.NewLineHandler(slog.LevelInfo, a.journal.Line))
+	a.desk = desk.New(world{a}, a.log)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	a.early(ctx)
@@ -80,10 +93,8 @@ func (a *appliance) run() stop {
 	a.storage(ctx)
 	linkCtx, linksEnd := context.WithCancel(ctx)
 	set := make(chan struct{})
-	background.Go(func() {
-		a.links(linkCtx)
-		close(set)
-	})
+	background.Go(func() { a.links(linkCtx, set) })
+	background.Go(func() { a.desk.Run(ctx) })
 	// The boot service would find its addresses missing, and wait longer than
 	// a driver needs.
 	select {
@@ -153,8 +164,8 @@ func (a *appliance) early(ctx context.Context) {
 	a.try("open files", pid1.SetOpenFiles(openFiles))
 }
 
-// openTerminals opens the display and the two serial ports; one that is not
-// there is left out.
+// openTerminals opens the display and the serial ports; one that is not there
+// is left out.
 func (a *appliance) openTerminals(ctx context.Context) {
 	var terms []*screen.Terminal
 	start := func(path string, t *screen.Terminal, err error) {
@@ -163,22 +174,50 @@ func (a *appliance) openTerminals(ctx context.Context) {
 			return
 		}
 		terms = append(terms, t)
-		go func() {
-			if err := t.Run(ctx); err != nil {
+		failed := func(err error) {
+			if err != nil && ctx.Err() == nil {
 				a.log.Warn("a terminal failed", "device", path, "error", err)
 			}
-		}()
+		}
+		go func() { failed(t.Run(ctx)) }()
+		go func() { failed(t.Listen(func(line string) { a.desk.Line(t, line) })) }()
 	}
 	t, err := screen.OpenDisplay("/dev/tty0", a.journal.Last)
 	start("/dev/tty0", t, err)
-	for _, path := range []string{"/dev/ttyS0", "/dev/ttyS1"} {
-		t, err := screen.OpenSerial(path)
-		start(path, t, err)
+	active, err := os.ReadFile("/sys/class/tty/console/active")
+	a.try("the kernel's consoles", err)
+	for _, p := range serialPorts(string(active)) {
+		t, err := screen.OpenSerial(p.path, p.kernels)
+		start(p.path, t, err)
 	}
 	a.mu.Lock()
 	a.terms = terms
 	a.mu.Unlock()
 	a.change(func(*screen.View) {})
+}
+
+// port is a serial port.
+type port struct {
+	path    string
+	kernels bool // a console of the kernel's too, at the speed that its command line says
+}
+
+// serialPorts are the first two serial ports of a PC, where management
+// controllers have theirs too, and what else the kernel has as its consoles.
+// active is /sys/class/tty/console/active.
+func serialPorts(active string) []port {
+	ports := []port{{path: "/dev/ttyS0"}, {path: "/dev/ttyS1"}}
+	for _, name := range strings.Fields(active) {
+		if rest, vt := strings.CutPrefix(name, "tty"); vt && (rest == "" || rest[0] >= '0' && rest[0] <= '9') {
+			continue // a virtual console
+		}
+		i := slices.IndexFunc(ports, func(p port) bool { return p.path == "/dev/"+name })
+		if i < 0 {
+			ports, i = append(ports, port{path: "/dev/" + name}), len(ports)
+		}
+		ports[i].kernels = true
+	}
+	return ports
 }
 
 func (a *appliance) toTerminals(line string) {
@@ -195,7 +234,7 @@ func (a *appliance) change(f func(*screen.View)) {
 	a.mu.Lock()
 	f(&a.view)
 	v, terms := a.view, a.terms
-	v.Links, v.Faults = append([]string(nil), v.Links...), append([]string(nil), v.Faults...)
+	v.Links, v.Own, v.Faults = slices.Clone(v.Links), slices.Clone(v.Own), slices.Clone(v.Faults)
 	a.mu.Unlock()
 	for _, t := range terms {
 		t.Show(v)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/rackseed/rackseed/images/pid1/link"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/setup"
 )
 
 func TestChooseLinks(t *testing.T) {
@@ -25,58 +25,71 @@ func TestChooseLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	there := []link.Link{{Name: "eth0", MAC: mac}, {Name: "eth1", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}}}
-	s := machine.Site{Links: []machine.SiteLink{
+	wanted := []machine.SiteLink{
 		{MAC: "52:54:00:00:00:01", Address: netip.MustParsePrefix("10.77.0.2/24"), Gateway: netip.MustParseAddr("10.77.0.254")},
+		{MAC: "52:54:00:00:00:01", VLAN: 20, Address: netip.MustParsePrefix("10.79.0.2/24")},
 		{Interface: "eth7", Address: netip.MustParsePrefix("10.78.0.2/24")},
-	}}
-	found, missing := chooseLinks(s, there)
-	if len(found) != 1 || found[0].name != "eth0" || found[0].gateway != s.Links[0].Gateway || found[0].String() != "eth0 10.77.0.2/24" {
+	}
+	found, missing := chooseLinks(wanted, there)
+	if want := []assignment{
+		{"eth0", "eth0", 0, wanted[0].Address, wanted[0].Gateway},
+		{"eth0", "eth0.20", 20, wanted[1].Address, netip.Addr{}},
+	}; !slices.Equal(found, want) || found[1].String() != "eth0.20 10.79.0.2/24" {
 		t.Errorf("found %+v", found)
 	}
 	if len(missing) != 1 || !strings.Contains(missing[0], "eth7") || !strings.Contains(missing[0], "eth1 02:00:00:00:00:02") {
 		t.Errorf("missing %q", missing)
 	}
-	if found, missing := chooseLinks(machine.Site{}, there); len(found)+len(missing) != 0 {
+	if found, missing := chooseLinks(nil, there); len(found)+len(missing) != 0 {
 		t.Errorf("without a site file, links got %v, %v", found, missing)
+	}
+
+	// What a new site file does not want is undone, where it still is.
+	moved := found[1]
+	moved.address = netip.MustParsePrefix("10.80.0.2/24")
+	gone := assignment{card: "eth9", name: "eth9"}
+	if got := superfluous(append(found, gone), []assignment{found[0], moved}, there); !slices.Equal(got, found[1:]) {
+		t.Errorf("undone: %+v", got)
 	}
 }
 
-const goodText = `version: 1
-name: lab
-serviceAddress: 10.77.0.1
-links:
-  - interface: eth0
-    address: 10.77.0.2/24
-    dhcp: {from: 10.77.0.100, to: 10.77.0.200}
-`
-
-func TestReadSiteFallsBackToTheLastGoodOne(t *testing.T) {
-	dir := t.TempDir()
-	path, good := filepath.Join(dir, "site.yaml"), filepath.Join(dir, "good.yaml")
-	put := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+func TestSerialPorts(t *testing.T) {
+	for active, want := range map[string][]port{
+		"":                  {{"/dev/ttyS0", false}, {"/dev/ttyS1", false}},
+		"tty0 ttyS0\n":      {{"/dev/ttyS0", true}, {"/dev/ttyS1", false}},
+		"tty1 ttyS1 hvc0":   {{"/dev/ttyS0", false}, {"/dev/ttyS1", true}, {"/dev/hvc0", true}},
+		"ttyAMA0 ttyS0 tty": {{"/dev/ttyS0", true}, {"/dev/ttyS1", false}, {"/dev/ttyAMA0", true}},
+	} {
+		if got := serialPorts(active); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", active, got, want)
 		}
 	}
-	put(strings.Replace(goodText, "10.77.0.100", "10.77.0.300", 1))
-	if s, err := readSite(path, good); err == nil || len(s.Links) != 0 || !strings.Contains(err.Error(), "site.yaml:7:") {
-		t.Errorf("a bad file at first: %+v, %v", s, err)
-	}
-	put(goodText)
-	if s, err := readSite(path, good); err != nil || len(s.Links) != 1 {
-		t.Fatalf("a good file: %+v, %v", s, err)
-	}
-	put("links: [")
-	s, err := readSite(path, good)
-	if err == nil || !strings.Contains(err.Error(), "last good site file") || len(s.Links) != 1 {
-		t.Errorf("a bad file then: %+v, %v", s, err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if s, err := readSite(path, good); !errors.Is(err, os.ErrNotExist) || len(s.Links) != 1 {
-		t.Errorf("no file: %+v, %v", s, err)
+}
+
+// The screen says which site file is in force, and the way to another one.
+func TestSiteText(t *testing.T) {
+	for _, c := range []struct {
+		now    setup.InForce
+		holder string
+		want   []string // parts
+		not    string
+	}{
+		{setup.InForce{Source: setup.Given}, "", []string{"site.yaml on the stick is in force"}, "type setup"},
+		{setup.InForce{Source: setup.Given}, "ttyS0", []string{"on the stick"}, "ttyS0"},
+		{setup.InForce{Source: setup.Kept, GivenMissing: true}, "", []string{"kept in the data partition is in force", "type setup"}, "faults"},
+		{setup.InForce{Source: setup.Kept}, "", []string{"has faults", "stays in force", "type setup"}, "NONE"},
+		{setup.InForce{Source: setup.Nowhere, GivenMissing: true}, "", []string{"NONE", "type setup"}, "faults"},
+		{setup.InForce{Source: setup.Nowhere}, "ttyS1", []string{"has faults", "filled in on ttyS1", "take it over"}, "set the site up"},
+	} {
+		got := siteText(c.now, c.holder)
+		for _, part := range c.want {
+			if !strings.Contains(got, part) {
+				t.Errorf("%+v, %q: %q lacks %q", c.now, c.holder, got, part)
+			}
+		}
+		if strings.Contains(got, c.not) {
+			t.Errorf("%+v, %q: %q has %q", c.now, c.holder, got, c.not)
+		}
 	}
 }
 

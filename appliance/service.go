@@ -6,20 +6,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
 	"github.com/rackseed/rackseed/appliance/journal"
 	"github.com/rackseed/rackseed/appliance/screen"
-	"github.com/rackseed/rackseed/images/pid1/link"
 )
 
 const (
 	// stopLimit is how long the boot service may take to end.
 	stopLimit = 20 * time.Second
-	// lookAgain is how often a link that is missing is looked for.
-	lookAgain = 500 * time.Millisecond
+	// lookAgain is how often the site file and the links are looked at.
+	lookAgain = time.Second
 	// linksFirst is how long the boot service waits for the links at most.
 	linksFirst = 5 * time.Second
 	// askAgain is how often the boot service is asked for what the screen shows.
@@ -86,58 +84,6 @@ func (a *appliance) poll(ctx context.Context) {
 		}
 		if a.service.State().Running {
 			a.change(func(v *screen.View) { v.Status = status })
-		}
-	}
-}
-
-// links sets up the links of the site file, as soon as each is there.
-func (a *appliance) links(ctx context.Context) {
-	s, err := readSite(siteFile, goodSite)
-	a.try("site file", err)
-	a.change(func(v *screen.View) { v.MemoryOnly = s.MemoryOnly })
-	done := map[string]bool{}
-	var told []string
-	tick := time.NewTicker(lookAgain)
-	defer tick.Stop()
-	for {
-		there, err := link.List()
-		if err != nil {
-			a.log.Warn("looking for links", "error", err)
-		}
-		found, missing := chooseLinks(s, there)
-		for _, l := range found {
-			if done[l.name] {
-				continue
-			}
-			if err := l.apply(); err != nil {
-				missing = append(missing, fmt.Sprintf("link %s: %v", l.name, err))
-				continue
-			}
-			done[l.name] = true
-			a.log.Info("link is set up", "link", l.name, "address", l.address)
-		}
-		a.change(func(v *screen.View) {
-			v.Links = v.Links[:0:0]
-			for _, l := range found {
-				if done[l.name] {
-					v.Links = append(v.Links, l.String())
-				}
-			}
-			v.Links = append(v.Links, missing...)
-		})
-		if !slices.Equal(missing, told) {
-			for _, m := range missing {
-				a.log.Warn(m)
-			}
-			told = missing
-		}
-		if len(missing) == 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
 		}
 	}
 }

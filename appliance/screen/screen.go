@@ -34,9 +34,15 @@ type View struct {
 	// Service says how the program is, when it does not answer or was started
 	// anew.
 	Service string
-	Links   []string // "eth0 10.77.0.2/24"
-	Data    string   // where data is kept
-	Lost    string   // why data is not kept; empty if it is
+	// SiteFile says which site file is in force, or how to come by one.
+	SiteFile string
+	// SiteMissing says that there is none, which SiteFile tells.
+	SiteMissing bool
+
+	Links []string // "eth0 10.77.0.2/24"
+	Own   []string // this machine's addresses, as "10.77.0.2"
+	Data  string   // where data is kept
+	Lost  string   // why data is not kept; empty if it is
 	// MemoryOnly is the site file's: machines are served although data is not
 	// kept.
 	MemoryOnly bool
@@ -52,12 +58,16 @@ func Head(v View, width int) []string {
 	}
 	p.lines = append(p.lines, title, strings.Repeat("-", p.width))
 	p.open(v)
+	if v.SiteFile != "" {
+		p.item("Site file", v.SiteFile)
+	}
+	p.problems(v)
 	switch {
 	case v.Lost != "" && v.MemoryOnly:
 		p.item("WARNING", "NOTHING IS KEPT: "+v.Lost+". When this machine is switched off, the boot service forgets all machines, and the cluster's keys are lost. Do not install machines that matter.")
 	case v.Lost != "":
 		p.item("WARNING", "NOTHING IS KEPT: "+v.Lost+".")
-		p.item("", "So NO MACHINE IS SERVED: no DHCP, no netboot. To serve from memory all the same, for a test, set memoryOnly: true in site.yaml.")
+		p.item("", "So NO MACHINE IS SERVED: no DHCP, no netboot. To serve from memory all the same, for a test, set memoryOnly: true in site.yaml, or say so in the setup form.")
 	case v.Data != "":
 		p.item("Data", v.Data)
 	}
@@ -83,16 +93,16 @@ func (p *page) open(v View) {
 		p.item("Wait", text)
 		return
 	}
-	for i, u := range s.ConsoleURLs {
-		key := "Console"
-		if i > 0 {
-			key = ""
+	urls := s.ConsoleURLs
+	if len(urls) == 0 { // no site file says them
+		for _, a := range v.Own {
+			urls = append(urls, "https://"+a)
 		}
-		p.item(key, u)
 	}
-	if len(s.ConsoleURLs) == 0 {
-		p.item("Console", "it has no address yet: links are named in the site file")
+	if len(urls) == 0 {
+		urls = []string{"it cannot be reached yet: no link has an address"}
 	}
+	p.list("Console", urls)
 	if s.Fingerprint != "" {
 		p.item("Check", "the certificate that the browser shows must have this SHA-256:")
 		for _, part := range fingerprint(s.Fingerprint) {
@@ -102,15 +112,12 @@ func (p *page) open(v View) {
 	if s.SetupCode != "" {
 		p.item("Setup", "code "+s.SetupCode+" (for the first person to log in, once)")
 	}
-	for i, problem := range s.SiteProblems {
-		key := "Site"
-		if i > 0 {
-			key = ""
-		}
-		p.item(key, problem)
-	}
-	if len(s.SiteProblems) > 0 {
-		p.item("", "Correct site.yaml on the stick's partition RACKSEED, and start again.")
+}
+
+// problems says what is wrong with the site file.
+func (p *page) problems(v View) {
+	if v.Status != nil && !v.SiteMissing {
+		p.list("Problem", v.Status.SiteProblems)
 	}
 }
 
@@ -157,10 +164,20 @@ type page struct {
 
 const indent = 10
 
+// list adds lines under one key.
+func (p *page) list(key string, lines []string) {
+	for i, l := range lines {
+		if i > 0 {
+			key = ""
+		}
+		p.item(key, l)
+	}
+}
+
 // item adds text under a key, broken between words.
 func (p *page) item(key, text string) {
 	room := p.width - indent
-	for i, line := range wrap(text, room) {
+	for i, line := range Wrap(text, room) {
 		if i > 0 {
 			key = ""
 		}
@@ -168,9 +185,9 @@ func (p *page) item(key, text string) {
 	}
 }
 
-// wrap breaks text between words into lines of at most width columns; longer
+// Wrap breaks text between words into lines of at most width columns; longer
 // words are broken inside.
-func wrap(text string, width int) []string {
+func Wrap(text string, width int) []string {
 	var lines []string
 	line := ""
 	for _, word := range strings.Fields(text) {

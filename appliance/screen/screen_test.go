@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,12 +34,23 @@ var views = map[string]View{
 				`site.yaml:9:3: links[0].gatewy: unknown; did you mean gateway?`,
 			},
 		},
-		Lost:   "the stick has 4.0 GiB, and keeping data needs at least 8.5 GiB; use a larger stick",
-		Faults: []string{"eth7: no link has this name; there are eth0, eth1"},
+		SiteFile: "site.yaml on the stick has faults, said below; the one kept in the data partition stays in force. Correct it on the stick's partition RACKSEED and start again. To change it type setup and press Enter.",
+		Lost:     "the stick has 4.0 GiB, and keeping data needs at least 8.5 GiB; use a larger stick",
+		Faults:   []string{"eth7: no link has this name; there are eth0, eth1"},
 	},
 	"memory-only": {
 		Status: &Status{Site: "lab", ConsoleURLs: []string{"https://10.77.0.1"}, Health: []Health{{"dhcp", true, ""}}},
 		Lost:   "/dev/sr0 cannot be written (a CD)", MemoryOnly: true,
+	},
+	"no-site": {
+		Status:   &Status{SiteProblems: []string{"site.yaml: it is missing"}, Fingerprint: strings.Repeat("0123456789abcdef", 4), SetupCode: "7K2M-Q8XD-44RT-0WZN", Health: []Health{{"console", true, ""}}},
+		SiteFile: "THERE IS NONE, so no machine is served. To set the site up type setup and press Enter, here or on any serial port.", SiteMissing: true,
+		Data: "/dev/sda4, 23.0 GiB",
+	},
+	"link-only": {
+		Status:   &Status{SiteProblems: []string{"site.yaml: it is missing"}, SetupCode: "7K2M-Q8XD-44RT-0WZN"},
+		SiteFile: "THERE IS NONE, so no machine is served. The setup form is being filled in on ttyS0; type setup and press Enter to take it over.", SiteMissing: true,
+		Links: []string{"eth0.20 10.77.0.2/24"}, Own: []string{"10.77.0.2"}, Data: "/dev/sda4, 23.0 GiB",
 	},
 	"restarted": {Service: "rackseed serve ended: exit status 2; it is started again", Data: "/dev/sda4"},
 }
@@ -87,7 +99,7 @@ func TestPageFitsAnyScreen(t *testing.T) {
 func TestSerial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out buffer
-		term := NewSerial(&out)
+		term := NewSerial("ttyS0", &out)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- term.Run(ctx) }()
@@ -122,7 +134,7 @@ func TestSerial(t *testing.T) {
 
 func TestDisplayIsDrawnOnlyWhenSomethingChanged(t *testing.T) {
 	recent := []string{"a line"}
-	term := NewDisplay(nil, func(int) []string { return recent }, func() (int, int) { return 80, 25 })
+	term := NewDisplay("the display", nil, func(int) []string { return recent }, func() (int, int) { return 80, 25 })
 	term.Show(views["first"])
 	text, shown := term.next(nil)
 	if !strings.HasPrefix(text, "\x1b[H") || !strings.Contains(text, "a line") {
@@ -137,9 +149,67 @@ func TestDisplayIsDrawnOnlyWhenSomethingChanged(t *testing.T) {
 	}
 }
 
+// While a dialogue is held nothing else is shown, and all of it afterwards.
+func TestTalk(t *testing.T) {
+	serial, display := NewSerial("ttyS0", nil), NewDisplay("the display", nil, func(int) []string { return nil }, func() (int, int) { return 80, 25 })
+	for _, term := range []*Terminal{serial, display} {
+		term.Show(views["first"])
+		_, shown := term.next(nil)
+		term.Talk(true)
+		term.Log("held back")
+		term.Say("Which link [1]: ")
+		term.Show(views["restarted"])
+		text, shown := term.next(shown)
+		if strings.TrimPrefix(text, "\x1b[H\x1b[J") != "Which link [1]: " {
+			t.Errorf("%s: %q", term.Name(), text)
+		}
+		term.Say(strings.Repeat("x", pendingText))
+		term.Say("more than a port that is held can take")
+		if text, _ := term.next(shown); len(text) != pendingText {
+			t.Errorf("%s: %d bytes waited", term.Name(), len(text))
+		}
+		term.Talk(false)
+		if text, _ = term.next(shown); !strings.Contains(text, "exit status 2") {
+			t.Errorf("%s: after the dialogue: %q", term.Name(), text)
+		}
+		if held := strings.Contains(text, "held back\n"); held != term.serial {
+			t.Errorf("%s: the log after the dialogue: %q", term.Name(), text)
+		}
+	}
+}
+
+// What is typed on a display stands below the page until the line ends; on a
+// serial port it is echoed.
+func TestTyped(t *testing.T) {
+	typed := &buffer{}
+	serial, display := NewSerial("ttyS0", reading("se\b\r")), NewDisplay("the display", reading("set"), func(int) []string { return nil }, func() (int, int) { return 80, 25 })
+	for _, term := range []*Terminal{serial, display} {
+		if err := term.Listen(func(line string) { typed.Write([]byte(line + ";")) }); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v", term.Name(), err)
+		}
+	}
+	if typed.String() != "s;" {
+		t.Errorf("lines %q", typed.String())
+	}
+	if text, _ := serial.next(Head(View{}, serialWidth)); text != "se\b \b\n" {
+		t.Errorf("echo %q", text)
+	}
+	if text, _ := display.next(nil); !strings.HasSuffix(text, "\x1b[Jset") {
+		t.Errorf("the display shows %q", text)
+	}
+}
+
+// reading is a device on which something is typed.
+func reading(text string) io.ReadWriter {
+	return struct {
+		io.Reader
+		io.Writer
+	}{strings.NewReader(text), nil}
+}
+
 // A port that takes nothing is bounded, and says afterwards what it missed.
 func TestSlowSerialPort(t *testing.T) {
-	term := NewSerial(nil)
+	term := NewSerial("ttyS0", nil)
 	for range pendingLines + 7 {
 		term.Log("x")
 	}
@@ -151,7 +221,7 @@ func TestSlowSerialPort(t *testing.T) {
 
 func TestRunEndsWithADeadDevice(t *testing.T) {
 	dead := errors.New("input/output error")
-	term := NewSerial(writerFunc(func([]byte) (int, error) { return 0, dead }))
+	term := NewSerial("ttyS0", writerFunc(func([]byte) (int, error) { return 0, dead }))
 	term.Show(views["first"])
 	if err := term.Run(t.Context()); !errors.Is(err, dead) {
 		t.Errorf("got %v", err)
@@ -161,6 +231,8 @@ func TestRunEndsWithADeadDevice(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func (f writerFunc) Read([]byte) (int, error) { return 0, io.EOF }
 
 type buffer struct {
 	mu sync.Mutex
@@ -172,6 +244,8 @@ func (b *buffer) Write(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	return b.b.Write(p)
 }
+
+func (b *buffer) Read([]byte) (int, error) { return 0, io.EOF }
 
 func (b *buffer) String() string {
 	b.mu.Lock()
