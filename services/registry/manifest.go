@@ -1,0 +1,121 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"cuelabs.dev/go/oci/ociregistry"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/rackseed/rackseed/services/blob"
+)
+
+// Docker's media types (image manifest version 2, schema 2).
+const (
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+// manifest is what is read of an image manifest or an index.
+type manifest struct {
+	mediaType string
+	names     []named // what it names and must be here
+}
+
+// named is a blob or manifest that a manifest names.
+type named struct {
+	what   string // "layer 2"
+	digest blob.Digest
+	size   int64
+}
+
+// parseManifest reads a manifest or an index. contentType is what it was sent
+// as; empty for one that is read back, whose media type is found in itself or
+// by its form.
+func parseManifest(b []byte, contentType string) (manifest, error) {
+	var m struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		Config        *v1.Descriptor  `json:"config"`
+		Layers        []v1.Descriptor `json:"layers"`
+		Manifests     []v1.Descriptor `json:"manifests"`
+		Subject       *v1.Descriptor  `json:"subject"` // that it is one: it need not be here
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return manifest{}, invalid("it is not JSON as expected: %v", err)
+	}
+	if m.SchemaVersion != 2 {
+		return manifest{}, invalid("schemaVersion %d: 2 is expected", m.SchemaVersion)
+	}
+	// Two readers of one digest must not see two things (CVE-2021-41190).
+	if m.Manifests != nil && (m.Config != nil || m.Layers != nil) {
+		return manifest{}, invalid("it has manifests as an index and config or layers as an image: it cannot be both")
+	}
+	if m.MediaType != "" && contentType != "" && m.MediaType != contentType {
+		return manifest{}, invalid("it calls itself %.100q and was sent as %.100q", m.MediaType, contentType)
+	}
+	mediaType := m.MediaType
+	if mediaType == "" {
+		mediaType = v1.MediaTypeImageManifest
+		if m.Manifests != nil {
+			mediaType = v1.MediaTypeImageIndex
+		}
+		// It is read back without what it was sent as.
+		if contentType != "" && contentType != mediaType {
+			return manifest{}, invalid("it was sent as %.100q and has no mediaType that says so", contentType)
+		}
+	}
+	var index bool
+	switch mediaType {
+	case v1.MediaTypeImageManifest, dockerManifest:
+	case v1.MediaTypeImageIndex, dockerList:
+		index = true
+	default:
+		return manifest{}, invalid("media type %.100q: an OCI or Docker (schema 2) image manifest or index is expected", mediaType)
+	}
+	out := manifest{mediaType: mediaType}
+	if index {
+		return out, out.add("manifest", m.Manifests)
+	}
+	if m.Config == nil {
+		return manifest{}, invalid("it has no config")
+	}
+	if err := out.add("config", []v1.Descriptor{*m.Config}); err != nil {
+		return manifest{}, err
+	}
+	return out, out.add("layer", m.Layers)
+}
+
+func (m *manifest) add(what string, list []v1.Descriptor) error {
+	for i, d := range list {
+		name := what
+		if what != "config" {
+			name = fmt.Sprintf("%s %d", what, i+1)
+		}
+		digest, err := blob.Parse(string(d.Digest))
+		if err != nil {
+			return invalid("%s: %v", name, err)
+		}
+		if d.Size < 0 {
+			return invalid("%s: its size is %d bytes", name, d.Size)
+		}
+		if elsewhere(d) {
+			continue
+		}
+		m.names = append(m.names, named{name, digest, d.Size})
+	}
+	return nil
+}
+
+// elsewhere says whether a layer is by its kind not for registries, as those
+// that a licence keeps at their maker's (image-spec, layer.md).
+func elsewhere(d v1.Descriptor) bool {
+	return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.nondistributable.") ||
+		strings.HasPrefix(d.MediaType, "application/vnd.docker.image.rootfs.foreign.")
+}
+
+func invalid(format string, args ...any) error {
+	return refuse(http.StatusBadRequest, ociregistry.ErrManifestInvalid, "manifest: "+format, args...)
+}
