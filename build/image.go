@@ -19,7 +19,8 @@ const readme = `Rackseed
 
 This stick turns bare machines into a Kubernetes cluster.
 
-1. Describe your site in site.yaml, beside this file, with any text editor.
+1. Describe your site in site.yaml, beside this file, with any text editor. Or
+   leave it as it is: the machine then asks, on its screen and serial ports.
 2. Boot one machine from the stick. Its screen says where to open the console,
    or, if there is a mistake in site.yaml, on which line and what is expected.
 3. Let the other machines boot from the network. They show up in the console.

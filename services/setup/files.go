@@ -49,7 +49,8 @@ type InForce struct {
 	// Problems say, a line each, what is wrong with the given file, or that
 	// there is none. With a kept file in force a missing one is no problem.
 	Problems []string
-	// GivenMissing says that the given file is not there.
+	// GivenMissing says that the given file is not there, or says nothing: the
+	// stick comes with one that is all comments.
 	GivenMissing bool
 }
 
@@ -128,7 +129,7 @@ func decide(given, kept content) InForce {
 	case !errors.Is(err, fs.ErrNotExist):
 		now.Problems = append(now.Problems, lines(err)...)
 	case now.GivenMissing:
-		now.Problems = []string{given.name + ": it is missing: set the site up on the appliance's screen, on a serial port or here in the console, or put the file on the stick's partition RACKSEED, where README.txt has an example"}
+		now.Problems = []string{given.name + ": there is none, or it says nothing yet: set the site up on the appliance's screen, on a serial port or in the console, or with an editor in the file on the stick's partition RACKSEED"}
 	}
 	return now
 }
@@ -137,10 +138,22 @@ func check(c content) (machine.Site, error) {
 	switch {
 	case errors.Is(c.err, fs.ErrNotExist):
 		return machine.Site{}, c.err
+	case c.err == nil && blank(c.text):
+		return machine.Site{}, fs.ErrNotExist
 	case c.err != nil:
 		return machine.Site{}, fmt.Errorf("%s: cannot be read: %w", c.name, c.err)
 	}
 	return Check(c.name, c.text)
+}
+
+// blank says whether a file has nothing but comments.
+func blank(text []byte) bool {
+	for line := range bytes.Lines(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			return false
+		}
+	}
+	return true
 }
 
 // ErrGiven refuses a site file of setup.

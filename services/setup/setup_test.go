@@ -51,7 +51,9 @@ func TestDecide(t *testing.T) {
 		{"the kept one alone", missing("site.yaml"), kept(named("b")), Kept, "b", nil},
 		{"the kept one, while the given one is bad", given(bad), kept(named("b")), Kept, "b", []string{"site.yaml:8:13"}},
 		{"the kept one, while the given one cannot be read", content{"site.yaml", nil, errors.New("input/output error")}, kept(named("b")), Kept, "b", []string{"cannot be read: input/output error"}},
-		{"none", missing("site.yaml"), missing("kept"), Nowhere, "", []string{"README.txt"}},
+		{"none", missing("site.yaml"), missing("kept"), Nowhere, "", []string{"there is none"}},
+		{"all of it comments, as on a new stick", given("\xef\xbb\xbf# version: 1\r\n\r\n  # name: x\r\n"), missing("kept"), Nowhere, "", []string{"says nothing yet"}},
+		{"comments, and the kept one", given("# version: 1\n"), kept(named("b")), Kept, "b", nil},
 		{"a bad one alone", given(bad), missing("kept"), Nowhere, "", []string{"site.yaml:8:13"}},
 		{"two bad ones", given(bad), kept("links: ["), Nowhere, "", []string{"site.yaml:8:13", "kept site.yaml:1:"}},
 		{"a bad kept one alone", missing("site.yaml"), kept(bad), Nowhere, "", []string{"kept site.yaml:8:13"}},
@@ -129,7 +131,7 @@ func TestFiles(t *testing.T) {
 	if now := look(Kept, true); now.Site.Name != "other" {
 		t.Errorf("after the given file is gone: %q", now.Site.Name)
 	}
-	if none := (Files{Kept: filepath.Join(dir, "no")}).Read(); none.Source != Nowhere || !strings.Contains(none.Problems[0], "site file: it is missing") {
+	if none := (Files{Kept: filepath.Join(dir, "no")}).Read(); none.Source != Nowhere || !strings.Contains(none.Problems[0], "site file: there is none") {
 		t.Errorf("no file given: %+v", none)
 	}
 }
