@@ -115,7 +115,9 @@ func run(log **slog.Logger, j *journal.Journal) (err error) {
 			plugLate(ctx, modules, *log)
 			return inventory.Disks(block.System)
 		},
-		LoadFS: func() error { return loadFileSystems(modules, *log) },
+		Look:     func(path string) (machine.Disk, error) { return inventory.Look(block.System, path) },
+		Reported: found,
+		LoadFS:   func() error { return loadFileSystems(modules, *log) },
 	}
 	s := &session.Session{
 		Client: service, Journal: j, Reports: reports, Log: *log, Install: installer.Run,

@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	dhcpClass = "rackseed-installer"
+	// dhcpClass is the vendor class by which the boot service's DHCP server knows
+	// a machine in the installer.
+	dhcpClass = "rackseed"
 	// quiet is the silence after which all devices are taken to be there.
 	quiet = time.Second
 	// late is the same for a look again, at disks that took long to come up.

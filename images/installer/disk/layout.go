@@ -3,6 +3,7 @@ package disk
 import (
 	"fmt"
 
+	"github.com/rackseed/rackseed/images/installer/contents"
 	"github.com/rackseed/rackseed/images/pid1/gpt"
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -25,8 +26,9 @@ const (
 	RootBytes = 4 * gib
 )
 
-// Layout is a node's partition table on a disk of bytes bytes. Every GUID is
-// new, so that no two disks, and no two installs of one, are ever confused.
+// Layout is a node's partition table on a disk of bytes bytes, as it is until
+// Finish. Every GUID is new, so that no two disks, and no two installs of one,
+// are ever confused.
 func Layout(bytes uint64, sectorSize int, newGUID func() gpt.GUID) (gpt.Table, error) {
 	if bytes < machine.MinDiskBytes {
 		return gpt.Table{}, fmt.Errorf("the disk has %s; a node needs %s", machine.DiskSize(bytes), machine.DiskSize(machine.MinDiskBytes))
@@ -40,11 +42,11 @@ func Layout(bytes uint64, sectorSize int, newGUID func() gpt.GUID) (gpt.Table, e
 		kind   gpt.GUID
 		bytes  uint64 // 0: the rest, to a whole MiB
 	}{
-		{BIOS, "rs-bios", gpt.TypeBIOSBoot, mib},
-		{ESP, "rs-esp", gpt.TypeESP, ESPBytes},
-		{RootA, "rs-root-a", gpt.TypeRootAMD64, RootBytes},
-		{RootB, "rs-root-b", gpt.TypeRootAMD64, RootBytes},
-		{Data, "rs-data", gpt.TypeLinux, 0},
+		{BIOS, contents.NodeParts[BIOS-1], gpt.TypeBIOSBoot, mib},
+		{ESP, contents.NodeParts[ESP-1], gpt.TypeESP, ESPBytes},
+		{RootA, contents.NodeParts[RootA-1], gpt.TypeRootAMD64, RootBytes},
+		{RootB, contents.NodeParts[RootB-1], gpt.TypeRootAMD64, RootBytes},
+		{Data, contents.Unfinished, gpt.TypeLinux, 0},
 	} {
 		end := next + sectors(p.bytes)
 		if p.bytes == 0 {

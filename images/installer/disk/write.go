@@ -8,66 +8,108 @@ import (
 	"os"
 	"time"
 
+	"github.com/rackseed/rackseed/images/installer/contents"
 	"github.com/rackseed/rackseed/images/pid1/block"
 	"github.com/rackseed/rackseed/images/pid1/gpt"
 	"golang.org/x/sys/unix"
 )
 
-// wiped is how much is cleared at the beginning of each partition and at both
-// ends of the disk: every known signature lies within (ZFS's labels take 512
-// KiB, btrfs's first superblock is at 64 KiB).
-const wiped = mib
-
-// span is a run of bytes to be cleared.
-type span struct{ offset, length int64 }
-
-// wipeSpans lists what is cleared before the table is written, so that no old
-// file system, RAID member or volume shines through the new partitions.
-func wipeSpans(t gpt.Table) []span {
-	ss := int64(t.SectorSize)
-	bytes := int64(t.Sectors) * ss
-	spans := []span{{0, wiped}, {bytes - wiped, wiped}}
-	for _, p := range t.Partitions {
-		first, end := int64(p.First)*ss, int64(p.Last+1)*ss
-		spans = append(spans, span{first, wiped})
-		if end-wiped > first {
-			spans = append(spans, span{end - wiped, wiped})
-		}
-	}
-	return spans
-}
-
-// writeTable clears old signatures, then writes the backup and the primary
-// table, each on the disk before the next.
-func writeTable(f interface {
+// target is an opened disk.
+type target interface {
+	io.ReaderAt
 	io.WriterAt
 	Sync() error
-}, t gpt.Table) error {
+	// Discard tells the disk that a run of bytes is of no use any more. The
+	// error wraps errors.ErrUnsupported where it takes no such hint.
+	Discard(first, length int64) error
+}
+
+// discardStep bounds one discard, between which the context is looked at: large
+// disks take minutes for all.
+const discardStep = 64 * gib
+
+// prepare makes a disk ours. The table comes first, by which the disk is known
+// as that of an install that was broken off, wherever the power fails; then what
+// is cleared, on the disk before anything else; then the rest is discarded.
+func prepare(ctx context.Context, d target, t gpt.Table) error {
+	old, err := contents.Parts(d, int64(t.Sectors)*int64(t.SectorSize), t.SectorSize)
+	if err != nil {
+		return fmt.Errorf("reading the old partition tables: %w", err)
+	}
+	if err := writeTable(d, t, true); err != nil {
+		return err
+	}
+	zero := make([]byte, mib)
+	list := wipes(t, old)
+	for _, s := range list {
+		for at := s.first; at < s.end; at += int64(len(zero)) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if _, err := d.WriteAt(zero[:min(int64(len(zero)), s.end-at)], at); err != nil {
+				return fmt.Errorf("clearing old contents at byte %d: %w", at, err)
+			}
+		}
+	}
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("clearing old contents: %w", err)
+	}
+	front, back := tableEnds(t)
+	for _, s := range between(list, front, back) {
+		for at := s.first; at < s.end; at += discardStep {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := d.Discard(at, min(discardStep, s.end-at)); errors.Is(err, errors.ErrUnsupported) {
+				return nil
+			} else if err != nil {
+				return fmt.Errorf("discarding old contents at byte %d: %w", at, err)
+			}
+		}
+	}
+	return nil
+}
+
+// writeTable writes the backup and the primary table, each on the disk before
+// the next. The first sector, where a BIOS's boot code is, is written if first.
+func writeTable(d target, t gpt.Table, first bool) error {
 	image, err := t.Encode()
 	if err != nil {
 		return err
 	}
-	zero := make([]byte, wiped)
-	for _, s := range wipeSpans(t) {
-		if _, err := f.WriteAt(zero[:s.length], s.offset); err != nil {
-			return fmt.Errorf("clearing old contents at byte %d: %w", s.offset, err)
-		}
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("clearing old contents: %w", err)
+	from := int64(t.SectorSize)
+	if first {
+		from = 0
 	}
 	for _, w := range []struct {
 		data   []byte
 		offset int64
-	}{{image.Backup, image.BackupOffset}, {image.Primary, 0}} {
-		if _, err := f.WriteAt(w.data, w.offset); err != nil {
+	}{{image.Backup, image.BackupOffset}, {image.Primary[from:], from}} {
+		if _, err := d.WriteAt(w.data, w.offset); err != nil {
 			return fmt.Errorf("writing the partition table at byte %d: %w", w.offset, err)
 		}
-		if err := f.Sync(); err != nil {
+		if err := d.Sync(); err != nil {
 			return fmt.Errorf("writing the partition table: %w", err)
 		}
 	}
 	return nil
+}
+
+// device is a block device of the kernel's.
+type device struct{ *os.File }
+
+func (d device) Discard(first, length int64) error {
+	r := [2]uint64{uint64(first), uint64(length)}
+	switch err := ioctlRange(d.Fd(), unix.BLKDISCARD, &r); {
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY):
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	case errors.Is(err, unix.EIO), errors.Is(err, unix.EREMOTEIO):
+		// Only a hint: what must be gone was written over. Disks that say they
+		// take it and then do not exist.
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	default:
+		return err
+	}
 }
 
 // Partition divides a disk and waits until the kernel shows the partitions. It
@@ -78,7 +120,7 @@ func Partition(ctx context.Context, path string, t gpt.Table) (map[int]block.Dev
 	if err != nil {
 		return nil, fmt.Errorf("disk %s: opening it for ourselves alone: %w", path, err)
 	}
-	err = writeTable(f, t)
+	err = prepare(ctx, device{f}, t)
 	if err == nil {
 		err = reread(int(f.Fd()))
 	}
@@ -96,6 +138,20 @@ func Partition(ctx context.Context, path string, t gpt.Table) (map[int]block.Dev
 		parts[p.Number] = d
 	}
 	return parts, nil
+}
+
+// Finish says on the disk that the install has ended, and whose it is: in the
+// data partition's name. Nothing may be mounted any more.
+func Finish(path string, t gpt.Table, node string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	t.Partitions[Data-1].Name = contents.Finished(node)
+	if err := errors.Join(writeTable(device{f}, t, false), f.Close()); err != nil {
+		return fmt.Errorf("disk %s: %w", path, err)
+	}
+	return nil
 }
 
 // reread makes the kernel read the partition table again. Whoever probes a disk

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/images/installer/client"
+	"github.com/rackseed/rackseed/images/installer/inventory"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -34,7 +36,7 @@ func TestNothingIsWrittenWithoutAClaim(t *testing.T) {
 			l.propose(state.IntentRevoke{Intent: l.order.Intent, Reason: "a mistake"})
 		}, "409", 1, false},
 		"of an older epoch": {func(l *lab, _ context.CancelCauseFunc) {
-			if err := l.client.Claim(l.t.Context(), wire.ClaimRequest{Intent: l.order.Intent, Epoch: l.order.Epoch, Disk: machine.Disk{Path: l.disk, Serial: "d1"}}); err != nil {
+			if err := l.client.Claim(l.t.Context(), wire.ClaimRequest{Intent: l.order.Intent, Epoch: l.order.Epoch, Disk: l.installer.Reported.Disks[0]}); err != nil {
 				l.t.Fatal(err)
 			}
 			if err := l.client.Report(l.t.Context(), wire.Report{Number: 1, Intent: l.order.Intent, Epoch: l.order.Epoch, Step: wire.StepPartition, Status: wire.StepFailed}); err != nil {
@@ -52,6 +54,37 @@ func TestNothingIsWrittenWithoutAClaim(t *testing.T) {
 				l.server.ServeHTTP(w, r)
 			}
 		}, "409", 2, false},
+		"holding what nobody named": {func(l *lab, _ context.CancelCauseFunc) {
+			look := l.installer.Look
+			l.installer.Look = func(path string) (machine.Disk, error) {
+				d, err := look(path)
+				d.Contents = `ext4 "the only backup"`
+				return d, err
+			}
+		}, "only backup", 1, false},
+		"another disk at its path": {func(l *lab, _ context.CancelCauseFunc) {
+			look := l.installer.Look
+			l.installer.Look = func(path string) (machine.Disk, error) {
+				d, err := look(path)
+				d.Serial = "d2"
+				return d, err
+			}
+		}, `its serial number was "d1" and is "d2" now: it is not the disk that was approved`, 0, false},
+		"of another size than was reported": {func(l *lab, _ context.CancelCauseFunc) { l.installer.Reported.Disks[0].Bytes = 32 << 30 },
+			`its size was "32GiB" and is "16GiB" now`, 0, false},
+		"gone": {func(l *lab, _ context.CancelCauseFunc) {
+			l.installer.Look = func(path string) (machine.Disk, error) {
+				return machine.Disk{}, fmt.Errorf("disk %s is gone: %w", path, os.ErrNotExist)
+			}
+		}, "is gone", 0, false},
+		"reached by two paths": {func(l *lab, _ context.CancelCauseFunc) {
+			disks := l.installer.Disks
+			l.installer.Disks = func() ([]machine.Disk, error) {
+				list, err := disks()
+				list[0].Transport = inventory.Multipath
+				return list, err
+			}
+		}, "reached by several paths", 0, false},
 		"granted after a revocation was heard of": {func(l *lab, cancel context.CancelCauseFunc) {
 			l.onClaim = func(_ int, w http.ResponseWriter, r *http.Request) {
 				cancel(revoked)
@@ -82,8 +115,8 @@ func TestNothingIsWrittenWithoutAClaim(t *testing.T) {
 			if l.claims != c.claims {
 				t.Errorf("%d claims", l.claims)
 			}
-			if l.touched() != c.writes {
-				t.Errorf("the disk was written: %v", !c.writes)
+			if l.touched() != c.writes || l.watch.opened() != c.writes {
+				t.Errorf("the disk was written, or opened for it: %v", !c.writes)
 			}
 			step := wire.StepDisk
 			if c.writes {
@@ -145,12 +178,12 @@ func TestAnOldPermissionIsNone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	found := machine.Disk{Path: path, Serial: "d1", Transport: "sata", Bytes: 16 << 30, SectorSize: 512}
 	install := func(ctx context.Context, claim func(context.Context) error) error {
 		i := &Installer{
 			Service: answers{t, claim}, Permanent: client.Permanent, Report: func(wire.Report) {}, Log: slog.New(slog.DiscardHandler), UEFI: true,
-			Disks: func() ([]machine.Disk, error) {
-				return []machine.Disk{{Path: path, Serial: "d1", Transport: "sata", Bytes: 16 << 30, SectorSize: 512}}, nil
-			},
+			Disks:  func() ([]machine.Disk, error) { return []machine.Disk{found}, nil },
+			Look:   func(string) (machine.Disk, error) { return found, nil },
 			LoadFS: func() error { return nil },
 		}
 		return i.Run(ctx, order(nil))

@@ -63,6 +63,11 @@ func (r *run) ignition(ctx context.Context) (string, error) {
 	if err := r.hostKey(ctx); err != nil {
 		return "", err
 	}
+	name, err := os.ReadFile(filepath.Join(target, "etc/hostname"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	r.node = strings.TrimSpace(string(name))
 	return "the node is configured", nil
 }
 

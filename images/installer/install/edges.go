@@ -17,12 +17,14 @@ type edges struct {
 	partition func(ctx context.Context, path string, t gpt.Table) (map[int]block.Device, error)
 	// program runs one of the installer's own programs and returns its output.
 	program func(ctx context.Context, name string, args ...string) (string, error)
+	// finish says on the disk that it is a node's.
+	finish func(path string, t gpt.Table, node string) error
 	// forget makes the kernel forget what it has read and written of a device.
 	forget func(*os.File) error
 }
 
 func (i *Installer) system() edges {
-	return edges{partition: disk.Partition, program: i.Children.Output, forget: forget}
+	return edges{partition: disk.Partition, finish: disk.Finish, program: i.Children.Output, forget: forget}
 }
 
 func forget(f *os.File) error {

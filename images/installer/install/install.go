@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -50,7 +51,11 @@ type Installer struct {
 	SealKey   *ecdh.PrivateKey
 	UEFI      bool
 	Disks     func() ([]machine.Disk, error)
-	LoadFS    func() error // loads the file systems' kernel modules
+	// Look looks at the disk at a path again.
+	Look func(path string) (machine.Disk, error)
+	// Reported is the inventory that the approval was given for.
+	Reported machine.Inventory
+	LoadFS   func() error // loads the file systems' kernel modules
 
 	replaced *edges // by tests; nil is the machine's own
 }
@@ -63,6 +68,7 @@ type run struct {
 	disk  machine.Disk
 	table gpt.Table
 	parts map[int]block.Device
+	node  string // the node's name, once it is configured
 }
 
 // step is one of the install's, in the words of wire. do returns what is to be
@@ -145,6 +151,9 @@ func (r *run) choose(ctx context.Context) (string, error) {
 	if r.disk, err = machine.ChooseDisk(disks, r.order.Disk); err != nil {
 		return "", err
 	}
+	if err := writable(r.disk, r.Reported.Disks); err != nil {
+		return "", err
+	}
 	if r.table, err = disk.Layout(r.disk.Bytes, r.disk.SectorSize, gpt.NewGUID); err != nil {
 		return "", err
 	}
@@ -157,11 +166,22 @@ func (r *run) choose(ctx context.Context) (string, error) {
 // claim asks for the permission to write until the answer is no, or a fresh
 // yes: an old one may have been overtaken by a revocation. Asking again is
 // harmless; the same session is granted the same claim again while it holds.
+// Each time the disk is looked at anew: the boot service compares what is on it
+// with what may be lost.
 func (r *run) claim(ctx context.Context) error {
-	claim := wire.ClaimRequest{Intent: r.order.Intent, Epoch: r.order.Epoch, Disk: r.disk}
-	return r.Service.Retry(ctx, "permission to write to "+r.disk.Path, r.Permanent, func(ctx context.Context) error {
+	final := func(err error) bool {
+		return r.Permanent(err) || errors.Is(err, errChanged) || errors.Is(err, os.ErrNotExist)
+	}
+	return r.Service.Retry(ctx, "permission to write to "+r.disk.Path, final, func(ctx context.Context) error {
+		now, err := r.Look(r.disk.Path)
+		if err != nil {
+			return err
+		}
+		if err := same(r.disk, now); err != nil {
+			return err
+		}
 		asked := time.Now()
-		if err := r.Service.Claim(ctx, claim); err != nil {
+		if err := r.Service.Claim(ctx, wire.ClaimRequest{Intent: r.order.Intent, Epoch: r.order.Epoch, Disk: now}); err != nil {
 			return err
 		}
 		if time.Since(asked) > claimFresh {
@@ -182,7 +202,7 @@ func (r *run) partition(ctx context.Context) (string, error) {
 	if err := r.program(ctx, "mkfs.fat", "-F", "32", "-n", "RS-ESP", r.parts[disk.ESP].Path); err != nil {
 		return "", err
 	}
-	if err := r.program(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "rs-data", "-m", "1", r.parts[disk.Data].Path); err != nil {
+	if err := r.program(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-E", "nodiscard", "-L", "rs-data", "-m", "1", r.parts[disk.Data].Path); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("disk %s has five partitions", r.disk.Path), nil
@@ -198,9 +218,13 @@ func (r *run) program(ctx context.Context, name string, args ...string) error {
 	return err
 }
 
-// finish leaves nothing mounted: then everything is on the disk.
+// finish leaves nothing mounted: then everything is on the disk, which is told
+// to be a node's from now on.
 func (r *run) finish(context.Context) (string, error) {
 	if err := unmount(); err != nil {
+		return "", err
+	}
+	if err := r.edges.finish(r.disk.Path, r.table, r.node); err != nil {
 		return "", err
 	}
 	if err := flush(r.disk.Path); err != nil {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/images/installer/client"
+	"github.com/rackseed/rackseed/images/installer/contents"
 	"github.com/rackseed/rackseed/images/pid1"
 	"github.com/rackseed/rackseed/images/pid1/block"
 	"github.com/rackseed/rackseed/images/pid1/gpt"
@@ -41,6 +42,7 @@ type lab struct {
 	installer *Installer
 	order     wire.Order
 	disk      string
+	watch     *watch
 	before    map[int64]string // the disk's data at the beginning
 	blobs     *blobs
 
@@ -118,6 +120,7 @@ func newLab(t *testing.T) *lab {
 		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("10.77.0.2/24")}},
 	}})
 	l.propose(state.ImagePublish{Images: []machine.Image{{Ref: "installer", Digest: imageDigest}, {Ref: "node", Digest: imageDigest}}})
+	l.propose(state.DiscoveryWindow{Until: time.Now().Add(time.Hour)})
 	files, err := events.OpenFiles(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -146,15 +149,23 @@ func newLab(t *testing.T) *lab {
 			l.reports = append(l.reports, r)
 		},
 		Disks: func() ([]machine.Disk, error) {
-			return []machine.Disk{{Path: l.disk, Serial: "d1", Transport: "sata", Bytes: 16 << 30, SectorSize: 512}}, nil
+			d, err := l.look(l.disk)
+			return []machine.Disk{d}, err
 		},
+		Look:   l.look,
 		LoadFS: func() error { return nil },
 	}
+	reported, err := l.look(l.disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.installer.Reported.Disks = []machine.Disk{reported}
+	l.watch = newWatch(t, l.disk)
 
 	const mac = machine.MAC("52:54:00:00:00:01")
 	session, err := l.client.OpenSession(t.Context(), wire.SessionRequest{
 		SignKey: sign.Public().(ed25519.PublicKey), SealKey: seal.PublicKey().Bytes(), Version: "test",
-		Inventory: machine.Inventory{Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}},
+		Inventory: machine.Inventory{Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}, Disks: []machine.Disk{reported}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -162,10 +173,23 @@ func newLab(t *testing.T) *lab {
 	l.propose(state.MachineApprove{
 		Machine: session.Machine, Session: session.Session, Intent: "i-1", Name: "node-1", Image: imageDigest,
 		Profile: machine.Profile{Name: "control-plane", Role: machine.RoleControlPlane},
+		Disk:    reported.Exact(), Erase: reported.Contents,
 		Address: netip.MustParseAddr("10.77.0.11"), NodeSeed: make([]byte, ed25519.SeedSize), Bootstrap: "b-1",
 	})
 	l.fetchOrder()
 	return l
+}
+
+// look looks at the disk as the installer does at one, but for what the kernel
+// tells.
+func (l *lab) look(path string) (machine.Disk, error) {
+	d := machine.Disk{Path: path, Serial: "d1", Transport: "sata", Bytes: 16 << 30, SectorSize: 512}
+	f, err := os.Open(path)
+	if err != nil {
+		return d, err
+	}
+	d.Contents, err = contents.Describe(f, int64(d.Bytes), d.SectorSize)
+	return d, errors.Join(err, f.Close())
 }
 
 func (l *lab) publish(name string, content []byte) {
@@ -268,6 +292,9 @@ func (l *lab) untouched(when string) {
 	if l.touched() {
 		l.t.Errorf("%s the disk was written", when)
 	}
+	if l.watch.opened() {
+		l.t.Errorf("%s the disk had been opened for writing", when)
+	}
 }
 
 // last is the step that was last told to have a status.
@@ -306,6 +333,7 @@ func (l *lab) withPartitions() (slotA string) {
 			return parts, nil
 		},
 		program: func(context.Context, string, ...string) (string, error) { return "", nil },
+		finish:  func(string, gpt.Table, string) error { return nil },
 		forget:  func(*os.File) error { return nil },
 	}
 	return slotA

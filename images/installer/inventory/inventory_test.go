@@ -1,17 +1,18 @@
 package inventory
 
 import (
-	"bytes"
-	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rackseed/rackseed/images/pid1/block"
-	"github.com/rackseed/rackseed/images/pid1/gpt"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/siderolabs/go-smbios/smbios"
+	"golang.org/x/sys/unix"
 )
 
 // Paths as real kernels have them.
@@ -93,47 +94,6 @@ func TestInstalledMemory(t *testing.T) {
 	}
 }
 
-func TestContents(t *testing.T) {
-	const bytesOf = 8 << 20
-	empty := func() []byte { return make([]byte, bytesOf) }
-	put := func(b []byte, at int, s string) []byte { copy(b[at:], s); return b }
-	table := gpt.Table{DiskID: gpt.NewGUID(), SectorSize: 512, Sectors: bytesOf / 512}
-	for i := range 3 {
-		table.Partitions = append(table.Partitions, gpt.Partition{Number: i + 1, Type: gpt.TypeLinux, ID: gpt.NewGUID(), First: uint64(2048 * (i + 1)), Last: uint64(2048*(i+2) - 1)})
-	}
-	image, err := table.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	withGPT := put(put(empty(), 0, string(image.Primary)), int(image.BackupOffset), string(image.Backup))
-	put(withGPT, 1<<20+3, "NTFS    ")
-	put(withGPT, 2<<20+512, "LABELONE")
-	put(withGPT, 2<<20+512+24, "LVM2 001")
-	put(withGPT, 3<<20+3, "NTFS    ")
-	withMBR := put(empty(), 510, "\x55\xaa")
-	withMBR[446+4] = 7
-	binary.LittleEndian.PutUint32(withMBR[454:], 2048)
-	binary.LittleEndian.PutUint32(withMBR[458:], 4096)
-	outside := bytes.Clone(withMBR)
-	binary.LittleEndian.PutUint32(outside[454:], 0xfffffff0)
-	for _, c := range []struct {
-		disk []byte
-		want string
-	}{
-		{empty(), "empty"},
-		{put(empty(), 5, "x"), "unknown data"},
-		{put(empty(), 0, "XFSB"), "xfs"},
-		{put(put(empty(), 1080, "\x53\xef"), 1144, "data"), `ext2 "data"`},
-		{withGPT, "GPT, 3 partitions: 2 × NTFS (Windows), LVM"},
-		{withMBR, "MBR, 1 partition: unknown data"},
-		{outside, "MBR, 1 partition: outside of the disk"},
-	} {
-		if got, err := contents(bytes.NewReader(c.disk), bytesOf, 512); err != nil || got != c.want {
-			t.Errorf("%q, %v, want %q", got, err, c.want)
-		}
-	}
-}
-
 func TestDisks(t *testing.T) {
 	dir := t.TempDir()
 	h := block.Host{Sys: dir + "/sys", Dev: dir + "/dev"}
@@ -176,10 +136,55 @@ func TestDisks(t *testing.T) {
 	if disks[0] != want {
 		t.Errorf("%+v\nwant %+v", disks[0], want)
 	}
+	if now, err := Look(h, dir+"/dev/sda"); err != nil || now != want {
+		t.Errorf("looked at again: %+v, %v", now, err)
+	}
+	if now, err := Look(h, dir+"/dev/sdb"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("one that is not there: %+v, %v", now, err)
+	}
 	if err := os.Remove(dir + "/dev/sda"); err != nil {
 		t.Fatal(err)
 	}
 	if disks, err = Disks(h); err != nil || !strings.HasPrefix(disks[0].Contents, "unreadable: ") {
 		t.Errorf("a disk that cannot be read: %+v, %v", disks, err)
+	}
+}
+
+// A disk that hangs is listed, with that.
+func TestHangingDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk") // a pipe: opening it waits for a writer
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := look(machine.Disk{Path: path, Bytes: 1 << 20, SectorSize: 512}, time.Millisecond)
+	if got != "unreadable: it did not answer within 1ms" {
+		t.Error(got)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0) // lets the look end
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOnePath(t *testing.T) {
+	d := func(path, transport, wwn, serial string, bytes uint64) machine.Disk {
+		return machine.Disk{Path: path, Transport: transport, WWN: wwn, Serial: serial, Bytes: bytes}
+	}
+	const lun = "naa.600a098038303045"
+	got := onePath([]machine.Disk{
+		d("/dev/sda", "fc", lun, "S1", 1<<40), d("/dev/sdb", "fc", lun+"2", "S2", 1<<40), d("/dev/sdc", "fc", lun, "S1", 1<<40), d("/dev/sdd", "fc", lun, "S1", 1<<40),
+		d("/dev/nvme0n1", "nvme", "eui.0", "A", 1<<40), d("/dev/nvme1n1", "nvme", "eui.0", "B", 1<<40), // a vendor that gives all its disks one ID
+		d("/dev/vda", "virtio", "", "", 1<<35), d("/dev/vdb", "virtio", "", "", 1<<35),
+	})
+	want := []machine.Disk{
+		d("/dev/sda", Multipath, lun, "S1", 1<<40), d("/dev/sdb", "fc", lun+"2", "S2", 1<<40),
+		d("/dev/nvme0n1", "nvme", "eui.0", "A", 1<<40), d("/dev/nvme1n1", "nvme", "eui.0", "B", 1<<40),
+		d("/dev/vda", "virtio", "", "", 1<<35), d("/dev/vdb", "virtio", "", "", 1<<35),
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -172,6 +172,9 @@ func TestProbe(t *testing.T) {
 		{put(54, "FAT16   ", 43, "NO NAME    "), Signature{Type: "vfat", UUID: "0000-0000"}},
 		{put(3, "NTFS    "), Signature{Type: "ntfs"}},
 		{put(512, "LABELONE", 536, "LVM2 001"), Signature{Type: "LVM2_member"}},
+		{put(1080, "\x53\xef", 1024+96, "\x08"), Signature{Type: "jbd"}},
+		{put(0, "XFSB", 54, "FAT16   "), Signature{Type: "xfs"}}, // the first of two
+		{put(4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00", 4096+32, "host:0"), Signature{Type: "linux_raid_member", Label: "host:0"}},
 		{put(4096, "\xfc\x4e\x2b\xa9", 1080, "\x53\xef"), Signature{Type: "linux_raid_member"}},
 		{put(size-8192, "\xfc\x4e\x2b\xa9", 1080, "\x53\xef"), Signature{Type: "linux_raid_member"}},
 		{put(size-65536, "\xfc\x4e\x2b\xa9"), Signature{Type: "linux_raid_member"}},
@@ -182,11 +185,33 @@ func TestProbe(t *testing.T) {
 		{put(0, "bluestore block device\n"), Signature{Type: "ceph_bluestore"}},
 		{put(1<<20, "\x0d\xd0\x01\xc0"), Signature{Type: "VMFS_volume_member"}},
 		{put(4086, "SWAPSPACE2"), Signature{Type: "swap"}},
+		{put(8182, "SWAPSPACE2"), Signature{Type: "swap"}},
+		{put(4086, "S1SUSPEND"), Signature{Type: "swsuspend"}},
+		{put(1024, "\x10\x20\xf5\xf2", 1024+124, "d\x00a\x00"), Signature{Type: "f2fs", Label: "da"}},
+		{put(-8192, "bluestore"), Signature{}},
 	} {
 		got, err := Probe(bytes.NewReader(c.content), size)
 		if err != nil || got != c.want {
 			t.Errorf("%+v, %v, want %+v", got, err, c.want)
 		}
+	}
+}
+
+// What one thing left at the end shines through what is at the front.
+func TestProbeAll(t *testing.T) {
+	const size = 4 << 20
+	b := make([]byte, size)
+	copy(b[1080:], "\x53\xef")
+	copy(b[size-8192:], "\xfc\x4e\x2b\xa9")
+	copy(b[4096+24:], "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef")
+	copy(b[2<<20+24:], "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef")
+	got, err := ProbeAll(bytes.NewReader(b), size)
+	var types []string
+	for _, s := range got {
+		types = append(types, s.Type)
+	}
+	if text := strings.Join(types, " "); err != nil || text != "linux_raid_member bcachefs ext2" {
+		t.Errorf("%s, %v", text, err)
 	}
 }
 

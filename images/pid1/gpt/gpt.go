@@ -174,6 +174,28 @@ func Read(r io.ReaderAt, bytes int64, sectorSize int) (Table, error) {
 	return Table{}, ErrNone
 }
 
+// ReadBoth reads the primary table and the one at the disk's end; nil is one
+// that is not valid. Where they differ, the disk had another table once.
+func ReadBoth(r io.ReaderAt, bytes int64, sectorSize int) (primary, backup *Table, err error) {
+	if sectorSize < 512 || bytes < 6*int64(sectorSize) {
+		return nil, nil, nil
+	}
+	sectors := uint64(bytes) / uint64(sectorSize)
+	for _, c := range []struct {
+		lba  uint64
+		into **Table
+	}{{1, &primary}, {sectors - 1, &backup}} {
+		t, err := readAt(r, c.lba, sectors, sectorSize)
+		switch {
+		case err == nil:
+			*c.into = &t
+		case !errors.Is(err, ErrNone):
+			return nil, nil, err
+		}
+	}
+	return primary, backup, nil
+}
+
 func readAt(r io.ReaderAt, lba, sectors uint64, sectorSize int) (Table, error) {
 	le := binary.LittleEndian
 	h := make([]byte, sectorSize)

@@ -1,0 +1,52 @@
+package contents
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// The names of a node's partitions. That of the last tells how far the install
+// came: Unfinished until it ended, then Data and the node's name.
+var (
+	NodeParts  = []string{"rs-bios", "rs-esp", "rs-root-a", "rs-root-b"}
+	Unfinished = Data + "-new"
+)
+
+// Data is the beginning of the data partition's name.
+const Data = "rs-data"
+
+// maxName is what of a node's name fits a partition's, which has 36 characters.
+const maxName = 36 - len(Data+" ")
+
+// Finished is the data partition's name on the disk of a node.
+func Finished(node string) string {
+	if len(node) > maxName {
+		node = node[:maxName]
+	}
+	return strings.TrimSpace(Data + " " + node)
+}
+
+// node recognises a disk that an installer of ours has written, by the names of
+// its partitions: whole or broken off, whatever is in them so far.
+func node(names []string) (string, bool) {
+	n := len(NodeParts)
+	if len(names) != n+1 || !slices.Equal(names[:n], NodeParts) {
+		return "", false
+	}
+	switch last := names[n]; {
+	case last == Unfinished:
+		return "broken-off Rackseed install", true
+	case last == Data:
+		return "Rackseed node", true
+	case strings.HasPrefix(last, Data+" "):
+		name := strings.TrimPrefix(last, Data+" ")
+		if !machine.IsHostName(name) { // cut, or not ours
+			name = fmt.Sprintf("%q", name)
+		}
+		return "Rackseed node " + name, true
+	}
+	return "", false
+}
