@@ -17,6 +17,8 @@ type State interface {
 	Machines() []machine.Machine
 	Lease(netip.Addr) (machine.Lease, bool)
 	LeaseByMAC(machine.MAC) (machine.Lease, bool)
+	InstallIntent(machine.ID) *machine.Intent
+	Circumstances(machine.Machine, time.Time) machine.Circumstances
 }
 
 // View is the state, and the offers that were made and not taken up yet.
@@ -57,6 +59,18 @@ func (c *chooser) machine() *machine.Machine {
 		return &m
 	}
 	return nil
+}
+
+// settleUUID takes the client's UUID in network order if that is a machine's
+// that is known or listed, and the other is nobody's.
+func (c *chooser) settleUUID() {
+	known := func(uuid string) bool {
+		_, seen := c.view.MachineByUUID(uuid)
+		return seen || slices.ContainsFunc(c.link.Listed, func(l machine.ListedMachine) bool { return strings.EqualFold(l.UUID, uuid) })
+	}
+	if c.uuid != "" && !known(c.uuid) && known(c.swapped) {
+		c.uuid = c.swapped
+	}
 }
 
 // fixed are the addresses that are the client's by somebody's decision, the

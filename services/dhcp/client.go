@@ -28,6 +28,7 @@ const noArch = iana.Arch(0xffff)
 type client struct {
 	mac      machine.MAC
 	uuid     string // lower case; "" when unknown or junk
+	swapped  string // the same octets read in network order, as some firmware sends them
 	id       string // option 61, hex
 	hostname string
 	arch     iana.Arch // option 93 (RFC 4578 section 2.1)
@@ -52,11 +53,11 @@ func readClient(req *dhcpv4.DHCPv4) (client, error) {
 	}
 	c := client{
 		mac:      machine.MAC(hw.String()),
-		uuid:     clientUUID(req.Options.Get(optionClientUUID)),
 		id:       hex.EncodeToString(clip(req.Options.Get(dhcpv4.OptionClientIdentifier), 255)),
 		hostname: hostname(req.Options.Get(dhcpv4.OptionHostName)),
 		arch:     noArch,
 	}
+	c.uuid, c.swapped = clientUUID(req.Options.Get(optionClientUUID))
 	if b := req.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(b) >= 2 {
 		c.arch = iana.Arch(binary.BigEndian.Uint16(b))
 	}
@@ -72,7 +73,7 @@ func readClient(req *dhcpv4.DHCPv4) (client, error) {
 // what describes the client for people.
 func (c client) what() string {
 	arch := map[iana.Arch]string{
-		iana.INTEL_X86PC: "BIOS", iana.EFI_X86_64: "UEFI x64", iana.EFI_BC: "UEFI x64",
+		iana.INTEL_X86PC: "BIOS", iana.EFI_X86_64: "UEFI x64", iana.EFI_BC: "UEFI x64", iana.EFI_X86_64_HTTP: "UEFI x64",
 		iana.EFI_IA32: "UEFI x86", iana.EFI_ARM64: "UEFI arm64", noArch: "no architecture named",
 	}[c.arch]
 	if arch == "" {
@@ -81,22 +82,38 @@ func (c client) what() string {
 	switch {
 	case c.ipxe:
 		return arch + ", iPXE"
+	case c.http:
+		return arch + ", HTTP boot"
 	case c.pxe:
 		return arch + ", PXE"
 	}
 	return "not PXE"
 }
 
+// bios says whether the client's firmware is a BIOS, which names no architecture
+// or 0.
+func (c client) bios() bool { return c.arch == iana.INTEL_X86PC || c.arch == noArch }
+
+// uefi64 says whether the client is UEFI on x86-64, by any of its numbers.
+func (c client) uefi64() bool {
+	return c.arch == iana.EFI_X86_64 || c.arch == iana.EFI_BC || c.arch == iana.EFI_X86_64_HTTP
+}
+
 // bootFile is what the client loads next, or "" with the reason.
-func (c client) bootFile(service netip.Addr) (file, reason string) {
+func (c client) bootFile(service netip.Addr, loader machine.UEFILoader) (file, reason string) {
 	switch {
-	case !c.pxe:
-		return "", ""
 	case c.ipxe:
 		return "http://" + service.String() + "/boot.ipxe", ""
-	case c.arch == iana.EFI_X86_64 || c.arch == iana.EFI_BC:
-		return "snponly.efi", ""
-	case c.arch == iana.INTEL_X86PC:
+	case c.uefi64():
+		file = "shimx64.efi"
+		if loader == machine.LoaderIPXE {
+			file = "snponly.efi"
+		}
+		if c.http {
+			file = "http://" + service.String() + "/uefi/" + file
+		}
+		return file, ""
+	case c.arch == iana.INTEL_X86PC && !c.http:
 		return "undionly.kpxe", ""
 	}
 	return "", "there is no boot file for " + c.what()
@@ -104,15 +121,22 @@ func (c client) bootFile(service netip.Addr) (file, reason string) {
 
 // clientUUID decodes option 97: a type byte (0) and sixteen bytes in SMBIOS
 // order, the first three fields little-endian (DSP0134 section 7.2.1; RFC 4578
-// section 2.3 says EFI's, which is the same). "" for anything else and for
-// junk (machine.ParseUUID).
-func clientUUID(b []byte) string {
+// section 2.3 says EFI's, which is the same). swapped is what the bytes mean in
+// network order (RFC 9562 section 4), which some firmware sends. "" for anything
+// else and for junk (machine.ParseUUID).
+func clientUUID(b []byte) (uuid, swapped string) {
 	if len(b) != 17 || b[0] != 0 {
-		return ""
+		return "", ""
 	}
 	u := b[1:]
-	return machine.ParseUUID(fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(u),
-		binary.LittleEndian.Uint16(u[4:]), binary.LittleEndian.Uint16(u[6:]), u[8:10], u[10:]))
+	read := func(order binary.ByteOrder) string {
+		return machine.ParseUUID(fmt.Sprintf("%08x-%04x-%04x-%x-%x", order.Uint32(u), order.Uint16(u[4:]), order.Uint16(u[6:]), u[8:10], u[10:]))
+	}
+	uuid, swapped = read(binary.LittleEndian), read(binary.BigEndian)
+	if uuid == "" || swapped == "" { // junk in one order is junk
+		return "", ""
+	}
+	return uuid, swapped
 }
 
 // hostname takes a client's name only if it is one that a host may have.

@@ -66,6 +66,7 @@ func Decide(req *dhcpv4.DHCPv4, link Link, view View, now time.Time) Decision {
 	if cluster, site, is := foreign.Probe(req); is {
 		return c.answerProbe(req, cluster, site)
 	}
+	c.settleUUID()
 	switch req.MessageType() {
 	case dhcpv4.MessageTypeDiscover:
 		return c.discover(req)
@@ -151,10 +152,13 @@ func (c *chooser) bind(req *dhcpv4.DHCPv4, a netip.Addr) Decision {
 		lease.Machine = m.ID
 	}
 	reply, note := c.reply(req, dhcpv4.MessageTypeAck, a)
+	commands := c.see("dhcp.request", "DHCP request by")
+	if d, silent := c.leaves(); silent && lease.Machine != "" {
+		commands = append(commands, state.BootDecide{Machine: lease.Machine, Decision: d})
+	}
 	return Decision{
 		Reply: reply, Withdraw: true, Reason: "acknowledge " + a.String() + note,
-		Commands: append(c.see("dhcp.request", "DHCP request by"),
-			state.LeaseBind{Lease: lease, Event: !c.holds(a)}),
+		Commands: append(commands, state.LeaseBind{Lease: lease, Event: !c.holds(a)}),
 	}
 }
 

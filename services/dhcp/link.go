@@ -26,6 +26,7 @@ type Link struct {
 	LeaseTime    time.Duration
 	Reservations []machine.Reservation
 	Listed       []machine.ListedMachine // the site file's machines
+	Netboot      machine.SiteNetboot     // with its defaults
 	Others       bool                    // clients that neither netboot nor are machines are served too
 }
 
@@ -53,7 +54,7 @@ func Links(site machine.Site, cluster string, present []net.Interface) ([]Link, 
 			Interface: name, Cluster: cluster, Site: site.Name, Service: site.ServiceAddress, Own: l.Address.Addr(), Prefix: l.Address.Masked(),
 			From: l.DHCP.From, To: l.DHCP.To, Router: l.DHCP.Router, Gateway: l.Gateway, DNS: l.DHCP.DNS,
 			LeaseTime: time.Duration(l.DHCP.LeaseTime), Reservations: l.DHCP.Reservations,
-			Listed: site.Machines, Others: l.DHCP.Others,
+			Listed: site.Machines, Netboot: site.Netboot.Filled(), Others: l.DHCP.Others,
 		}
 		links = append(links, link)
 	}

@@ -2,7 +2,10 @@ package dhcp
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,12 +13,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
 )
 
 // Whatever clients send, in whatever order: nobody is offered or given an
 // address that is not of the pool or fixed for them, that another one holds,
-// or that was declined. The world commits without rules of its own, so this
-// is Decide's doing alone.
+// or that was declined. Who holds an address keeps it, also where another
+// server shows; nobody is answered who is not served. The world commits without
+// rules of its own, so this is Decide's doing alone.
 func TestNeverTwice(t *testing.T) {
 	link := testLink()
 	addresses := []string{"", "10.77.0.0", "10.77.0.2", "10.77.0.3", "10.77.0.11", "10.77.0.12", "10.77.0.50", "10.77.0.100",
@@ -25,6 +30,7 @@ func TestNeverTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld()
 		w.machines = []machine.Machine{{ID: "m-c", MACs: []machine.MAC{"52:54:00:00:00:0c"}, Address: ip("10.77.0.12")}}
+		link.Others = rapid.Bool().Draw(t, "others")
 		pick := rapid.SampledFrom(addresses)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			w.now = w.now.Add(time.Duration(rapid.IntRange(0, 1500).Draw(t, "seconds")) * time.Second)
@@ -34,8 +40,20 @@ func TestNeverTwice(t *testing.T) {
 				requested: pick.Draw(t, "requested"), own: pick.Draw(t, "own"),
 				server: rapid.SampledFrom([]string{"", "10.77.0.3", "10.77.0.3", "10.77.0.9"}).Draw(t, "server"),
 			}
+			if rapid.Bool().Draw(t, "netboots") {
+				p.options = pxe(7)
+			}
+			w.closed = rapid.IntRange(0, 4).Draw(t, "another server") == 0
 			d := Decide(p.build(t), link, w, w.now)
 			if d.Reply != nil {
+				machines := own[ip("10.77.0.11")] == machine.MAC(p.mac) || own[ip("10.77.0.12")] == machine.MAC(p.mac)
+				reserved := own[ip("10.77.0.50")] == machine.MAC(p.mac) || own[ip("10.77.0.103")] == machine.MAC(p.mac)
+				if !link.Others && p.options == nil && !machines && !reserved {
+					t.Fatalf("%s is served: %s", p.mac, d.Reason)
+				}
+				if l, ok := w.LeaseByMAC(machine.MAC(p.mac)); w.closed && (!ok || !l.Expires.After(w.now)) {
+					t.Fatalf("%s is served beside another server: %s", p.mac, d.Reason)
+				}
 				if a := toAddr(d.Reply.YourIPAddr); a.IsValid() {
 					mac := machine.MAC(p.mac)
 					if owner, fixed := own[a]; fixed && owner != mac {
@@ -74,25 +92,42 @@ func TestNeverTwice(t *testing.T) {
 				}
 				live[l.MAC] = a
 			}
+			for mac, a := range live {
+				if keeps := slices.ContainsFunc(slices.Collect(maps.Values(own)), func(m machine.MAC) bool { return m == mac }); keeps {
+					continue // it goes to its own address
+				}
+				for _, again := range []packet4{{kind: discover}, {kind: request, requested: a.String()}, {kind: request, own: a.String()}} {
+					again.mac, again.options = string(mac), pxe(7)
+					if d := Decide(again.build(t), link, w, w.now); d.Reply == nil || toAddr(d.Reply.YourIPAddr) != a {
+						t.Fatalf("%s holds %s, and is told with a %s: %s", mac, a, again.kind, d.Reason)
+					}
+				}
+			}
 		}
 	})
 }
 
-// FuzzPacket: any bytes from the link end in a decision, and an answer is a
-// packet that goes to a client of this link.
-func FuzzPacket(f *testing.F) {
+// FuzzDecide: any bytes from the link end in a decision. An answer is a packet
+// that goes to a client of this link, and what binds is committed before it.
+func FuzzDecide(f *testing.F) {
 	for _, p := range []packet4{
 		{kind: discover, mac: macA, options: pxe(7)},
 		{kind: request, mac: macA, requested: "10.77.0.100", server: "10.77.0.3", options: pxe(0)},
 		{kind: request, mac: macA, own: "10.77.0.101"},
 		{kind: inform, mac: macB, own: "10.77.0.60", relay: "10.77.0.9"},
 		{kind: release, mac: macB, own: "10.77.0.101"},
+		{kind: discover, mac: macB, options: []dhcpv4.Option{dhcpv4.OptClientIdentifier([]byte("\x00rackseed-probe:c-2"))}},
+		{kind: discover, mac: macB, options: []dhcpv4.Option{dhcpv4.OptClassIdentifier("HTTPClient:Arch:00016"),
+			dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 16})}},
 	} {
-		f.Add(p.build(f).ToBytes())
+		f.Add(p.build(f).ToBytes(), true, false)
+		f.Add(p.build(f).ToBytes(), false, true)
 	}
-	link := testLink()
-	w := newWorld().lease(macA, "10.77.0.100", time.Hour).lease(macB, "10.77.0.101", time.Hour)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(t *testing.T, b []byte, others, closed bool) {
+		link := testLink()
+		link.Others, link.Netboot.LeaveUEFI = others, machine.LeaveSilence
+		w := newWorld().lease(macA, "10.77.0.100", time.Hour).lease(macB, "10.77.0.101", time.Hour)
+		w.closed = closed
 		req, err := parse(b)
 		if err != nil {
 			return
@@ -109,8 +144,48 @@ func FuzzPacket(f *testing.F) {
 		if to.To.Addr() != limitedBcast && !link.Prefix.Contains(to.To.Addr()) {
 			t.Fatalf("the reply goes to %v, out of the link's network", to)
 		}
-		if a := toAddr(r.YourIPAddr); a.IsValid() && link.special(a) {
+		a := toAddr(r.YourIPAddr)
+		if a.IsValid() && link.special(a) {
 			t.Fatalf("%s is given away", a)
+		}
+		bound := slices.ContainsFunc(d.Commands, func(c state.Command) bool {
+			switch c := c.(type) {
+			case state.LeaseBind:
+				return c.Lease.Address == a && c.Lease.MAC == machine.MAC(req.ClientHWAddr.String())
+			case state.Note:
+				return r.MessageType() == dhcpv4.MessageTypeNak
+			}
+			return false
+		})
+		if binds := r.MessageType() == dhcpv4.MessageTypeNak || r.MessageType() == dhcpv4.MessageTypeAck && a.IsValid(); binds && !bound {
+			t.Fatalf("%s of %s leaves without a commit", r.MessageType(), a)
+		}
+	})
+}
+
+// FuzzParse: any bytes are a packet or an error, and what is read of a client
+// is fit for the log.
+func FuzzParse(f *testing.F) {
+	f.Add(packet4{kind: discover, mac: macA, options: append(pxe(7), dhcpv4.OptHostName("n1"), option97("4c4c4544-0042-3510-8052-b4c04f4d3132", false))}.build(f).ToBytes())
+	f.Add(packet4{kind: request, mac: macB, options: []dhcpv4.Option{dhcpv4.OptUserClass("iPXE")}}.build(f).ToBytes())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		req, err := parse(b)
+		if err != nil {
+			return
+		}
+		c, err := readClient(req)
+		if err != nil {
+			return
+		}
+		if mac, err := machine.ParseMAC(string(c.mac)); err != nil || mac != c.mac {
+			t.Fatalf("hardware address %q", c.mac)
+		}
+		if c.uuid != machine.ParseUUID(c.uuid) || c.swapped != machine.ParseUUID(c.swapped) || (c.uuid == "") != (c.swapped == "") {
+			t.Fatalf("UUID %q, %q", c.uuid, c.swapped)
+		}
+		if len(c.id) > 510 || len(c.hostname) > 63 || strings.ContainsFunc(c.hostname+c.what(), func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Fatalf("client %+v", c)
 		}
 	})
 }

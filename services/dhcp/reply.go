@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 // reply builds an OFFER or ACK (RFC 2131 table 3). a is the client's address;
@@ -45,9 +47,24 @@ func (c *chooser) reply(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, a netip.Add
 	return r, c.boot(r)
 }
 
-// boot adds what a PXE client needs.
+// boot adds what a netbooting client needs.
 func (c *chooser) boot(r *dhcpv4.DHCPv4) (note string) {
-	if !c.pxe {
+	if !c.boots() {
+		return ""
+	}
+	if d, silent := c.leaves(); silent {
+		return "; no boot file: " + d.Reason
+	}
+	file, note := c.bootFile(c.link.Service, c.link.Netboot.UEFI)
+	if c.http {
+		if file == "" {
+			return "; " + note
+		}
+		// UEFI 2.10 section 24.7.3.1: without this class its answer is no
+		// HTTP boot's.
+		r.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
+		r.BootFileName = file
+		r.UpdateOption(dhcpv4.OptBootFileName(file))
 		return ""
 	}
 	r.ServerIPAddr = toIP(c.link.Service)
@@ -60,7 +77,6 @@ func (c *chooser) boot(r *dhcpv4.DHCPv4) (note string) {
 		// class above says PXEClient.
 		r.UpdateOption(dhcpv4.OptGeneric(optionIPXE, []byte{176, 1, 1}))
 	}
-	file, note := c.bootFile(c.link.Service)
 	if file == "" {
 		return "; " + note
 	}
@@ -68,6 +84,25 @@ func (c *chooser) boot(r *dhcpv4.DHCPv4) (note string) {
 	r.UpdateOption(dhcpv4.OptTFTPServerName(c.link.Service.String()))
 	r.UpdateOption(dhcpv4.OptBootFileName(file))
 	return ""
+}
+
+// leaves says whether the client is told nothing of netboot, so that its
+// firmware goes on to its own disk: the site's policy for its firmware is
+// silence, and its own disk is what it boots next.
+func (c *chooser) leaves() (d machine.BootDecision, silent bool) {
+	policy := c.link.Netboot.LeaveUEFI
+	if c.bios() {
+		policy = c.link.Netboot.LeaveBIOS
+	}
+	if !c.boots() || policy != machine.LeaveSilence {
+		return d, false
+	}
+	if m := c.machine(); m != nil {
+		d = machine.NextBoot(m, c.view.InstallIntent(m.ID), c.view.Circumstances(*m, c.now))
+	} else {
+		d = machine.NextBoot(nil, nil, c.view.Circumstances(machine.Machine{UUID: c.uuid, MACs: []machine.MAC{c.mac}}, c.now))
+	}
+	return d, d.Kind == machine.BootLocal
 }
 
 // nak builds a DHCPNAK.

@@ -165,6 +165,18 @@ func (l locked) LeaseByMAC(m machine.MAC) (machine.Lease, bool) {
 	return w.LeaseByMAC(m)
 }
 
+func (l locked) InstallIntent(id machine.ID) *machine.Intent {
+	w, unlock := l.lock()
+	defer unlock()
+	return w.InstallIntent(id)
+}
+
+func (l locked) Circumstances(m machine.Machine, now time.Time) machine.Circumstances {
+	w, unlock := l.lock()
+	defer unlock()
+	return w.Circumstances(m, now)
+}
+
 // kinds are the committed commands.
 func (b *bench) kinds() string {
 	b.mu.Lock()

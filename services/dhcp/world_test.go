@@ -28,7 +28,7 @@ func testLink() Link {
 	return Link{
 		Interface: "eth0", Service: service, Own: ip("10.77.0.2"), Prefix: netip.MustParsePrefix("10.77.0.0/24"),
 		From: ip("10.77.0.100"), To: ip("10.77.0.103"), Router: ip("10.77.0.1"), DNS: []netip.Addr{ip("10.77.0.1")},
-		LeaseTime: time.Hour, Others: true, Cluster: "c-1", Site: "lab",
+		LeaseTime: time.Hour, Others: true, Cluster: "c-1", Site: "lab", Netboot: machine.SiteNetboot{}.Filled(),
 		Reservations: []machine.Reservation{
 			{MAC: "52:54:00:00:00:09", Address: ip("10.77.0.50")},
 			{MAC: "52:54:00:00:00:08", Address: ip("10.77.0.103")}, // in the pool
@@ -44,11 +44,19 @@ type world struct {
 	leases   map[netip.Addr]machine.Lease
 	offers   map[netip.Addr]machine.MAC
 	now      time.Time
+	installs map[machine.ID]*machine.Intent
+	window   bool // the discovery window is open
 	closed   bool // another DHCP server shows
 }
 
 func (w *world) Open() bool      { return !w.closed }
 func (w *world) Exhausted() bool { return false }
+
+func (w *world) InstallIntent(id machine.ID) *machine.Intent { return w.installs[id] }
+
+func (w *world) Circumstances(_ machine.Machine, now time.Time) machine.Circumstances {
+	return machine.Circumstances{Now: now, Window: w.window}
+}
 
 func newWorld() *world {
 	return &world{leases: map[netip.Addr]machine.Lease{}, offers: map[netip.Addr]machine.MAC{}, now: start}
