@@ -111,7 +111,7 @@ func (f *siteFeed) sendMachines(view state.View, write func(any) error) error {
 		if invited {
 			f.lookAt(m.Invited)
 		}
-		from := sources{m, ordersOf(view, m.ID), view.Boot(m.ID), waitingFor(view, m), site, open, invited}
+		from := sources{m, ordersOf(view, m.ID), view.Boot(m.ID), waitingFor(view, m, at), site, open, invited}
 		old, known := f.machines[m.ID]
 		if known && reflect.DeepEqual(old.from, from) {
 			now[m.ID] = old

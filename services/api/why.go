@@ -35,7 +35,7 @@ type facts struct {
 func factsOf(view state.View, m machine.Machine, now time.Time) facts {
 	return facts{
 		now: now, machine: m, orders: ordersOf(view, m.ID), circumstances: view.Circumstances(m, now),
-		waitingFor: waitingFor(view, m), told: view.Boot(m.ID), events: view.Events(0, m.ID, 0),
+		waitingFor: waitingFor(view, m, now), told: view.Boot(m.ID), events: view.Events(0, m.ID, 0),
 	}
 }
 

@@ -195,14 +195,15 @@ func (s *Server) serveNodeReport(w http.ResponseWriter, r *http.Request, c calle
 }
 
 // serveNodeOrder is the node agent's long poll. That a node may run kubeadm
-// init is committed before it is told so.
+// init is committed before it is told so; that it may join, when it asks for
+// what it joins by.
 func (s *Server) serveNodeOrder(w http.ResponseWriter, r *http.Request, c caller) error {
 	order, err := poll(s, r, []string{"machines", "intents"}, func(v state.View) (wire.NodeOrder, bool, error) {
 		m, ok := v.MachineByNodeKey(c.key)
 		if !ok {
 			return wire.NodeOrder{}, false, status(http.StatusForbidden, errUnknownKey)
 		}
-		order := NodeOrder(v, m)
+		order := NodeOrder(v, m, s.Now())
 		if order.Kind != wire.NodeInit {
 			return order, order.Kind == wire.NodeWait, nil
 		}

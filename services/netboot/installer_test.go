@@ -124,13 +124,13 @@ func TestInstallStory(t *testing.T) {
 		t.Errorf("told to init, but the bootstrap intent is %+v", b)
 	}
 
-	// A second control plane never inits.
+	// A second control plane never inits, and joins once the cluster is there.
 	k2 := l.keys(t)
 	s2 := l.session(t, k2, mac2)
 	node2 := l.approve(t, s2, "node-2", machine.RoleControlPlane)
 	l.want(t, 200, "waiting for node-1 to start the cluster", node2, "GET", wire.PathNodeOrder, nil)
 	l.want(t, 204, "", node, "POST", wire.PathNodeReport, wire.NodeReport{BootID: boot1, Number: 2, Event: wire.NodeJoined})
-	l.want(t, 200, "started by node-1", node2, "GET", wire.PathNodeOrder, nil)
+	l.want(t, 200, `"join"`, node2, "GET", wire.PathNodeOrder, nil)
 	l.want(t, 200, "never runs twice", node, "GET", wire.PathNodeOrder, nil)
 }
 

@@ -17,6 +17,7 @@ type Orders interface {
 	InstallIntent(machine.ID) *machine.Intent
 	RescueIntent(machine.ID) *machine.Intent
 	Bootstrap() *machine.Intent
+	Joining(now time.Time) machine.ID
 }
 
 // installerOrder decides what an installer does now. m is the machine whose
@@ -79,8 +80,9 @@ func mayFetchIgnition(v Orders, m machine.Machine) (*machine.Intent, error) {
 }
 
 // NodeOrder decides what a node that is not in the cluster does now. A NodeInit
-// is only a proposal: it holds once state.BootstrapClaim is committed.
-func NodeOrder(v Orders, m machine.Machine) wire.NodeOrder {
+// is only a proposal: it holds once state.BootstrapClaim is committed, a NodeJoin
+// once state.JoinClaim is.
+func NodeOrder(v Orders, m machine.Machine, now time.Time) wire.NodeOrder {
 	wait := func(reason string) wire.NodeOrder { return wire.NodeOrder{Kind: wire.NodeWait, Reason: reason} }
 	b := v.Bootstrap()
 	switch {
@@ -91,12 +93,18 @@ func NodeOrder(v Orders, m machine.Machine) wire.NodeOrder {
 	case b.Machine == m.ID && b.Live():
 		return wire.NodeOrder{Kind: wire.NodeInit, Intent: b.ID}
 	}
-	first := string(b.Machine)
-	if other, ok := v.Machine(b.Machine); ok && other.Name != "" {
-		first = other.Name
+	name := func(id machine.ID) string {
+		other, _ := v.Machine(id) // it may be forgotten
+		return nameOf(machine.Machine{ID: id, Name: other.Name})
 	}
 	if b.Live() {
-		return wait("waiting for " + first + " to start the cluster")
+		return wait("waiting for " + name(b.Machine) + " to start the cluster")
 	}
-	return wait("the cluster was started by " + first + "; it takes no more nodes in this version")
+	// etcd's members change one by one.
+	if p, ok := v.Profile(m.ID); ok && p.Role == machine.RoleControlPlane {
+		if other := v.Joining(now); other != "" && other != m.ID {
+			return wait("control planes join one at a time: waiting for " + name(other))
+		}
+	}
+	return wire.NodeOrder{Kind: wire.NodeJoin}
 }

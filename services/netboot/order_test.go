@@ -18,6 +18,7 @@ type plainOrders struct {
 	intent    *machine.Intent
 	bootstrap *machine.Intent
 	rescue    *machine.Intent
+	joining   machine.ID
 }
 
 func (o plainOrders) Site() (machine.Site, bool) { return o.site, true }
@@ -28,6 +29,7 @@ func (o plainOrders) Machine(id machine.ID) (machine.Machine, bool) {
 func (o plainOrders) InstallIntent(machine.ID) *machine.Intent { return o.intent }
 func (o plainOrders) RescueIntent(machine.ID) *machine.Intent  { return o.rescue }
 func (o plainOrders) Bootstrap() *machine.Intent               { return o.bootstrap }
+func (o plainOrders) Joining(time.Time) machine.ID             { return o.joining }
 func (o plainOrders) Profile(machine.ID) (machine.Profile, bool) {
 	if o.profile == nil {
 		return machine.Profile{}, false
@@ -122,6 +124,7 @@ func TestLeave(t *testing.T) {
 
 func TestNodeOrder(t *testing.T) {
 	first := map[machine.ID]machine.Machine{"m-1": {ID: "m-1", Name: "node-1"}}
+	control, worker := &machine.Profile{Role: machine.RoleControlPlane}, &machine.Profile{Role: machine.RoleWorker}
 	bootstrap := func(status machine.IntentStatus) *machine.Intent {
 		return &machine.Intent{ID: "b-1", Machine: "m-1", Status: status}
 	}
@@ -137,9 +140,12 @@ func TestNodeOrder(t *testing.T) {
 		"the first, done":    {plainOrders{bootstrap: bootstrap(machine.IntentDone)}, "m-1", wire.NodeWait, "never runs twice"},
 		"another":            {plainOrders{bootstrap: bootstrap(machine.IntentOpen), machines: first}, "m-2", wire.NodeWait, "waiting for node-1"},
 		"another, forgotten": {plainOrders{bootstrap: bootstrap(machine.IntentClaimed)}, "m-2", wire.NodeWait, "waiting for m-1"},
-		"another, done":      {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first}, "m-2", wire.NodeWait, "started by node-1"},
+		"a worker":           {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first, profile: worker, joining: "m-1"}, "m-2", wire.NodeJoin, ""},
+		"a control plane":    {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first, profile: control}, "m-2", wire.NodeJoin, ""},
+		"one that joins":     {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first, profile: control, joining: "m-2"}, "m-2", wire.NodeJoin, ""},
+		"while another does": {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first, profile: control, joining: "m-1"}, "m-2", wire.NodeWait, "waiting for node-1"},
 	} {
-		got := NodeOrder(c.o, machine.Machine{ID: c.of})
+		got := NodeOrder(c.o, machine.Machine{ID: c.of}, time.Time{})
 		if got.Kind != c.want || !strings.Contains(got.Reason, c.says) || (got.Kind == wire.NodeInit && got.Intent != "b-1") {
 			t.Errorf("%s: %+v, want %s: %q", name, got, c.want, c.says)
 		}

@@ -41,13 +41,17 @@ type Output interface {
 	Append(ctx context.Context, of machine.ID, out wire.Output) (next uint64, err error)
 }
 
-// Config is what a server is made of. All but URL and Limits are needed.
+// Config is what a server is made of. All but JoinSecret, URL and Limits are
+// needed.
 type Config struct {
 	Store  Store
 	Blobs  Blobs
 	Output Output
 	// Ignition assembles a machine's Ignition, in the clear.
 	Ignition func(view state.View, m machine.Machine) ([]byte, error)
+	// JoinSecret makes what a machine joins the cluster by, under its join
+	// intent, which is claimed; nil: no node joins.
+	JoinSecret func(ctx context.Context, view state.View, m machine.Machine, intent machine.Intent) (wire.JoinSecret, error)
 	// URL is how machines reach this server, without a slash at the end;
 	// empty: the site's service address, port 80.
 	URL    string
@@ -109,6 +113,7 @@ func New(c Config) *Server {
 	handle("POST "+wire.PathOutput, 1, short, s.signed(wire.MaxBody, s.serveOutput))
 	handle("POST "+wire.PathNodeReport, 1, short, s.nodeOnly(maxSmall, s.serveNodeReport))
 	handle("GET "+wire.PathNodeOrder, 1, poll, s.nodeOnly(maxSmall, s.serveNodeOrder))
+	handle("POST "+wire.PathNodeJoin, 10, short, s.nodeOnly(maxSmall, s.serveNodeJoin))
 	handle("/", 1, short, func(w http.ResponseWriter, r *http.Request) error {
 		return status(http.StatusNotFound, fmt.Errorf("there is nothing for %s at %s", r.Method, r.URL.Path))
 	})
