@@ -53,7 +53,7 @@ func root() *cobra.Command {
 func serve() *cobra.Command {
 	options := replica.Config{Plugins: replica.Plugins{
 		Secrets:      pki.New,
-		Contributors: []ignition.Contributor{config.Contributor{}},
+		Contributors: []ignition.Contributor{config.Contributor{}, config.Registry{}},
 		Kubeconfig:   pki.Admin,
 	}}
 	c := &cobra.Command{
@@ -73,6 +73,7 @@ func serve() *cobra.Command {
 	f.StringVar(&options.Local, "local", "", "Unix socket for the appliance's screen")
 	f.StringVar(&options.Volatile, "volatile", "", "why what is in --data will be lost; machines are then served only if the site file says memoryOnly")
 	f.StringVar(&options.HTTPS, "https", "", "where people are served; :443 without it, 127.0.0.1:8443 with --dev")
+	f.Int64Var(&options.Registry.MaxBlob, "registry-max-blob", 0, "bytes that one blob pushed to the registry may have; 20 GiB without it")
 	f.BoolVar(&options.Dev, "dev", false, "serve on loopback alone, without DHCP, TFTP and service address")
 	f.StringVar(&options.HTTP, "http", "", "where machines are served with --dev; 127.0.0.1:8080 without it")
 	return c

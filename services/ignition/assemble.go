@@ -93,7 +93,7 @@ func ownFiles(in Input) ([]File, error) {
 	}
 	return []File{
 		{"/etc/hostname", 0o644, []byte(m.Name + "\n")},
-		{"/etc/hosts", 0o644, []byte(net.hosts(m.Name))},
+		{"/etc/hosts", 0o644, []byte(net.hosts(m.Name, in.Site.ServiceAddress))},
 		{"/etc/resolv.conf", 0o644, []byte(net.resolvConf())},
 		{pathNetwork, 0o644, []byte(net.networkFile())},
 		{pathNetworkd, 0o644, []byte(networkdFile)},

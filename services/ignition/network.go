@@ -93,8 +93,14 @@ func (n network) networkFile() string {
 // back, the routes between nodes and the service address: networkd.conf(5).
 const networkdFile = "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n"
 
-func (n network) hosts(name string) string {
-	return "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + n.address.Addr().String() + " " + name + "\n"
+// RegistryHost is the boot service's registry in the names of images, and a name
+// in the console's certificate: so nodes trust it at whatever address it is.
+const RegistryHost = "rackseed.local"
+
+func (n network) hosts(name string, service netip.Addr) string {
+	return "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" +
+		n.address.Addr().String() + " " + name + "\n" +
+		service.String() + " " + RegistryHost + "\n"
 }
 
 func (n network) resolvConf() string {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/registry"
 )
 
 // Config is what a replica is told at its start.
@@ -33,6 +34,8 @@ type Config struct {
 	Dev  bool
 	HTTP string // where machines are served in Dev
 	Out  io.Writer
+
+	Registry registry.Limits
 
 	Plugins Plugins
 	Logger  *slog.Logger

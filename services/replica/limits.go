@@ -8,8 +8,8 @@ const (
 	machineConns          = 4096 // to the machines' HTTP server
 	machineConnsPerSource = 64   // an installer has up to four
 
-	peopleConns          = 1024
-	peopleConnsPerSource = 64 // a browser has six and a stream a page
+	peopleConns          = 2048 // the registry's requests are half of them at most
+	peopleConnsPerSource = 64   // a browser has six and a stream a page
 
 	// forwardConns are shared evenly by the addresses at which the Kubernetes
 	// API is forwarded: the service address, and the appliance's on each link.

@@ -46,7 +46,7 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 	tell(true, "served on "+l.Addr().String())
 	r.invite(store.View(), print)
 	server := &http.Server{
-		Handler: handler.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
+		Handler: r.withRegistry(handler), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		// A handshake that fails, as by a browser that does not know the
 		// certificate, is not worth more.

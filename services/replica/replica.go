@@ -19,6 +19,7 @@ import (
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/blob"
 	"github.com/rackseed/rackseed/services/events"
+	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
@@ -175,7 +176,7 @@ func (r *replica) create(ctx context.Context, store *state.Store) error {
 			return fmt.Errorf("the cluster's secrets: %w", err)
 		}
 	}
-	secrets[secretConsoleKey], secrets[secretConsoleCrt], err = newConsoleCertificate(r.Now(), []string{"localhost"}, r.addresses())
+	secrets[secretConsoleKey], secrets[secretConsoleCrt], err = newConsoleCertificate(r.Now(), []string{"localhost", ignition.RegistryHost}, r.addresses())
 	if err != nil {
 		return fmt.Errorf("the console's certificate: %w", err)
 	}

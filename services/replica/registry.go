@@ -1,0 +1,20 @@
+package replica
+
+import (
+	"net/http"
+
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/registry"
+)
+
+// withRegistry serves images beside the console: nodes and people pull them,
+// people push them.
+func (r *replica) withRegistry(people *api.Server) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(registry.Path, registry.New(registry.Config{
+		Store: r.store.Load(), Blobs: r.blobs, Limits: r.Registry, Logger: r.Logger, Now: r.Now,
+		TokenOwner: people.TokenOwner, CheckPassword: people.CheckPassword,
+	}))
+	mux.Handle("/", people.Handler())
+	return mux
+}
