@@ -104,7 +104,14 @@ func run(log **slog.Logger, j *journal.Journal) (err error) {
 		(*log).Warn("the firmware's variables are not to be had", "error", err)
 	}
 	plugLate(ctx, modules, *log)
-	found := inventory.Collect(nic.MAC, pid1.IsUEFI(), variables && efi.System.SecureBoot(), *log)
+	found := inventory.Collect(nic.MAC, pid1.IsUEFI(), variables && efi.SecureBoot(efi.System), *log)
+	if variables {
+		boot, err := efi.ReadBoot(efi.System)
+		if err != nil {
+			(*log).Warn("part of the inventory is missing", "part", "boot order", "error", err)
+		}
+		found.BootOrder = boot.Lines()
+	}
 	for _, d := range found.Disks {
 		(*log).Info("disk", "path", d.Path, "transport", d.Transport, "model", d.Model, "serial", d.Serial, "bytes", d.Bytes, "contents", d.Contents)
 	}

@@ -1,6 +1,7 @@
 package efi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,15 +23,36 @@ const (
 	immutable = 0x10
 )
 
-// Variables is a mounted efivarfs.
-type Variables struct{ Dir string }
+// Variables are the firmware's global ones. Errors of Read wrap os.ErrNotExist
+// when there is none of that name.
+type Variables interface {
+	Names() ([]string, error)
+	Read(name string) ([]byte, error)
+	Write(name string, data []byte) error
+	Remove(name string) error
+}
+
+// FS is a mounted efivarfs.
+type FS struct{ Dir string }
 
 // System is where the kernel's is mounted.
-var System = Variables{"/sys/firmware/efi/efivars"}
+var System = FS{"/sys/firmware/efi/efivars"}
 
-// Read returns a global variable's data; the error wraps os.ErrNotExist when
-// there is none.
-func (v Variables) Read(name string) ([]byte, error) {
+func (v FS) Names() ([]string, error) {
+	files, err := os.ReadDir(v.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("firmware variables: %w", err)
+	}
+	var names []string
+	for _, f := range files {
+		if name, ok := strings.CutSuffix(f.Name(), "-"+global); ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (v FS) Read(name string) ([]byte, error) {
 	b, err := os.ReadFile(v.path(name))
 	if err != nil {
 		return nil, fmt.Errorf("firmware variable %s: %w", name, err)
@@ -41,8 +63,8 @@ func (v Variables) Read(name string) ([]byte, error) {
 	return b[4:], nil
 }
 
-// Write sets it, in one write as efivarfs wants.
-func (v Variables) Write(name string, data []byte) (err error) {
+// Write sets a variable, in one write as efivarfs wants.
+func (v FS) Write(name string, data []byte) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("firmware variable %s: %w", name, err)
@@ -59,9 +81,16 @@ func (v Variables) Write(name string, data []byte) (err error) {
 	return errors.Join(err, f.Close())
 }
 
+func (v FS) Remove(name string) error {
+	if err := errors.Join(v.unlock(name), os.Remove(v.path(name))); err != nil {
+		return fmt.Errorf("firmware variable %s: %w", name, err)
+	}
+	return nil
+}
+
 // unlock clears the immutable flag by which the kernel guards most variables
 // against rm -rf.
-func (v Variables) unlock(name string) error {
+func (v FS) unlock(name string) error {
 	f, err := os.Open(v.path(name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -78,72 +107,99 @@ func (v Variables) unlock(name string) error {
 	return errors.Join(err, f.Close())
 }
 
-func (v Variables) path(name string) string { return filepath.Join(v.Dir, name+"-"+global) }
+func (v FS) path(name string) string { return filepath.Join(v.Dir, name+"-"+global) }
 
 // SecureBoot says whether the firmware enforces signatures.
-func (v Variables) SecureBoot() bool {
+func SecureBoot(v Variables) bool {
 	b, err := v.Read("SecureBoot")
 	return err == nil && len(b) == 1 && b[0] == 1
 }
 
-// AddEntry makes or replaces the boot entry of that name and puts it second
-// behind the entry of this boot. It returns the new order, for people.
-func (v Variables) AddEntry(name string, p gpt.Partition, file string) (string, error) {
-	entries, err := v.entries()
+// ReadBoot reads what the firmware boots, and in which order. An entry that
+// cannot be read has no description, but its number is taken.
+func ReadBoot(v Variables) (Boot, error) {
+	b := Boot{Entries: map[uint16]Entry{}}
+	names, err := v.Names()
 	if err != nil {
-		return "", err
+		return b, err
 	}
-	number := Free(entries, name)
-	if err := v.Write(fmt.Sprintf("Boot%04X", number), LoadOption(name, p, file)); err != nil {
-		return "", err
+	for _, name := range names {
+		hex, isBoot := strings.CutPrefix(name, "Boot")
+		n, err := strconv.ParseUint(hex, 16, 16)
+		if !isBoot || len(hex) != 4 || err != nil {
+			continue
+		}
+		b.Entries[uint16(n)] = Entry{}
+		if data, err := v.Read(name); err == nil {
+			if e, err := ParseEntry(data); err == nil {
+				b.Entries[uint16(n)] = e
+			}
+		}
 	}
-	var order []uint16
-	b, err := v.Read("BootOrder")
+	order, err := v.Read("BootOrder")
 	if err == nil {
-		order, err = ParseOrder(b)
+		b.Order, err = parseOrder(order)
 	} else if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
 	if err != nil {
-		return "", err
+		return b, err
 	}
-	current := number
-	if b, err := v.Read("BootCurrent"); err == nil && len(b) == 2 {
-		current = binary.LittleEndian.Uint16(b)
+	if c, err := v.Read("BootCurrent"); err == nil && len(c) == 2 {
+		current := binary.LittleEndian.Uint16(c)
+		b.Current = &current
 	}
-	order = NewOrder(order, current, number)
-	if err := v.Write("BootOrder", EncodeOrder(order)); err != nil {
-		return "", err
-	}
-	entries[number] = name
-	var text []string
-	for _, n := range order {
-		text = append(text, fmt.Sprintf("%04X %s", n, entries[n]))
-	}
-	return strings.Join(text, ", "), nil
+	return b, nil
 }
 
-// entries lists Boot#### with their names; one that cannot be read has none,
-// but is taken.
-func (v Variables) entries() (map[uint16]string, error) {
-	files, err := os.ReadDir(v.Dir)
+// AddEntry makes or replaces the boot entry of that name, once, and puts it in
+// its place (Boot.NewOrder); mac is the interface that was netbooted from. It
+// returns the new order, for people. Nothing that is so already is written, and
+// what was written is read back: there is firmware that says yes and forgets.
+func AddEntry(v Variables, name, mac string, p gpt.Partition, file string) ([]string, error) {
+	b, err := ReadBoot(v)
 	if err != nil {
-		return nil, fmt.Errorf("firmware variables: %w", err)
+		return nil, err
 	}
-	entries := map[uint16]string{}
-	for _, f := range files {
-		name, ok := strings.CutSuffix(f.Name(), "-"+global)
-		hex, isBoot := strings.CutPrefix(name, "Boot")
-		n, err := strconv.ParseUint(hex, 16, 16)
-		if !ok || !isBoot || len(hex) != 4 || err != nil {
-			continue
-		}
-		entries[uint16(n)] = ""
-		if b, err := v.Read(name); err == nil {
-			if d, err := Description(b); err == nil {
-				entries[uint16(n)] = d
-			}
+	ours, others := b.Numbers(name)
+	option := LoadOption(name, p, file)
+	order := b.NewOrder(ours, mac, others)
+	for _, w := range []struct {
+		name string
+		data []byte
+	}{{variable(ours), option}, {"BootOrder", encodeOrder(order)}} {
+		if err := set(v, w.name, w.data); err != nil {
+			return nil, err
 		}
 	}
-	return entries, nil
+	entry, err := ParseEntry(option)
+	if err != nil {
+		return nil, err
+	}
+	b.Order, b.Entries[ours] = order, entry
+	lines := b.Lines()
+	for _, n := range others {
+		// Nothing boots it any more; it only takes room.
+		if err := v.Remove(variable(n)); err != nil {
+			lines = append(lines, fmt.Sprintf("an older entry stays: %v", err))
+		}
+	}
+	return lines, nil
 }
+
+func set(v Variables, name string, data []byte) error {
+	if b, err := v.Read(name); err == nil && bytes.Equal(b, data) {
+		return nil
+	}
+	if err := v.Write(name, data); err != nil {
+		return err
+	}
+	if b, err := v.Read(name); err != nil {
+		return fmt.Errorf("reading back: %w", err)
+	} else if !bytes.Equal(b, data) {
+		return fmt.Errorf("firmware variable %s: the firmware took it and has another value now", name)
+	}
+	return nil
+}
+
+func variable(n uint16) string { return fmt.Sprintf("Boot%04X", n) }

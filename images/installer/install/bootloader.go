@@ -41,20 +41,16 @@ func (r *run) bootloader(ctx context.Context) (string, error) {
 	if !r.UEFI {
 		return "boot loader for BIOS installed", r.bios(ctx)
 	}
-	order, err := efi.System.AddEntry("Rackseed", disk.Part(r.table, disk.ESP), `\EFI\BOOT\BOOTX64.EFI`)
+	order, err := efi.AddEntry(efi.System, "Rackseed", string(r.Reported.BootMAC), disk.Part(r.table, disk.ESP), `\EFI\BOOT\BOOTX64.EFI`)
 	if err != nil {
-		// Some firmware does not let its variables be written. The loader is
-		// at the default path, so most find it all the same.
+		// Some firmware does not let its variables be written, or has no room
+		// left. The loader is at the default path, so most find it all the same.
 		r.Log.Warn("the firmware took no boot entry; it has to find the disk by itself", "error", err)
 		return "boot loader installed, without an entry in the firmware: " + err.Error(), nil
 	}
+	r.Log.Info("the firmware's boot order", "was", strings.Join(r.Reported.BootOrder, ", "), "is", strings.Join(order, ", "))
 	// The rest of the firmware's list is noise.
-	return "boot loader installed; the firmware boots " + firstOf(order, 2), nil
-}
-
-// firstOf is the beginning of a list with commas.
-func firstOf(list string, n int) string {
-	return strings.Join(strings.SplitN(list, ", ", n+1)[:min(n, strings.Count(list, ", ")+1)], ", then ")
+	return "boot loader installed; the firmware boots " + strings.Join(order[:min(2, len(order))], ", then "), nil
 }
 
 // fetchFile fetches a blob into a file, on the disk when it returns.
