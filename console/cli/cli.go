@@ -4,18 +4,53 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/rackseed/rackseed/console/client"
 )
+
+// What the program ends with. Scripts may rely on them.
+const (
+	ExitDone     = 0 // done
+	ExitRefused  = 1 // refused, failed, or something is wrong: the text says what
+	ExitUsage    = 2 // the command line is wrong
+	ExitNoAnswer = 3 // the boot service did not answer
+	ExitNoLogin  = 4 // not logged in, or the login is over
+)
+
+const exitHelp = `Exit status: 0 done; 1 refused or failed, and the text says why; 2 the command
+line is wrong; 3 the boot service did not answer; 4 not logged in.`
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// ExitCode is what the program ends with for an error of a command.
+func ExitCode(err error) int {
+	var usage usageError
+	var answer *client.AnswerError
+	var silence *client.NoAnswerError
+	switch {
+	case err == nil:
+		return ExitDone
+	// Cobra has no type for a command that it does not know.
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command "):
+		return ExitUsage
+	case errors.As(err, &silence):
+		return ExitNoAnswer
+	case errors.Is(err, errNoLogin), errors.As(err, &answer) && answer.Status == http.StatusUnauthorized:
+		return ExitNoLogin
+	}
+	return ExitRefused
+}
 
 // options are the flags that every command has.
 type options struct {
@@ -28,21 +63,57 @@ func Add(root *cobra.Command) {
 	o := &options{}
 	operator := &cobra.Group{ID: "operator", Title: "For operators, through the boot service's API:"}
 	root.AddGroup(operator)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.Long = strings.TrimSpace(root.Long + "\n\n" + exitHelp)
 	for _, c := range []*cobra.Command{
-		o.setup(), o.login(), o.logout(), o.status(), o.machines(), o.machine(), o.approve(), o.retry(), o.revoke(), o.forget(),
-		o.events(), o.log(), o.leases(), o.kubeconfig(), o.site(),
+		o.setup(), o.login(), o.logout(), o.status(), o.discovery(),
+		o.machines(), o.machine(), o.why(), o.approve(), o.retry(), o.revoke(), o.forgetMachine(), o.look(), o.rescue(), o.log(), o.events(),
+		o.profile(), o.image(), o.lease(), o.site(), o.cluster(), o.kubeconfig(), o.supportBundle(), o.version(),
 	} {
 		c.GroupID = operator.ID
-		f := c.PersistentFlags()
-		if c.Name() != "kubeconfig" { // there, --server is the cluster's API server
-			f.StringVar(&o.Server, "server", "", "boot service's URL, as https://192.0.2.1 (RACKSEED_SERVER)")
-		}
-		f.StringVar(&o.Fingerprint, "fingerprint", "", "SHA-256 of its certificate (RACKSEED_FINGERPRINT)")
-		f.StringVar(&o.Token, "token", "", "bearer token (RACKSEED_TOKEN)")
-		f.StringVarP(&o.output, "output", "o", "text", "text, json or yaml")
-		c.SilenceUsage = true
+		o.flags(c)
+		strict(c)
 		root.AddCommand(c)
 	}
+}
+
+// flags gives a command the flags that all have.
+func (o *options) flags(c *cobra.Command) {
+	f := c.PersistentFlags()
+	if c.Name() != "kubeconfig" { // there, --server is the cluster's API server
+		f.StringVar(&o.Server, "server", "", "boot service's URL, as https://192.0.2.1 (RACKSEED_SERVER)")
+	}
+	f.StringVar(&o.Fingerprint, "fingerprint", "", "SHA-256 of its certificate (RACKSEED_FINGERPRINT)")
+	f.StringVar(&o.Token, "token", "", "bearer token (RACKSEED_TOKEN)")
+	f.StringVarP(&o.output, "output", "o", outputText, "text, wide, json or yaml")
+	complete(c, "output", outputText, outputWide, outputJSON, outputYAML)
+	c.PersistentPreRunE = func(*cobra.Command, []string) error { return o.known() }
+}
+
+// strict makes mistakes in a command line usage errors, and says no more of the
+// usage than what is wrong.
+func strict(c *cobra.Command) {
+	c.SilenceUsage = true
+	if args := c.Args; args != nil {
+		c.Args = func(c *cobra.Command, list []string) error {
+			if err := args(c, list); err != nil {
+				return usageError{fmt.Errorf("%s: %w; see rackseed %s --help", c.CommandPath(), err, strings.TrimPrefix(c.CommandPath(), "rackseed "))}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		strict(sub)
+	}
+}
+
+// family is a command that only holds others.
+func family(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		return usageError{errors.Join(errors.New(c.CommandPath()+": one of its commands is needed"), c.Help())}
+	}}
+	c.AddCommand(commands...)
+	return c
 }
 
 // connect makes a client from flags, environment and the kept login.
@@ -61,56 +132,24 @@ func (o *options) connect() (*client.Client, error) {
 // show asks for path and writes the answer: as asked for, or as text made by
 // text from the decoded answer.
 func show[T any](ctx context.Context, o *options, w io.Writer, path string, query url.Values, text func(io.Writer, T) error) error {
-	c, err := o.connect()
-	if err != nil {
-		return err
-	}
-	answer, err := c.Raw(ctx, http.MethodGet, path, query, nil)
-	if err != nil {
-		return err
-	}
-	return render(o, w, answer, text)
+	return ask(ctx, o, w, http.MethodGet, path, query, nil, text)
 }
 
 // act sends a change and writes the answer.
 func act[T any](ctx context.Context, o *options, w io.Writer, path string, in any, text func(io.Writer, T) error) error {
+	return ask(ctx, o, w, http.MethodPost, path, nil, in, text)
+}
+
+func ask[T any](ctx context.Context, o *options, w io.Writer, method, path string, query url.Values, in any, text func(io.Writer, T) error) error {
 	c, err := o.connect()
 	if err != nil {
 		return err
 	}
-	answer, err := c.Raw(ctx, http.MethodPost, path, nil, in)
+	answer, err := c.Raw(ctx, method, path, query, in)
 	if err != nil {
 		return err
 	}
 	return render(o, w, answer, text)
-}
-
-// render writes an answer in the form that was asked for.
-func render[T any](o *options, w io.Writer, answer []byte, text func(io.Writer, T) error) error {
-	switch o.output {
-	case "json":
-		var v any
-		if err := json.Unmarshal(answer, &v); err != nil {
-			return err
-		}
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
-	case "yaml":
-		y, err := yaml.JSONToYAML(answer)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(y)
-		return err
-	case "text":
-		var v T
-		if err := json.Unmarshal(answer, &v); err != nil {
-			return fmt.Errorf("the answer is not what was expected: %w; is the boot service of the same version?", err)
-		}
-		return text(w, v)
-	}
-	return fmt.Errorf("-o %s: text, json and yaml are known", o.output)
 }
 
 // machinePath is a machine's path in the API.

@@ -5,15 +5,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http/httptest"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,14 +21,16 @@ import (
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 const code = "ABCD-EFGH-JKMN-PQRS"
 
 // rig is a boot service's API over its real state, and a home for logins.
 type rig struct {
+	*statetest.State
 	t           *testing.T
-	store       *state.Store
 	url         string
 	fingerprint string
 }
@@ -41,29 +40,17 @@ func newRig(t *testing.T) *rig {
 	for _, name := range []string{"RACKSEED_SERVER", "RACKSEED_FINGERPRINT", "RACKSEED_TOKEN"} {
 		t.Setenv(name, "")
 	}
-	log := slog.New(slog.DiscardHandler)
-	store, err := state.Open(state.Config{ID: "replica-1", Now: time.Now, Logger: log, InMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := store.WaitLeader(ctx); err != nil {
-		t.Fatal(err)
-	}
+	r := &rig{State: statetest.Open(t), t: t}
 	server, err := api.New(api.Config{
-		Store: store, Output: output{}, Logger: log, Now: time.Now,
+		Store: r.Store, Output: output{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		Status: func() api.Status {
-			return api.Status{Site: "lab", Health: []api.Health{{Name: "tftp", Text: "port 69 is taken"}}}
+			return api.Status{Site: "lab", Service: "192.0.2.1", Health: []api.Health{{Name: "tftp", Text: "port 69 is taken"}}}
 		},
 		Kubeconfig: func(_ state.View, who, server string) ([]byte, error) {
 			return []byte("apiVersion: v1\nkind: Config # " + who + " " + server + "\n"), nil
 		},
+		NewPKI: func(time.Time) (map[string][]byte, error) { return map[string][]byte{"pki/ca.key": []byte("new")}, nil },
+		Files:  func(string) ([]wire.File, error) { return []wire.File{{Name: "root.erofs", Size: 200 << 20}}, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,13 +58,11 @@ func newRig(t *testing.T) *rig {
 	h := httptest.NewTLSServer(server.Handler())
 	t.Cleanup(h.Close)
 	sum := sha256.Sum256(h.Certificate().Raw)
-	r := &rig{t: t, store: store, url: h.URL, fingerprint: client.Colons(sum[:])}
-	r.propose(state.ClusterCreate{ID: "c-1", Generation: 1, SetupHash: api.SetupHash(code)})
-	r.propose(state.SiteApply{Site: machine.Site{
-		Version: 1, Name: "lab", ServiceAddress: netip.MustParseAddr("192.0.2.1"),
-		Links: []machine.SiteLink{{Interface: "eth0", Address: netip.MustParsePrefix("192.0.2.2/24")}},
-	}})
-	r.propose(state.ImagePublish{Images: []machine.Image{{Ref: "node", Digest: "sha256:" + strings.Repeat("ab", 32)}}})
+	r.url, r.fingerprint = h.URL, client.Colons(sum[:])
+	site := statetest.Site()
+	site.SSHKeys = []string{"ssh-ed25519 AAAA ann"}
+	r.Begin(api.SetupHash(code), site)
+	r.Image()
 	return r
 }
 
@@ -87,36 +72,18 @@ func (output) Read(_ context.Context, c machine.Chunk) ([]string, error) {
 	return []string{fmt.Sprintf("line %d of %s", c.First, c.Stream), "an escape \x1b[2J"}, nil
 }
 
-func (r *rig) propose(c state.Command) {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
-	defer cancel()
-	if _, err := r.store.Propose(ctx, "test", c); err != nil {
-		r.t.Fatalf("%s: %v", c.Kind(), err)
-	}
-}
-
-func (r *rig) waiting() {
-	key := sha256.Sum256([]byte("key"))
-	r.propose(state.SessionOpen{
-		NewID:   "m-00000001",
-		Session: machine.Session{ID: "s-00000001", SignKey: key[:], SealKey: key[:], Opened: time.Now().UTC()},
-		Inventory: machine.Inventory{
-			UUID: "00000000-0000-4000-8000-000000000001", Firmware: "uefi", MemoryBytes: 4 << 30, Manufacturer: "QEMU",
-			Disks: []machine.Disk{{Path: "/dev/vda", Transport: "virtio", Bytes: 64 << 30, SectorSize: 512, Contents: "empty"}},
-			NICs:  []machine.NIC{{Name: "eth0", MAC: "52:54:00:00:00:01", Carrier: true}},
-		},
-	})
-}
-
 // run runs the command line; stdin is what a person types.
 func (r *rig) run(ctx context.Context, stdin string, out io.Writer, args ...string) error {
+	return execute(ctx, strings.NewReader(stdin), out, io.Discard, args...)
+}
+
+func execute(ctx context.Context, in io.Reader, out, errors io.Writer, args ...string) error {
 	root := &cobra.Command{Use: "rackseed", SilenceErrors: true}
 	Add(root)
 	root.SetArgs(args)
-	root.SetIn(strings.NewReader(stdin))
+	root.SetIn(in)
 	root.SetOut(out)
-	root.SetErr(io.Discard)
+	root.SetErr(errors)
 	return root.ExecuteContext(ctx)
 }
 
@@ -138,6 +105,16 @@ func (r *rig) fails(want string, stdin string, args ...string) {
 	}
 }
 
+// exits runs a command that fails, and returns what the program would end with.
+func (r *rig) exits(args ...string) int {
+	r.t.Helper()
+	err := r.run(r.t.Context(), "", io.Discard, args...)
+	if err == nil {
+		r.t.Errorf("rackseed %s: done", strings.Join(args, " "))
+	}
+	return ExitCode(err)
+}
+
 func (r *rig) setup() {
 	r.t.Helper()
 	r.must("correct horse\n", "setup", "--server", r.url, "--fingerprint", r.fingerprint, "--code", code, "--name", "ann")
@@ -148,9 +125,9 @@ func TestSessions(t *testing.T) {
 	r.fails("rackseed setup", "", "machines")
 	r.fails("--fingerprint is needed", "", "setup", "--server", r.url, "--code", code, "--name", "ann")
 	r.fails("expected 64 hex digits", "", "setup", "--server", r.url, "--fingerprint", "AB:CD", "--code", code, "--name", "ann")
-	r.fails("compare with the appliance's screen", "correct horse\n", "setup", "--server", r.url,
+	r.fails("Compare with the appliance's screen", "correct horse\n", "setup", "--server", r.url,
 		"--fingerprint", strings.Repeat("00", 32), "--code", code, "--name", "ann")
-	r.fails("setup code", "correct horse\n", "setup", "--server", r.url, "--fingerprint", r.fingerprint, "--code", "WRNG", "--name", "ann")
+	r.fails("the setup code is wrong: it is on the appliance's screen", "correct horse\n", "setup", "--server", r.url, "--fingerprint", r.fingerprint, "--code", "WRNG", "--name", "ann")
 	r.setup()
 	file, err := credentialsFile()
 	if err != nil {
@@ -185,6 +162,12 @@ func TestSessions(t *testing.T) {
 	r.fails("log in again", "", "status")
 	t.Setenv("RACKSEED_SERVER", "https://127.0.0.1:1")
 	r.fails("no answer", "", "status")
+	t.Setenv("RACKSEED_SERVER", kept.Server)
+	t.Setenv("RACKSEED_FINGERPRINT", strings.Repeat("00", 32))
+	for _, command := range [][]string{{"status"}, {"machines", "-w"}, {"log", "-f", "m-1"}} {
+		// A stream to somebody else is not tried again and again.
+		r.fails("its certificate has the fingerprint\n  "+r.fingerprint+"\nand not", "", command...)
+	}
 }
 
 func TestChoose(t *testing.T) {
@@ -203,40 +186,6 @@ func TestChoose(t *testing.T) {
 			t.Errorf("flags %+v, environment %+v: %+v, want %+v", c.flags, c.env, got, c.want)
 		}
 	}
-}
-
-func TestMachines(t *testing.T) {
-	r := newRig(t)
-	r.setup()
-	r.waiting()
-	if out := r.must("", "machines"); !strings.Contains(out, "m-00000001") || !strings.Contains(out, "waiting") {
-		t.Errorf("machines:\n%s", out)
-	}
-	if out := r.must("", "machine", "52:54:00:00:00:01"); !strings.Contains(out, "rackseed approve m-00000001") || !strings.Contains(out, "/dev/vda") {
-		t.Errorf("machine:\n%s", out)
-	}
-	if out := r.must("", "approve", "m-00000001", "--name", "alpha", "--address", "192.0.2.20"); !strings.Contains(out, "alpha") || !strings.Contains(out, "192.0.2.20") {
-		t.Errorf("approve:\n%s", out)
-	}
-	r.fails("approved already", "", "approve", "alpha")
-	r.fails("", "", "retry", "alpha")
-	r.fails("none", "", "machine", "none")
-
-	var list api.List[api.Machine]
-	if err := json.Unmarshal([]byte(r.must("", "machines", "-o", "json")), &list); err != nil || len(list.Items) != 1 || list.Items[0].Name != "alpha" {
-		t.Errorf("as JSON: %+v, %v", list, err)
-	}
-	if out := r.must("", "machines", "-o", "yaml"); !strings.Contains(out, "name: alpha") {
-		t.Errorf("as YAML:\n%s", out)
-	}
-	r.fails("text, json and yaml", "", "machines", "-o", "xml")
-	if out := r.must("", "status"); !strings.Contains(out, "FAIL  tftp") {
-		t.Errorf("status:\n%s", out)
-	}
-	if out := r.must("", "kubeconfig", "--server", "https://127.0.0.1:7443"); !strings.Contains(out, "ann https://127.0.0.1:7443") {
-		t.Errorf("kubeconfig:\n%s", out)
-	}
-	r.must("", "leases")
 }
 
 // follow runs a command that follows and hands over its lines.
@@ -263,9 +212,9 @@ func (r *rig) follow(args ...string) (next func() string, stop func() error) {
 func TestEventsAndLog(t *testing.T) {
 	r := newRig(t)
 	r.setup()
-	r.waiting()
+	r.Waiting(1)
 	all := r.must("", "events")
-	last := r.store.View().LastEvent()
+	last := r.View().LastEvent()
 	if n := strings.Count(all, "\n"); uint64(n) != last {
 		t.Errorf("%d events, %d lines:\n%s", last, n, all)
 	}
@@ -273,9 +222,9 @@ func TestEventsAndLog(t *testing.T) {
 		t.Errorf("of one machine:\n%s", of)
 	}
 
-	next, stop := r.follow("events", "-f", "--after", fmt.Sprint(last))
+	next, stop := r.follow("events", "-f", "--since", fmt.Sprint(last+1))
 	for i := range 20 {
-		r.propose(state.Note{What: "test", Severity: machine.Warning, Text: fmt.Sprintf("note %d", i)})
+		r.Must(state.Note{What: "test", Severity: machine.Warning, Text: fmt.Sprintf("note %d", i)})
 		if line := next(); !strings.HasSuffix(line, fmt.Sprintf("warning: note %d", i)) {
 			t.Errorf("note %d is followed by %q", i, line)
 		}
@@ -285,7 +234,7 @@ func TestEventsAndLog(t *testing.T) {
 	}
 
 	chunk := func(first uint64) {
-		r.propose(state.OutputStore{Chunk: machine.Chunk{
+		r.Must(state.OutputStore{Chunk: machine.Chunk{
 			Machine: "m-00000001", Stream: "s-00000001", First: first, Last: first + 1,
 			Digest: fmt.Sprintf("sha256:%064x", first), Size: 10,
 		}})
@@ -310,12 +259,3 @@ func TestEventsAndLog(t *testing.T) {
 	}
 }
 
-func TestSiteValidate(t *testing.T) {
-	r := newRig(t)
-	bad := filepath.Join(t.TempDir(), "site.yaml")
-	if err := os.WriteFile(bad, []byte("version: 1\nname: lab\nserviceAddress: nowhere\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.fails("site.yaml:3:", "", "site", "validate", bad)
-	r.fails("no such file", "", "site", "validate", bad+".none")
-}

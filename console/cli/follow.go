@@ -22,7 +22,7 @@ const pageSize = 200
 
 func (o *options) events() *cobra.Command {
 	var follow bool
-	var after uint64
+	var since uint64
 	var of string
 	c := &cobra.Command{
 		Use: "events", Short: "Show what happened; -f goes on as it happens", Args: cobra.NoArgs,
@@ -32,7 +32,12 @@ func (o *options) events() *cobra.Command {
 				return err
 			}
 			write := func(e machine.Event) error { return o.writeEvent(cmd.OutOrStdout(), e) }
-			if after, err = pastEvents(cmd.Context(), c, after, of, write); err != nil || !follow {
+			after := max(since, 1) - 1
+			after, err = pastEvents(cmd.Context(), c, after, of, write)
+			switch {
+			case follow && cmd.Context().Err() != nil:
+				return nil // interrupted by the person who follows
+			case err != nil || !follow:
 				return err
 			}
 			id, err := machineID(cmd.Context(), c, of)
@@ -67,8 +72,9 @@ func (o *options) events() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as it happens")
-	c.Flags().Uint64Var(&after, "after", 0, "begin after this sequence number")
-	c.Flags().StringVar(&of, "machine", "", "only of this machine")
+	c.Flags().Uint64Var(&since, "since", 0, "begin with this sequence number")
+	c.Flags().StringVar(&of, "machine", "", "only of this machine: ID, name, MAC, UUID or serial number")
+	completeWith(c, "machine", o.machineNames)
 	return c
 }
 
@@ -98,13 +104,8 @@ func pastEvents(ctx context.Context, c *client.Client, after uint64, of string, 
 }
 
 func (o *options) writeEvent(w io.Writer, e machine.Event) error {
-	if o.output != "text" {
-		b, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(append(b, '\n'))
-		return err
+	if !o.plain() {
+		return o.renderItem(w, e)
 	}
 	mark := map[machine.Severity]string{machine.Warning: "warning: ", machine.Error: "error: "}[e.Severity]
 	_, err := fmt.Fprintf(w, "%6d  %s  %-10s  %s%s\n", e.Seq, e.Time.Local().Format("15:04:05"), clean(string(e.Machine)), mark, clean(e.Text))
@@ -124,60 +125,52 @@ func machineID(ctx context.Context, c *client.Client, word string) (machine.ID, 
 func (o *options) log() *cobra.Command {
 	var follow bool
 	var after uint64
-	c := &cobra.Command{
-		Use: "log ID", Short: "Show a machine's output; -f goes on as it happens", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect()
-			if err != nil {
-				return err
-			}
-			write := func(l api.Lines) error {
-				after = l.Seq
-				return o.writeLines(cmd.OutOrStdout(), l)
-			}
-			if follow {
-				return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
-					return c.Stream(ctx, machinePath(args[0], "/output/stream"), number("after", after), func(message []byte) error {
-						live()
-						var l api.StreamLines
-						if err := json.Unmarshal(message, &l); err != nil {
-							return err
-						}
-						return write(l.Lines)
-					})
-				})
-			}
-			for {
-				q := number("after", after)
-				q.Set("limit", strconv.Itoa(pageSize))
-				var list api.List[api.Lines]
-				if err := c.Call(cmd.Context(), "GET", machinePath(args[0], "/output"), q, nil, &list); err != nil {
-					return err
-				}
-				for _, l := range list.Items {
-					if err := write(l); err != nil {
+	c := o.onMachine("log", "Show a machine's output; -f goes on as it happens", func(cmd *cobra.Command, name string) error {
+		c, err := o.connect()
+		if err != nil {
+			return err
+		}
+		write := func(l api.Lines) error {
+			after = l.Seq
+			return o.writeLines(cmd.OutOrStdout(), l)
+		}
+		if follow {
+			return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
+				return c.Stream(ctx, machinePath(name, "/output/stream"), number("after", after), func(message []byte) error {
+					live()
+					var l api.StreamLines
+					if err := json.Unmarshal(message, &l); err != nil {
 						return err
 					}
-				}
-				if len(list.Items) < pageSize {
-					return nil
+					return write(l.Lines)
+				})
+			})
+		}
+		for {
+			q := number("after", after)
+			q.Set("limit", strconv.Itoa(pageSize))
+			var list api.List[api.Lines]
+			if err := c.Call(cmd.Context(), "GET", machinePath(name, "/output"), q, nil, &list); err != nil {
+				return err
+			}
+			for _, l := range list.Items {
+				if err := write(l); err != nil {
+					return err
 				}
 			}
-		},
-	}
+			if len(list.Items) < pageSize {
+				return nil
+			}
+		}
+	})
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as it happens")
-	c.Flags().Uint64Var(&after, "after", 0, "begin after this chunk")
+	c.Flags().Uint64Var(&after, "after", 0, "begin after this chunk (seq, in -o json)")
 	return c
 }
 
 func (o *options) writeLines(w io.Writer, l api.Lines) error {
-	if o.output != "text" {
-		b, err := json.Marshal(l)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(append(b, '\n'))
-		return err
+	if !o.plain() {
+		return o.renderItem(w, l)
 	}
 	for _, line := range l.Lines {
 		if _, err := fmt.Fprintln(w, clean(line)); err != nil {

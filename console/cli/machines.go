@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,145 +15,367 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 )
 
+const whichMachine = "A machine is named by ID, name, MAC, UUID or serial number."
+
 func (o *options) machines() *cobra.Command {
-	return &cobra.Command{
-		Use: "machines", Short: "List machines", Args: cobra.NoArgs,
+	var watch bool
+	c := &cobra.Command{
+		Use: "machines", Short: "List machines; -w goes on as they change", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/machines", nil, writeMachines)
+			if watch {
+				return o.watchMachines(cmd)
+			}
+			return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/machines", nil, func(w io.Writer, list api.List[api.Machine]) error {
+				if len(list.Items) == 0 {
+					return noMachines(w)
+				}
+				t := o.machineTable()
+				for _, m := range list.Items {
+					t.add(o.machineRow(m)...)
+				}
+				return t.flush(w)
+			})
 		},
 	}
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on: a machine is listed again when it changes")
+	return c
 }
 
-func writeMachines(w io.Writer, list api.List[api.Machine]) error {
-	if len(list.Items) == 0 {
-		_, err := fmt.Fprintln(w, "No machine was seen yet. Set one to boot from the network on a link that the site file names.")
+func noMachines(w io.Writer) error {
+	_, err := fmt.Fprintln(w, "No machine was seen yet. Set one to boot from the network on a link that the site file names.")
+	return err
+}
+
+func (o *options) machineTable() *table {
+	if o.output == outputWide {
+		return newTable("NAME", "ID", "PHASE", "PROFILE", "SERIAL", "ASSET TAG", "ADDRESS", "MACS", "UUID", "WHAT", "NEXT BOOT", "SEEN", "REASON")
+	}
+	return newTable("NAME", "PHASE", "SERIAL", "ASSET TAG", "ADDRESS", "REASON")
+}
+
+func (o *options) machineRow(m api.Machine) []string {
+	i := m.Inventory
+	if i == nil {
+		i = &machine.Inventory{}
+	}
+	reason := cmp.Or(m.WaitingFor, m.Reason)
+	if o.output != outputWide {
+		return []string{called(m.Machine), string(m.Phase), i.Serial, i.AssetTag, address(m.Machine), reason}
+	}
+	return []string{m.Name, string(m.ID), string(m.Phase), m.Profile, i.Serial, i.AssetTag, address(m.Machine), macs(m.Machine), m.UUID,
+		hardware(m.Inventory), string(m.NextBoot.Kind), ago(m.LastSeen), reason}
+}
+
+// watchMachines lists all machines, and each one again when it changes.
+func (o *options) watchMachines(cmd *cobra.Command) error {
+	c, err := o.connect()
+	if err != nil {
 		return err
 	}
-	t := table(w, "ID", "NAME", "PHASE", "PROFILE", "ADDRESS", "MAC", "WHAT", "SEEN", "REASON")
-	for _, m := range list.Items {
-		row(t, string(m.ID), m.Name, string(m.Phase), m.Profile, address(m.Machine), mac(m.Machine), hardware(m.Inventory),
-			ago(m.LastSeen), m.Reason)
+	w, t := cmd.OutOrStdout(), o.machineTable()
+	listed := map[machine.ID]string{}
+	// put adds a machine, unless it is listed like that.
+	put := func(m api.Machine) error {
+		same := m
+		same.LastSeen = m.FirstSeen // that it was seen again is no change to list
+		b, err := json.Marshal(same)
+		if err != nil || listed[m.ID] == string(b) {
+			return err
+		}
+		listed[m.ID] = string(b)
+		if !o.plain() {
+			return o.renderItem(w, m)
+		}
+		t.add(o.machineRow(m)...)
+		return nil
 	}
-	return t.Flush()
+	flush := func() error {
+		if o.plain() {
+			return t.flush(w)
+		}
+		return nil
+	}
+	var list api.List[api.Machine]
+	if err := c.Call(cmd.Context(), http.MethodGet, "/api/machines", nil, nil, &list); err != nil {
+		return err
+	}
+	for _, m := range list.Items {
+		if err := put(m); err != nil {
+			return err
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
+		// Events are not wanted: after the newest there can be.
+		return c.Stream(ctx, "/api/stream", number("after", 1<<62), func(message []byte) error {
+			live()
+			var m struct {
+				Type    string      `json:"type"`
+				Machine api.Machine `json:"machine"`
+				ID      machine.ID  `json:"id"`
+			}
+			if err := json.Unmarshal(message, &m); err != nil {
+				return err
+			}
+			switch m.Type {
+			case "machine":
+				if err := put(m.Machine); err != nil {
+					return err
+				}
+			case "forgotten":
+				delete(listed, m.ID)
+				if o.plain() {
+					t.add(string(m.ID), "forgotten")
+				}
+			}
+			return flush()
+		})
+	})
 }
 
 func (o *options) machine() *cobra.Command {
+	return o.onMachine("machine", "Show one machine with all its details", func(cmd *cobra.Command, name string) error {
+		return show(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, ""), nil, writeMachine)
+	})
+}
+
+// onMachine makes a command about one machine.
+func (o *options) onMachine(use, short string, run func(cmd *cobra.Command, name string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: "machine ID", Short: "Show one machine: by ID, name, MAC, UUID or serial number", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return show(cmd.Context(), o, cmd.OutOrStdout(), machinePath(args[0], ""), nil, writeMachine)
-		},
+		Use: use + " NAME", Short: short, Long: short + ".\n\n" + whichMachine, Args: cobra.ExactArgs(1), ValidArgsFunction: o.machineNames,
+		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, args[0]) },
 	}
 }
 
 func writeMachine(w io.Writer, m api.Machine) error {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, clean(value)) // errors are kept by Flush
-		}
+	var f facts
+	f.add("ID", string(m.ID))
+	f.add("Name", m.Name)
+	f.add("Phase", string(m.Phase))
+	f.add("Reason", m.Reason)
+	f.add("Waits for", m.WaitingFor)
+	if !m.Leaves.IsZero() {
+		f.add("Waits until", at(m.Leaves)+", then it goes back to its own disk")
 	}
-	line("ID", string(m.ID))
-	line("Name", m.Name)
-	line("Phase", string(m.Phase))
-	line("Reason", m.Reason)
-	line("Waits for", m.WaitingFor)
-	line("Profile", m.Profile)
-	line("Address", address(m.Machine))
-	line("UUID", m.UUID)
+	f.add("Profile", m.Profile)
+	f.add("Address", address(m.Machine))
+	f.add("UUID", m.UUID)
 	for _, a := range m.MACs {
-		line("MAC", string(a))
+		f.add("MAC", string(a))
 	}
-	if i := m.Inventory; i != nil {
-		line("Hardware", strings.TrimSpace(i.Manufacturer+" "+i.Product))
-		line("Serial number", i.Serial)
-		line("Firmware", firmware(i))
-		line("Processor", fmt.Sprintf("%s, %d threads", i.CPU.Model, i.CPU.Threads))
-		line("Memory", size(i.MemoryBytes))
-		for _, d := range i.Disks {
-			line("Disk", fmt.Sprintf("%s %s %s %s serial %q: %s", d.Path, d.Transport, size(d.Bytes), d.Model, d.Serial, d.Contents))
-		}
-		for _, n := range i.NICs {
-			line("NIC", fmt.Sprintf("%s %s %s", n.Name, n.MAC, n.Driver))
-		}
-	}
-	if i := m.Install; i != nil {
-		line("Install", fmt.Sprintf("%s is %s, epoch %d; %s", i.ID, i.Status, i.Epoch, i.Reason))
+	f.addInventory(m)
+	f.add("First seen", at(m.FirstSeen))
+	f.add("Last seen", at(m.LastSeen))
+	f.add("Told to boot", toldToBoot(m.Boot))
+	f.add("Boots next", fmt.Sprintf("%s: %s", m.NextBoot.Kind, m.NextBoot.Why))
+	for _, i := range []*machine.Intent{m.Install, m.Join, m.Rescue} {
+		f.add(order(i))
 	}
 	for _, a := range m.Actions {
 		if a.Allowed {
-			line("Possible", fmt.Sprintf("rackseed %s %s", a.Name, m.ID))
+			f.add("Possible", fmt.Sprintf("rackseed %s %s", a.Name, called(m.Machine)))
 		}
 	}
-	return t.Flush()
+	return f.flush(w)
 }
 
-func (o *options) approve() *cobra.Command {
-	var in api.ApproveRequest
-	var disk machine.DiskHint
-	c := &cobra.Command{
-		Use: "approve ID", Short: "Order a waiting machine's install", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			in.Disk = hint(disk)
-			return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(args[0], "/approve"), in, writeMachine)
-		},
+// addInventory adds what the installer found.
+func (f *facts) addInventory(m api.Machine) {
+	i := m.Inventory
+	if i == nil {
+		return
 	}
-	c.Flags().StringVar(&in.Name, "name", "", "host name")
-	c.Flags().StringVar(&in.Profile, "profile", "", "profile")
-	c.Flags().StringVar(&in.Address, "address", "", "static address")
-	diskFlags(c, &disk)
-	return c
+	f.add("Hardware", strings.TrimSpace(i.Manufacturer+" "+i.Product))
+	f.add("Serial number", i.Serial)
+	f.add("Asset tag", i.AssetTag)
+	f.add("Firmware", firmware(i))
+	for _, b := range i.BootOrder {
+		f.add("Boot order", b)
+	}
+	f.add("Processor", strings.TrimPrefix(fmt.Sprintf("%s, %s", i.CPU.Model, count(i.CPU.Threads, "thread")), ", "))
+	f.add("Memory", size(i.MemoryBytes))
+	for _, d := range m.Disks {
+		text := describe(d) + ": " + d.Contents
+		if !d.Usable {
+			text += " (cannot be installed on: " + d.Reason + ")"
+		}
+		f.add("Disk", text)
+	}
+	for _, n := range i.NICs {
+		carrier := ""
+		if !n.Carrier {
+			carrier = "no carrier"
+		}
+		f.add("NIC", joined(n.Name, string(n.MAC), n.Driver, carrier))
+	}
+}
+
+// describe names a disk by what is printed on it, and what tools call it.
+func describe(d api.DiskChoice) string {
+	serial, wwn := "no serial number", ""
+	if d.Serial != "" {
+		serial = "serial number " + d.Serial
+	}
+	if d.WWN != "" {
+		wwn = "WWN " + d.WWN
+	}
+	return joined(d.Path, d.Transport, size(d.Bytes), d.Model, serial, wwn)
+}
+
+// joined joins what there is by commas.
+func joined(words ...string) string {
+	var some []string
+	for _, w := range words {
+		if w != "" {
+			some = append(some, w)
+		}
+	}
+	return strings.Join(some, ", ")
+}
+
+func toldToBoot(b *api.Boot) string {
+	if b == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%s, at %s", b.Kind, at(b.Decided))
+	if !b.Fetched.IsZero() {
+		text += "; fetched the kernel at " + at(b.Fetched)
+	}
+	if b.Silent {
+		text += "; silent since"
+	}
+	return text
+}
+
+// order is an order in words, under what it is called.
+func order(i *machine.Intent) (name, value string) {
+	if i == nil {
+		return "", ""
+	}
+	name = strings.ToUpper(string(i.Kind[:1])) + string(i.Kind[1:])
+	value = fmt.Sprintf("%s is %s, epoch %d", i.ID, i.Status, i.Epoch)
+	if i.Disk != (machine.DiskHint{}) {
+		value += ", disk with " + i.Disk.String()
+	}
+	if i.Erase != "" {
+		value += ", may erase " + i.Erase
+	}
+	if i.Reason != "" {
+		value += ": " + i.Reason
+	}
+	return name, value
+}
+
+func (o *options) why() *cobra.Command {
+	return o.onMachine("why", "Explain a machine: why it does what it does, or nothing", func(cmd *cobra.Command, name string) error {
+		return show(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/why"), nil, o.writeWhy)
+	})
+}
+
+func (o *options) writeWhy(w io.Writer, y api.Why) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%s): %s\n\n", called(machine.Machine{ID: y.Machine.ID, Name: y.Machine.Name}), y.Phase, clean(y.Summary))
+	list := func(head string, items []string) {
+		if len(items) == 0 {
+			return
+		}
+		b.WriteString(head + "\n")
+		for _, i := range items {
+			b.WriteString("  - " + clean(i) + "\n")
+		}
+		b.WriteByte('\n')
+	}
+	list("Likely causes:", y.Causes)
+	list("What to do:", y.Todo)
+	var f facts
+	f.add("Told to boot", toldToBoot(y.Boot))
+	f.add("", y.BootWhy)
+	f.add("Boots next", fmt.Sprintf("%s: %s", y.NextBoot.Kind, y.NextBoot.Why))
+	f.add("Waits for", y.WaitingFor)
+	if err := f.flush(&b); err != nil {
+		return err
+	}
+	if len(y.Events) > 0 {
+		b.WriteString("\nLast events:\n")
+	}
+	for _, e := range y.Events {
+		if err := o.writeEvent(&b, e); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func (o *options) retry() *cobra.Command {
 	var disk machine.DiskHint
-	c := &cobra.Command{
-		Use: "retry ID", Short: "Let a machine's failed install begin again", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(args[0], "/retry"), api.RetryRequest{Disk: hint(disk)}, writeMachine)
-		},
-	}
-	diskFlags(c, &disk)
+	var erase string
+	c := o.onMachine("retry", "Let a machine's failed install begin again", func(cmd *cobra.Command, name string) error {
+		in := api.RetryRequest{Disk: hint(disk), Erase: erase}
+		if err := o.confirmRetry(cmd, name, &in); err != nil {
+			return err
+		}
+		return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/retry"), in, writeMachine)
+	})
+	diskFlags(c, &disk, &erase)
 	return c
 }
 
 func (o *options) revoke() *cobra.Command {
 	var in api.RevokeRequest
-	c := &cobra.Command{
-		Use: "revoke ID", Short: "Take a machine's approval back: its install stops where it is", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(args[0], "/revoke"), in, writeMachine)
-		},
-	}
+	c := o.onMachine("revoke", "Take back what was ordered for a machine and is not over: an install stops where it is", func(cmd *cobra.Command, name string) error {
+		return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/revoke"), in, writeMachine)
+	})
 	c.Flags().StringVar(&in.Reason, "reason", "", "why, for the timeline")
 	return c
 }
 
-func (o *options) forget() *cobra.Command {
-	return &cobra.Command{
-		Use: "forget ID", Short: "Forget a machine; it is discovered anew when it netboots", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect()
-			if err != nil {
-				return err
+func (o *options) forgetMachine() *cobra.Command {
+	return o.onMachine("forget", "Forget a machine; it is discovered anew when it netboots", func(cmd *cobra.Command, name string) error {
+		c, err := o.connect()
+		if err != nil {
+			return err
+		}
+		return c.Call(cmd.Context(), http.MethodPost, machinePath(name, "/forget"), nil, nil, nil)
+	})
+}
+
+func (o *options) look() *cobra.Command {
+	var long forFlag
+	var cancel bool
+	c := o.onMachine("look", "Have a machine looked at when it netboots next, whatever is on its disks", func(cmd *cobra.Command, name string) error {
+		in := long.request()
+		if cancel {
+			in.For = new(machine.Duration)
+		}
+		return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/look"), in, func(w io.Writer, m api.Machine) error {
+			text := fmt.Sprintf("%s is looked at when it netboots, until %s: restart it.", called(m.Machine), at(m.Invited))
+			if m.Invited.IsZero() {
+				text = fmt.Sprintf("%s boots next: %s: %s.", called(m.Machine), m.NextBoot.Kind, m.NextBoot.Why)
 			}
-			return c.Call(cmd.Context(), "POST", machinePath(args[0], "/forget"), nil, nil, nil)
-		},
-	}
+			_, err := fmt.Fprintln(w, clean(text))
+			return err
+		})
+	})
+	long.add(c)
+	c.Flags().BoolVar(&cancel, "cancel", false, "take that back")
+	c.MarkFlagsMutuallyExclusive("for", "cancel")
+	return c
 }
 
-func diskFlags(c *cobra.Command, d *machine.DiskHint) {
-	c.Flags().StringVar(&d.Serial, "disk-serial", "", "install on the disk with this serial number")
-	c.Flags().StringVar(&d.WWN, "disk-wwn", "", "install on the disk with this world wide name")
-	c.Flags().StringVar(&d.Path, "disk-path", "", "install on this device; not stable, prefer the serial number")
+func (o *options) rescue() *cobra.Command {
+	return o.onMachine("rescue", "Have a machine boot to a shell once, for the site's SSH keys", func(cmd *cobra.Command, name string) error {
+		return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/rescue"), nil, func(w io.Writer, m api.Machine) error {
+			_, err := fmt.Fprintf(w, "%s boots to a rescue shell when it netboots: restart it, then log in as root by SSH. rackseed revoke takes that back until then.\n", clean(called(m.Machine)))
+			return err
+		})
+	})
 }
 
-func hint(d machine.DiskHint) *machine.DiskHint {
-	if d == (machine.DiskHint{}) {
-		return nil
-	}
-	return &d
-}
+// called is a machine's name, or its ID while it has none.
+func called(m machine.Machine) string { return cmp.Or(m.Name, string(m.ID)) }
 
 func address(m machine.Machine) string {
 	if !m.Address.IsValid() {
@@ -160,18 +384,19 @@ func address(m machine.Machine) string {
 	return m.Address.String()
 }
 
-func mac(m machine.Machine) string {
-	if len(m.MACs) == 0 {
-		return ""
+func macs(m machine.Machine) string {
+	words := make([]string, len(m.MACs))
+	for i, a := range m.MACs {
+		words[i] = string(a)
 	}
-	return string(m.MACs[0])
+	return strings.Join(words, ",")
 }
 
 func hardware(i *machine.Inventory) string {
 	if i == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d CPU, %s, %d disks", i.CPU.Threads, size(i.MemoryBytes), len(i.Disks))
+	return fmt.Sprintf("%d CPU, %s, %s", i.CPU.Threads, size(i.MemoryBytes), count(len(i.Disks), "disk"))
 }
 
 func firmware(i *machine.Inventory) string {
@@ -179,49 +404,4 @@ func firmware(i *machine.Inventory) string {
 		return i.Firmware + ", Secure Boot"
 	}
 	return i.Firmware
-}
-
-func size(bytes uint64) string {
-	switch {
-	case bytes >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30))
-	default:
-		return fmt.Sprintf("%d MiB", bytes>>20)
-	}
-}
-
-func ago(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return time.Since(t).Round(time.Second).String() + " ago"
-}
-
-func table(w io.Writer, head ...string) *tabwriter.Writer {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	row(t, head...)
-	return t
-}
-
-// row writes a row of a table; its error is kept by Flush.
-func row(t io.Writer, cells ...string) {
-	for i, c := range cells {
-		if cells[i] = clean(c); cells[i] == "" {
-			cells[i] = "-"
-		}
-	}
-	fmt.Fprintln(t, strings.Join(cells, "\t"))
-}
-
-// clean takes from a machine's words what would command the terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case r < ' ' || r >= 0x7f && r < 0xa0:
-			return '�'
-		}
-		return r
-	}, s)
 }

@@ -36,7 +36,7 @@ func (o *options) setup() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				in.Password, err = a.secret("New password (10 bytes at least)")
+				in.Password, err = a.secret("New password (10 characters at least)")
 				return in, err
 			})
 		},

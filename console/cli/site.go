@@ -1,11 +1,10 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,7 +28,12 @@ func (o *options) status() *cobra.Command {
 
 func writeStatus(w io.Writer, s api.Status) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Site %q, service address %s\n", s.Site, s.Service)
+	if s.Site == "" {
+		b.WriteString("No valid site file was applied yet: no machine is served.\n")
+	} else {
+		fmt.Fprintf(&b, "Site %q, service address %s\n", s.Site, s.Service)
+	}
+	b.WriteString(discoveryText(s.Discovery) + "\n")
 	for _, h := range s.Health {
 		mark := "ok  "
 		if !h.OK {
@@ -42,6 +46,9 @@ func writeStatus(w io.Writer, s api.Status) error {
 		phases = append(phases, fmt.Sprintf("%d %s", n, phase))
 	}
 	slices.Sort(phases)
+	if len(phases) == 0 {
+		phases = []string{"none"}
+	}
 	fmt.Fprintf(&b, "Machines: %s\n", strings.Join(phases, ", "))
 	for _, p := range s.SiteProblems {
 		fmt.Fprintf(&b, "Site file: %s\n", clean(p))
@@ -53,75 +60,132 @@ func writeStatus(w io.Writer, s api.Status) error {
 	return err
 }
 
-func (o *options) leases() *cobra.Command {
-	return &cobra.Command{
-		Use: "leases", Short: "List DHCP leases", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/leases", nil, func(w io.Writer, list api.List[machine.Lease]) error {
-				t := table(w, "ADDRESS", "MAC", "MACHINE", "HOST NAME", "EXPIRES", "DECLINED")
-				for _, l := range list.Items {
-					declined := ""
-					if l.Declined {
-						declined = "yes"
-					}
-					row(t, l.Address.String(), string(l.MAC), string(l.Machine), l.Hostname, l.Expires.Local().Format("2006-01-02 15:04:05"), declined)
-				}
-				return t.Flush()
-			})
-		},
-	}
+func (o *options) lease() *cobra.Command {
+	return family("lease", "DHCP leases", listOf(o, "List DHCP leases", "/api/leases", func(w io.Writer, list api.List[machine.Lease]) error {
+		t := newTable("ADDRESS", "MAC", "MACHINE", "HOST NAME", "EXPIRES", "DECLINED")
+		for _, l := range list.Items {
+			declined := ""
+			if l.Declined {
+				declined = "yes"
+			}
+			t.add(l.Address.String(), string(l.MAC), string(l.Machine), l.Hostname, at(l.Expires), declined)
+		}
+		return t.flush(w)
+	}))
 }
 
-func (o *options) kubeconfig() *cobra.Command {
-	var server string
-	c := &cobra.Command{
-		Use:   "kubeconfig",
-		Short: "Write an administrator's kubeconfig to standard output",
-		Long: `Write an administrator's kubeconfig to standard output.
+func (o *options) profile() *cobra.Command {
+	return family("profile", "What machines become", listOf(o, "List profiles, and the machines that have them or would get them", "/api/profiles", o.writeProfiles))
+}
 
---server is the API server's URL to put into it, where the service address
-cannot be reached; the boot service is the one of the login, or RACKSEED_SERVER.`,
-		Args: cobra.NoArgs,
+func (o *options) writeProfiles(w io.Writer, list api.List[api.ProfileUse]) error {
+	head := []string{"NAME", "ROLE", "SELECTOR", "MACHINES", "WOULD GET IT"}
+	if o.output == outputWide {
+		head = append(head, "DISK", "LABELS", "TAINTS", "KERNEL ARGUMENTS")
+	}
+	t := newTable(head...)
+	for _, p := range list.Items {
+		selector := ""
+		if !p.Selector.IsZero() {
+			selector = p.Selector.String()
+		}
+		var have, would []string
+		for _, m := range p.Machines {
+			have = append(have, called(machine.Machine{ID: m.ID, Name: m.Name}))
+		}
+		for _, m := range p.Matches {
+			would = append(would, called(machine.Machine{ID: m.ID, Name: m.Name}))
+		}
+		cells := []string{p.Name, string(p.Role), selector, strings.Join(have, ","), strings.Join(would, ",")}
+		if o.output == outputWide {
+			var labels []string
+			for k, v := range p.Labels {
+				labels = append(labels, k+"="+v)
+			}
+			slices.Sort(labels)
+			cells = append(cells, p.Disk.String(), strings.Join(labels, ","), strings.Join(p.Taints, ","), strings.Join(p.KernelArguments, " "))
+		}
+		t.add(cells...)
+	}
+	return t.flush(w)
+}
+
+func (o *options) image() *cobra.Command {
+	return family("image", "Published images", listOf(o, "List published images", "/api/images", func(w io.Writer, list api.List[api.Image]) error {
+		t := newTable("NAME", "SIZE", "FILES", "DIGEST", "PROBLEM")
+		for _, i := range list.Items {
+			t.add(i.Ref, size(uint64(i.Size)), fmt.Sprint(len(i.Files)), i.Digest, i.Problem)
+		}
+		return t.flush(w)
+	}))
+}
+
+// listOf is the command of a family that lists things.
+func listOf[T any](o *options, short, path string, text func(io.Writer, api.List[T]) error) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect()
-			if err != nil {
-				return err
-			}
-			q := url.Values{}
-			if server != "" {
-				q.Set("server", server)
-			}
-			config, err := c.Raw(cmd.Context(), http.MethodGet, "/api/kubeconfig", q, nil)
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(config)
-			return err
+			return show(cmd.Context(), o, cmd.OutOrStdout(), path, nil, text)
 		},
 	}
-	c.Flags().StringVar(&server, "server", "", "API server's URL, as https://192.0.2.10:6443")
-	return c
 }
 
 func (o *options) site() *cobra.Command {
-	c := &cobra.Command{Use: "site", Short: "Work on the site file"}
-	c.AddCommand(&cobra.Command{
-		Use: "validate FILE", Short: "Check a site file; needs no boot service", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := readSite(args[0])
-			if err != nil {
-				return err
-			}
-			s, err := site.Parse(filepath.Base(args[0]), src)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: site %q, service address %s, %d links, %d profiles, %d machines listed\n",
-				args[0], s.Name, s.ServiceAddress, len(s.Links), len(s.Profiles), len(s.Machines))
-			return err
+	return family("site", "The site file",
+		&cobra.Command{
+			Use: "validate FILE", Short: "Check a site file; needs no boot service", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error { return o.validate(cmd.OutOrStdout(), args[0]) },
 		},
+		&cobra.Command{
+			Use: "show", Short: "Show the site file in force, with defaults filled in", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/site", nil, func(w io.Writer, s api.AppliedSite) error {
+					if !s.Applied {
+						return errors.New("no valid site file was ever applied: rackseed status says why")
+					}
+					b, err := json.Marshal(s.Site)
+					if err != nil {
+						return err
+					}
+					if _, err := fmt.Fprintln(w, "# In force. Defaults are filled in, and what operators' tokens are known by is left out."); err != nil {
+						return err
+					}
+					return writeYAML(w, b)
+				})
+			},
+		})
+}
+
+// validate checks a site file, and says what is wrong, a line each.
+func (o *options) validate(w io.Writer, path string) error {
+	src, err := readSite(path)
+	if err != nil {
+		return err
+	}
+	name := filepath.Base(path)
+	check := api.CheckSite(name, src)
+	b, err := json.Marshal(check)
+	if err != nil {
+		return err
+	}
+	err = render(o, w, b, func(w io.Writer, c api.SiteCheck) error {
+		if s := c.Site; s != nil {
+			_, err := fmt.Fprintf(w, "%s is valid: site %q, service address %s, %s, %s, %s listed\n", path, s.Name, s.ServiceAddress,
+				count(len(s.Links), "link"), count(len(s.Profiles), "profile"), count(len(s.Machines), "machine"))
+			return err
+		}
+		list := site.Error{File: path}
+		for _, p := range c.Problems {
+			if _, err := fmt.Fprintln(w, clean(list.Line(p))); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-	return c
+	if err == nil && !check.Valid {
+		err = fmt.Errorf("%s: %s", path, count(len(check.Problems), "problem"))
+	}
+	return err
 }
 
 // readSite reads a site file, and no more of it than one can be.
@@ -132,4 +196,30 @@ func readSite(path string) (src []byte, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	return io.ReadAll(io.LimitReader(f, site.MaxBytes+1))
+}
+
+func (o *options) supportBundle() *cobra.Command {
+	return &cobra.Command{
+		Use: "support-bundle FILE", Short: "Save what somebody who helps needs to know, without secrets; - is standard output", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			if args[0] == "-" {
+				_, err := c.Download(cmd.Context(), "/api/support-bundle", cmd.OutOrStdout())
+				return err
+			}
+			f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if err != nil {
+				return err
+			}
+			n, err := c.Download(cmd.Context(), "/api/support-bundle", f)
+			if err = errors.Join(err, f.Close()); err != nil {
+				return errors.Join(err, os.Remove(args[0])) // half of it is none
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d KiB. It holds names, addresses and serial numbers of machines, and no password, token or key.\n", args[0], (n+1023)>>10)
+			return err
+		},
+	}
 }

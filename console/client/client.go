@@ -23,8 +23,11 @@ import (
 // requestTimeout bounds one request and its answer.
 const requestTimeout = 60 * time.Second
 
-// maxAnswer is the most that is read of one answer, in bytes.
-const maxAnswer = 64 << 20
+// The most that is read of one answer, and of one that refuses, in bytes.
+const (
+	maxAnswer  = 64 << 20
+	maxProblem = 1 << 20
+)
 
 // Client speaks to one boot service, whose certificate is known by its
 // fingerprint. Nothing else is believed: no authority, no name, no date.
@@ -42,6 +45,31 @@ type AnswerError struct {
 }
 
 func (e *AnswerError) Error() string { return e.Text }
+
+// FingerprintError is a server whose certificate is another than the one that
+// was expected. Nothing was told to it.
+type FingerprintError struct {
+	Server    string
+	Got, Want string // SHA-256, as Colons writes it
+}
+
+func (e *FingerprintError) Error() string {
+	return fmt.Sprintf("%s: its certificate has the fingerprint\n  %s\nand not the one that was given or kept:\n  %s\n"+
+		"It is another boot service, or one that was set up anew, or somebody is in between. Compare with the appliance's screen. "+
+		"If the first one stands there: rackseed login --server %s --fingerprint FINGERPRINT", e.Server, e.Got, e.Want, e.Server)
+}
+
+// NoAnswerError is a server that did not answer.
+type NoAnswerError struct {
+	Server string
+	Cause  error
+}
+
+func (e *NoAnswerError) Error() string {
+	return fmt.Sprintf("%s: no answer: %v; is the boot service there, and the address the one on its screen?", e.Server, e.Cause)
+}
+
+func (e *NoAnswerError) Unwrap() error { return e.Cause }
 
 // New makes a client. server is a URL as https://192.0.2.1.
 func New(server, fingerprint, token string) (*Client, error) {
@@ -76,11 +104,11 @@ func ParseServer(server string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
-// parseFingerprint reads a certificate's SHA-256 in hex, with or without Colons.
+// parseFingerprint reads a certificate's SHA-256 in hex, with or without colons.
 func parseFingerprint(s string) ([]byte, error) {
 	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(strings.TrimSpace(s)), "sha256:"), ":", ""))
 	if err != nil || len(b) != sha256.Size {
-		return nil, fmt.Errorf("fingerprint %q: expected 64 hex digits, with or without Colons; it stands on the appliance's screen", s)
+		return nil, fmt.Errorf("fingerprint %q: expected 64 hex digits, with or without colons; it stands on the appliance's screen", s)
 	}
 	return b, nil
 }
@@ -94,9 +122,7 @@ func pinned(want []byte) *tls.Config {
 		VerifyConnection: func(state tls.ConnectionState) error {
 			got := sha256.Sum256(state.PeerCertificates[0].Raw)
 			if subtle.ConstantTimeCompare(got[:], want) != 1 {
-				return fmt.Errorf("the server's certificate has the fingerprint %s, and %s is expected: "+
-					"it is another boot service, or somebody is in between; compare with the appliance's screen, then log in again",
-					Colons(got[:]), Colons(want))
+				return &FingerprintError{Got: Colons(got[:]), Want: Colons(want)}
 			}
 			return nil
 		},
@@ -114,6 +140,39 @@ func Colons(b []byte) string {
 
 // Raw sends a request and returns the answer's body.
 func (c *Client) Raw(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
+	body, err := c.ask(ctx, c.http, method, path, query, in)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	answer, err := io.ReadAll(io.LimitReader(body, maxAnswer+1))
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	if len(answer) > maxAnswer {
+		return nil, fmt.Errorf("%s answered with more than %d MiB: ask for less at once", c.server, maxAnswer>>20)
+	}
+	return answer, nil
+}
+
+// Download writes the answer to a GET to w as it comes, however large it is and
+// long it takes. An error leaves w with a part of it.
+func (c *Client) Download(ctx context.Context, path string, w io.Writer) (int64, error) {
+	unhurried := &http.Client{Transport: c.http.Transport}
+	body, err := c.ask(ctx, unhurried, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	n, err := io.Copy(w, body)
+	if err != nil {
+		return n, fmt.Errorf("%s: %s: broken off after %d bytes: %w", c.server, path, n, err)
+	}
+	return n, nil
+}
+
+// ask sends a request and returns the body of a good answer, to be closed.
+func (c *Client) ask(ctx context.Context, by *http.Client, method, path string, query url.Values, in any) (io.ReadCloser, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -132,22 +191,19 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	resp, err := c.http.Do(r)
+	resp, err := by.Do(r)
 	if err != nil {
 		return nil, c.unreached(err)
+	}
+	if resp.StatusCode < 400 {
+		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 	if err != nil {
 		return nil, c.unreached(err)
 	}
-	if len(answer) > maxAnswer {
-		return nil, fmt.Errorf("%s answered with more than %d MiB: ask for less at once", c.server, maxAnswer>>20)
-	}
-	if resp.StatusCode >= 400 {
-		return nil, c.refused(resp.StatusCode, answer)
-	}
-	return answer, nil
+	return nil, c.refused(resp.StatusCode, answer)
 }
 
 // Call sends a request and decodes the answer into out, if that is not nil.
@@ -175,11 +231,15 @@ func suffix(query url.Values) string {
 
 // unreached says that there was no answer, and what to look at.
 func (c *Client) unreached(err error) error {
+	var other *FingerprintError
+	if errors.As(err, &other) {
+		return &FingerprintError{c.server.String(), other.Got, other.Want}
+	}
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return fmt.Errorf("%s: no answer: %w; is the boot service there, and the address the one on its screen?", c.server, err)
+	return &NoAnswerError{c.server.String(), err}
 }
 
 // refused makes an error of a problem document (RFC 9457).
@@ -213,11 +273,11 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, got 
 	conn, resp, err := dialer.DialContext(ctx, c.url("wss", path, query), header)
 	if resp != nil && err != nil {
 		defer resp.Body.Close()
-		answer, readErr := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		answer, readErr := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 		return errors.Join(c.refused(resp.StatusCode, answer), readErr)
 	}
-	if err != nil {
-		return &LostError{c.unreached(err)}
+	if err = c.lost(err); err != nil {
+		return err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends ReadMessage
@@ -239,12 +299,26 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, got 
 		case errors.As(err, &end) && (end.Code == websocket.ClosePolicyViolation || end.Code == websocket.CloseNormalClosure):
 			return errors.New(end.Text)
 		case err != nil:
-			return &LostError{c.unreached(err)}
+			return c.lost(err)
 		}
 		if err := got(message); err != nil {
 			return err
 		}
 	}
+}
+
+// lost is the error of a connection that ended, nil for nil. One to somebody else
+// is not worth trying again.
+func (c *Client) lost(err error) error {
+	if err == nil {
+		return nil
+	}
+	err = c.unreached(err)
+	var other *FingerprintError
+	if errors.As(err, &other) {
+		return err
+	}
+	return &LostError{err}
 }
 
 // LostError is a connection that was lost, or not made.

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"time"
@@ -105,14 +104,14 @@ func ordersOf(view state.View, id machine.ID) Orders {
 
 // waitingFor says why a node that is installed is not in the cluster: what its
 // agent is told. "": it waits for nothing.
-func waitingFor(v netboot.Orders, m machine.Machine) string {
+func waitingFor(v netboot.Orders, m machine.Machine, now time.Time) string {
 	if m.Phase != machine.PhaseBooted {
 		return ""
 	}
 	if b := v.Bootstrap(); b != nil && b.Machine == m.ID {
 		return "" // it restarted, and the cluster is its own
 	}
-	order := netboot.NodeOrder(v, m)
+	order := netboot.NodeOrder(v, m, now)
 	if order.Kind != wire.NodeWait {
 		return ""
 	}
@@ -133,7 +132,7 @@ func show(view state.View, m machine.Machine, now time.Time) Machine {
 		m.Inventory = &c
 	}
 	return Machine{
-		Machine: m, Install: o.Install, Join: o.Join, Rescue: o.Rescue, WaitingFor: waitingFor(view, m),
+		Machine: m, Install: o.Install, Join: o.Join, Rescue: o.Rescue, WaitingFor: waitingFor(view, m, now),
 		Leaves: leaves(site, m), Boot: shownBoot(view.Boot(m.ID)), NextBoot: nextBoot(m, o.Install, view.Circumstances(m, now)),
 		Disks: choices(m.Inventory), Actions: Actions(m, o),
 	}
@@ -168,13 +167,14 @@ func choices(i *machine.Inventory) []DiskChoice {
 		return list
 	}
 	for _, d := range i.Disks {
-		list = append(list, choice(d))
+		list = append(list, choice(i.Disks, d))
 	}
 	return list
 }
 
-func choice(d machine.Disk) DiskChoice {
-	c := DiskChoice{Disk: d, Hint: d.Exact(), Usable: true}
+// choice is one of the disks of a machine.
+func choice(disks []machine.Disk, d machine.Disk) DiskChoice {
+	c := DiskChoice{Disk: d, Hint: approve.Exactly(disks, d), Usable: true}
 	if err := machine.Installable(d); err != nil {
 		c.Usable, c.Reason = false, err.Error()
 	}
@@ -299,99 +299,49 @@ func (s *Server) registerMachines(api huma.API) {
 		})
 }
 
-// decide completes a request for approval to the command that orders it, and
-// the disk that it is for.
-func decide(view state.View, m machine.Machine, in ApproveRequest) (state.MachineApprove, machine.Disk, error) {
+// wish is what a request for approval asks for.
+func (in ApproveRequest) wish() (approve.Wish, error) {
 	address, err := in.address()
 	if err != nil {
-		return state.MachineApprove{}, machine.Disk{}, huma.Error422UnprocessableEntity("address: " + err.Error())
+		return approve.Wish{}, huma.Error422UnprocessableEntity("address: " + err.Error())
 	}
-	command, err := approve.Decide(view, m, approve.Wish{Name: in.Name, Profile: in.Profile, Address: address, Disk: in.Disk}, approve.NewFresh())
-	if err != nil {
-		return state.MachineApprove{}, machine.Disk{}, huma.Error409Conflict(err.Error())
-	}
-	disk, err := theDisk(m, command.Disk)
-	if err != nil {
-		return state.MachineApprove{}, machine.Disk{}, huma.Error409Conflict(err.Error())
-	}
-	command.Disk = disk.Exact()
-	return command, disk, nil
-}
-
-// theDisk is the one disk of a machine that a hint names.
-func theDisk(m machine.Machine, hint machine.DiskHint) (machine.Disk, error) {
-	if m.Inventory == nil {
-		return machine.Disk{}, fmt.Errorf("machine %s: its installer has not reported yet: netboot it", m.ID)
-	}
-	d, err := machine.ChooseDisk(m.Inventory.Disks, hint)
-	if err != nil {
-		return machine.Disk{}, fmt.Errorf("machine %s: %w", m.ID, err)
-	}
-	return d, nil
-}
-
-// mayErase says why a disk must not be written over by what is on it, or nil.
-func mayErase(m machine.Machine, d machine.Disk, erase string) error {
-	if d.Contents == machine.Empty || erase == d.Contents {
-		return nil
-	}
-	if erase == "" {
-		return huma.Error409Conflict(fmt.Sprintf("machine %s: disk %s is not empty, it holds %q: if that may be lost, name it word for word as erase", m.ID, d.Path, d.Contents))
-	}
-	return huma.Error409Conflict(fmt.Sprintf("machine %s: disk %s holds %q, and erase names %q: look again, and name what may be lost word for word", m.ID, d.Path, d.Contents, erase))
+	return approve.Wish{Name: in.Name, Profile: in.Profile, Address: address, Disk: in.Disk, Erase: in.Erase}, nil
 }
 
 func (s *Server) plan(_ context.Context, view state.View, m machine.Machine, in ApproveRequest) (Plan, error) {
-	command, disk, err := decide(view, m, in)
+	wish, err := in.wish()
 	if err != nil {
 		return Plan{}, err
 	}
-	b := view.Bootstrap()
+	p, err := approve.Prepare(view, m, wish, approve.NewFresh())
+	if err != nil {
+		return Plan{}, huma.Error409Conflict(err.Error())
+	}
 	return Plan{
-		Name: command.Name, Profile: command.Profile, Address: command.Address, Image: command.Image, Disk: choice(disk),
-		Starts: command.Profile.Role == machine.RoleControlPlane && (b == nil || b.Live() && b.Machine == m.ID),
+		Name: p.Command.Name, Profile: p.Command.Profile, ProfileWhy: p.Profile.Why, Address: p.Command.Address, Image: p.Command.Image,
+		Disk: choice(m.Inventory.Disks, p.Disk), Erase: p.Confirm, Starts: p.Starts,
 	}, nil
 }
 
 func (s *Server) approve(ctx context.Context, view state.View, m machine.Machine, in ApproveRequest) error {
-	command, disk, err := decide(view, m, in)
+	wish, err := in.wish()
 	if err != nil {
 		return err
 	}
-	if err := mayErase(m, disk, in.Erase); err != nil {
-		return err
-	}
-	if disk.Contents != machine.Empty {
-		command.Erase = in.Erase
+	command, err := approve.Decide(view, m, wish, approve.NewFresh())
+	if err != nil {
+		return huma.Error409Conflict(err.Error())
 	}
 	_, err = s.propose(ctx, command)
 	return err
 }
 
 func (s *Server) retry(ctx context.Context, view state.View, m machine.Machine, in RetryRequest) error {
-	intent := view.InstallIntent(m.ID)
-	if intent == nil {
-		return huma.Error409Conflict("machine " + string(m.ID) + ": no install was ever ordered: approve it")
+	command, err := approve.Retry(view, m, approve.Wish{Disk: in.Disk, Erase: in.Erase})
+	if err != nil {
+		return huma.Error409Conflict(err.Error())
 	}
-	command := state.IntentRetry{Intent: intent.ID}
-	if in.Disk == nil && in.Erase != "" {
-		return huma.Error422UnprocessableEntity("erase: it is what is on a disk that is named too: give disk")
-	}
-	if in.Disk != nil {
-		disk, err := theDisk(m, *in.Disk)
-		if err != nil {
-			return huma.Error409Conflict(err.Error())
-		}
-		if err := mayErase(m, disk, in.Erase); err != nil {
-			return err
-		}
-		exact := disk.Exact()
-		command.Disk = &exact
-		if disk.Contents != machine.Empty {
-			command.Erase = in.Erase
-		}
-	}
-	_, err := s.propose(ctx, command)
+	_, err = s.propose(ctx, command)
 	return err
 }
 

@@ -111,6 +111,51 @@ func TestApproveAndRetry(t *testing.T) {
 	}
 }
 
+// What is on a disk is lost only if whoever approves names it, word for word.
+func TestPlanAndErase(t *testing.T) {
+	r := newRig(t)
+	r.Image()
+	auth := bearer(siteToken)
+	const contents = "GPT, 1 partition: BitLocker"
+	id := string(r.Waiting(1, func(i *machine.Inventory) {
+		i.Disks[0].Contents = contents
+		i.Disks = append(i.Disks, machine.Disk{Path: "/dev/vdb", Transport: "virtio", Serial: "S2", Bytes: 64 << 30, SectorSize: 512, Contents: machine.Empty},
+			machine.Disk{Path: "/dev/sda", Transport: "usb", Bytes: 64 << 30, SectorSize: 512, Contents: machine.Empty})
+	}))
+	path := "/api/machines/" + id
+	m := decode[Machine](t, r.want(200, "GET", path, "", auth).body)
+	if len(m.Disks) != 3 || m.Disks[0].Erase != contents || !m.Disks[0].Usable || m.Disks[0].Hint != (machine.DiskHint{Serial: "S1"}) ||
+		m.Disks[1].Erase != "" || m.Disks[2].Usable || !strings.Contains(m.Disks[2].Reason, "USB") {
+		t.Errorf("disks: %+v", m.Disks)
+	}
+	if a := r.want(409, "POST", path+"/plan", "", auth); !strings.Contains(a.detail(), "S1") || !strings.Contains(a.detail(), "S2") {
+		t.Errorf("of two disks one must be chosen: %s", a.detail())
+	}
+	plan := func(body string) Plan {
+		t.Helper()
+		return decode[Plan](t, r.want(200, "POST", path+"/plan", body, auth).body)
+	}
+	if p := plan(`{"disk":{"serial":"S2"}}`); p.Disk.Path != "/dev/vdb" || p.Erase != "" || p.Name != "node-1" || p.Profile.Name != "control-plane" || !p.Starts || p.Address.String() != "192.0.2.10" {
+		t.Errorf("onto the empty disk: %+v", p)
+	}
+	if p := plan(`{"name":"alpha","profile":"worker","disk":{"path":"/dev/vda"}}`); p.Disk.Path != "/dev/vda" || p.Erase != contents || p.Name != "alpha" || p.Starts || p.ProfileWhy == "" {
+		t.Errorf("onto the full disk: %+v", p)
+	}
+	if v := r.View(); v.InstallIntent(machine.ID(id)) != nil {
+		t.Error("planning ordered something")
+	}
+	for _, erase := range []string{"", "ext4", "gpt, 1 partition: bitlocker", machine.Empty} {
+		body := marshal(t, ApproveRequest{Disk: &machine.DiskHint{Serial: "S1"}, Erase: erase})
+		if a := r.want(409, "POST", path+"/approve", body, auth); !strings.Contains(a.detail(), contents) {
+			t.Errorf("approved with erase %q: %s", erase, a.detail())
+		}
+	}
+	m = decode[Machine](t, r.want(200, "POST", path+"/approve", marshal(t, ApproveRequest{Disk: &machine.DiskHint{Serial: "S1"}, Erase: contents}), auth).body)
+	if m.Install == nil || m.Install.Erase != contents || m.Install.Disk != (machine.DiskHint{Serial: "S1"}) {
+		t.Errorf("approved: %+v", m.Install)
+	}
+}
+
 // Taking an approval back ends the install and, while it is only to come, the
 // start of the cluster, which then is another's.
 func TestRevoke(t *testing.T) {
@@ -160,13 +205,14 @@ func TestWaitingFor(t *testing.T) {
 	}{
 		{"no control plane", "m-2", machine.PhaseBooted, nil, "no control plane was approved"},
 		{"another starts it", "m-2", machine.PhaseBooted, first, "waiting for alpha to start"},
-		{"another started it", "m-2", machine.PhaseBooted, started, "started by alpha"},
+		{"another control plane joins", "m-2", machine.PhaseBooted, started, "waiting for alpha"},
+		{"it may join", "m-3", machine.PhaseBooted, started, ""},
 		{"it starts it", "m-1", machine.PhaseBooted, first, ""},
 		{"it started it, and restarted", "m-1", machine.PhaseBooted, started, ""},
 		{"not installed", "m-2", machine.PhaseInstalling, started, ""},
 		{"in the cluster", "m-2", machine.PhaseReady, started, ""},
 	} {
-		got := waitingFor(starts{intent: c.start}, machine.Machine{ID: c.id, Phase: c.phase})
+		got := waitingFor(starts{intent: c.start}, machine.Machine{ID: c.id, Phase: c.phase}, time.Time{})
 		if !strings.Contains(got, c.want) || c.want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
@@ -183,6 +229,13 @@ func (starts) Machine(id machine.ID) (machine.Machine, bool) {
 	return machine.Machine{ID: id, Name: "alpha"}, true
 }
 func (s starts) Bootstrap() *machine.Intent { return s.intent }
+func (starts) Profile(id machine.ID) (machine.Profile, bool) {
+	if id == "m-3" {
+		return machine.Profile{Role: machine.RoleWorker}, true
+	}
+	return machine.Profile{Role: machine.RoleControlPlane}, true
+}
+func (starts) Joining(time.Time) machine.ID { return "m-1" }
 
 // TestNoSecretLeaves reads everything that can be read and looks for secrets.
 func TestNoSecretLeaves(t *testing.T) {

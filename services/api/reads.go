@@ -7,9 +7,12 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/site"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/support"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -23,6 +26,9 @@ func items[T any](list []T) *body[List[T]] {
 	return &body[List[T]]{List[T]{Items: list}}
 }
 
+// maxSiteBody is the most of a request with a site file, which is longer as JSON.
+const maxSiteBody = 4 * site.MaxBytes
+
 func (s *Server) registerReads(api huma.API) {
 	huma.Register(api, operation("site", http.MethodGet, "/api/site", "site", "The site and its cluster"),
 		func(context.Context, *struct{}) (*body[AppliedSite], error) {
@@ -31,20 +37,16 @@ func (s *Server) registerReads(api huma.API) {
 			return &body[AppliedSite]{AppliedSite{Applied: applied, Site: clean(in), Cluster: clusterOf(view)}}, nil
 		})
 	huma.Register(api, operation("status", http.MethodGet, "/api/status", "site", "How the boot service is"),
-		func(context.Context, *struct{}) (*body[Status], error) {
-			status := s.Status()
-			status.Discovery = DiscoveryOf(s.Store.View(), s.Now())
-			return &body[Status]{status}, nil
-		})
+		func(context.Context, *struct{}) (*body[Status], error) { return &body[Status]{s.status()}, nil })
 	huma.Register(api, operation("profiles", http.MethodGet, "/api/profiles", "site", "Profiles, in the site file's order, and their machines"),
 		func(context.Context, *struct{}) (*body[List[ProfileUse]], error) {
 			return items(profiles(s.Store.View())), nil
 		})
 	validate := operation("site-validate", http.MethodPost, "/api/site/validate", "site", "What is wrong with a site file; changes nothing")
-	validate.MaxBodyBytes = 4 * site.MaxBytes // as JSON it is longer
+	validate.MaxBodyBytes = maxSiteBody
 	huma.Register(api, validate,
 		func(_ context.Context, in *struct{ Body SiteText }) (*body[SiteCheck], error) {
-			return &body[SiteCheck]{checkSite([]byte(in.Body.Text))}, nil
+			return &body[SiteCheck]{CheckSite("site.yaml", []byte(in.Body.Text))}, nil
 		})
 	huma.Register(api, operation("leases", http.MethodGet, "/api/leases", "site", "DHCP leases, by address"),
 		func(context.Context, *struct{}) (*body[List[machine.Lease]], error) {
@@ -78,6 +80,13 @@ func (s *Server) registerReads(api huma.API) {
 		})
 }
 
+// status is how the boot service is now.
+func (s *Server) status() Status {
+	status := s.Status()
+	status.Discovery, status.Program = DiscoveryOf(s.Store.View(), s.Now()), support.ThisProgram()
+	return status
+}
+
 // image is a published image with its files.
 func (s *Server) image(i machine.Image) Image {
 	out := Image{Image: i, Files: []wire.File{}}
@@ -100,31 +109,34 @@ func (s *Server) image(i machine.Image) Image {
 // profiles are the site's profiles with the machines that they are about.
 func profiles(view state.View) []ProfileUse {
 	site, _ := view.Site()
-	list := make([]ProfileUse, len(site.Profiles))
+	list, index := make([]ProfileUse, len(site.Profiles)), map[string]int{}
 	for i, p := range site.Profiles {
-		list[i] = ProfileUse{Profile: p, Machines: []MachineRef{}, Matches: []MachineRef{}}
+		list[i] = ProfileUse{Profile: p, Machines: []MachineRef{}, Matches: []ProfileMatch{}}
+		index[p.Name] = i
 	}
 	for _, m := range view.Machines() {
 		ref := MachineRef{ID: m.ID, Name: m.Name}
-		listed, _ := site.Listed(m)
-		for i := range list {
-			p := &list[i]
-			if m.Approved() && m.Profile == p.Name {
-				p.Machines = append(p.Machines, ref)
-				break
+		if m.Approved() {
+			if i, ok := index[m.Profile]; ok {
+				list[i].Machines = append(list[i].Machines, ref)
 			}
-			if !m.Approved() && (listed.Profile == p.Name || listed.Profile == "" && p.Selector.Matches(m.Inventory, listed.Labels)) {
-				p.Matches = append(p.Matches, ref)
-				break
-			}
+			continue
 		}
+		c, err := approve.ProfileFor(view, m, "")
+		i, ok := index[c.Name]
+		// One that nobody looked at is told apart by its entry in the list alone.
+		if err != nil || !ok || m.Inventory == nil && c.By == approve.ByRole {
+			continue
+		}
+		list[i].Matches = append(list[i].Matches, ProfileMatch{ref, c.Why})
 	}
 	return list
 }
 
-// checkSite says what site a file describes, or all that is wrong with it.
-func checkSite(text []byte) SiteCheck {
-	checked, err := site.Parse("site.yaml", text)
+// CheckSite says what site a file describes, or all that is wrong with it. name
+// is how the file is called.
+func CheckSite(name string, text []byte) SiteCheck {
+	checked, err := setup.Check(name, text)
 	var wrong *site.Error
 	switch {
 	case errors.As(err, &wrong):

@@ -13,7 +13,9 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/support"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -44,9 +46,12 @@ type Config struct {
 	NewPKI func(now time.Time) (map[string][]byte, error)
 	// Files lists the files of an image by its manifest's digest. nil: images
 	// are listed without.
-	Files   func(manifest string) ([]wire.File, error)
-	Status  func() Status
-	Console fs.FS // the console's files; nil: none
+	Files  func(manifest string) ([]wire.File, error)
+	Status func() Status
+	// Setup makes a site file where there is none. nil: it is not set up here.
+	Setup   *setup.Service
+	Log     *support.Ring // the replica's log, for support bundles; nil: none
+	Console fs.FS         // the console's files; nil: none
 	Logger  *slog.Logger
 	Now     func() time.Time
 }
@@ -111,6 +116,8 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerReads(api)
 	s.registerDiscovery(api)
 	s.registerCluster(api)
+	s.registerSupport(api)
+	s.registerSetup(api)
 	s.registerMachines(api)
 	s.registerStreams(api, mux)
 	mux.HandleFunc("GET /api/openapi.json", func(w http.ResponseWriter, _ *http.Request) {

@@ -106,7 +106,7 @@ func (s *Server) setup(ctx context.Context, in SetupRequest) (*sessionOutput, er
 	})
 	var refusal *state.Refusal
 	if errors.As(err, &refusal) {
-		return nil, huma.Error403Forbidden("the setup code is not accepted (" + refusal.Error() + "); it stands on the appliance's screen")
+		return nil, huma.Error403Forbidden(refusal.Error())
 	}
 	if err != nil {
 		return nil, s.problem(ctx, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/site"
+	"github.com/rackseed/rackseed/services/support"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -102,13 +103,14 @@ type Discovery struct {
 
 // Status is how the boot service is.
 type Status struct {
-	Site         string         `json:"site" doc:"The site's name; empty while there is no valid site file."`
-	Service      string         `json:"service" doc:"The service address; empty while there is no valid site file."`
-	SiteProblems []string       `json:"siteProblems" doc:"What is wrong with the site file, with line and column."`
-	Health       []Health       `json:"health"`
-	Discovery    Discovery      `json:"discovery"`
-	Machines     map[string]int `json:"machines" doc:"Number of machines by phase."`
-	Warnings     []string       `json:"warnings" doc:"What people should know, as that unplugging the stick stops the API."`
+	Site         string          `json:"site" doc:"The site's name; empty while there is no valid site file."`
+	Service      string          `json:"service" doc:"The service address; empty while there is no valid site file."`
+	SiteProblems []string        `json:"siteProblems" doc:"What is wrong with the site file, with line and column."`
+	Health       []Health        `json:"health"`
+	Discovery    Discovery       `json:"discovery"`
+	Program      support.Program `json:"program" doc:"Which build of the boot service this is."`
+	Machines     map[string]int  `json:"machines" doc:"Number of machines by phase."`
+	Warnings     []string        `json:"warnings" doc:"What people should know, as that unplugging the stick stops the API."`
 }
 
 // Cluster says which cluster this is, and who leads it.
@@ -139,8 +141,14 @@ type MachineRef struct {
 // ProfileUse is a profile and the machines that it is about.
 type ProfileUse struct {
 	machine.Profile
-	Machines []MachineRef `json:"machines" doc:"Those that were approved with it."`
-	Matches  []MachineRef `json:"matches" doc:"Those not approved yet that would get it by its selector: it is the first that matches."`
+	Machines []MachineRef   `json:"machines" doc:"Those that were approved with it."`
+	Matches  []ProfileMatch `json:"matches" doc:"Those not approved yet that would get it when nobody names another."`
+}
+
+// ProfileMatch is a machine that would get a profile, and why.
+type ProfileMatch struct {
+	MachineRef
+	Why string `json:"why"`
 }
 
 // Image is a published artifact.
@@ -199,12 +207,14 @@ type ApproveRequest struct {
 
 // Plan is what approving a machine would do.
 type Plan struct {
-	Name    string          `json:"name" doc:"Host name."`
-	Profile machine.Profile `json:"profile"`
-	Address netip.Addr      `json:"address" doc:"Static address of the node."`
-	Image   string          `json:"image" doc:"Digest of the node image."`
-	Disk    DiskChoice      `json:"disk" doc:"The disk that would be written over."`
-	Starts  bool            `json:"starts" doc:"It would start the cluster."`
+	Name       string          `json:"name" doc:"Host name."`
+	Profile    machine.Profile `json:"profile"`
+	ProfileWhy string          `json:"profileWhy" doc:"Why it gets that profile."`
+	Address    netip.Addr      `json:"address" doc:"Static address of the node."`
+	Image      string          `json:"image" doc:"Digest of the node image."`
+	Disk       DiskChoice      `json:"disk" doc:"The disk that would be written over."`
+	Erase      string          `json:"erase,omitempty" doc:"What would be lost with it, and must be named as erase to approve; absent if nothing must be."`
+	Starts     bool            `json:"starts" doc:"It would start the cluster."`
 }
 
 // RetryRequest lets a failed install begin again.

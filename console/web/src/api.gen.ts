@@ -143,6 +143,35 @@ export interface DiskHint {
   wwn?: string;
 }
 
+export interface Draft {
+  /** The appliance's own address with its prefix length. */
+  address?: string;
+  /** Be the DHCP server of the link. */
+  dhcp: boolean;
+  /** Name servers for DHCP clients. */
+  dns?: string[];
+  /** First address of the DHCP pool. */
+  from?: string;
+  /** Default gateway. */
+  gateway?: string;
+  /** The link, by its name, where it has no hardware address of its own. */
+  interface?: string;
+  /** The link, by its hardware address. */
+  mac?: string;
+  /** Serve machines although nothing is kept. */
+  memoryOnly?: boolean;
+  /** The site's name. */
+  name?: string;
+  /** The service address. */
+  service?: string;
+  /** A public key that may log in to nodes. */
+  sshKey?: string;
+  /** Last address of the DHCP pool. */
+  to?: string;
+  /** VLAN ID of a tagged network, 1 to 4094; absent: untagged. */
+  vlan?: number;
+}
+
 export interface ErrorDetail {
   /** Where the error occurred, e.g. 'body.items[3].tags' or 'path.thing-id' */
   location?: string;
@@ -192,6 +221,27 @@ export interface File {
 export interface ForRequest {
   /** How long, as 30m or 2h; at most 30 days. 2h without it. */
   for?: string;
+}
+
+export interface Found {
+  /** Whether a cable with something at its other end is plugged in. */
+  carrier: boolean;
+  /** Kernel module that drives it. */
+  driver?: string;
+  /** Why it could not be asked what answers DHCP there. */
+  fault?: string;
+  /** Hardware address. */
+  mac: string;
+  /** Speed in Mbit/s; absent while unknown. */
+  mbit?: number;
+  /** The kernel's name, as eth0. */
+  name: string;
+  /** What answers DHCP there; empty: nobody. */
+  offers: Offer[];
+}
+
+export interface FoundList {
+  items: Found[];
 }
 
 export interface Health {
@@ -372,16 +422,39 @@ export interface NextBoot {
   why: string;
 }
 
+export interface Offer {
+  /** The address that it offers; absent: it offers none, and answers netboot only (ProxyDHCP). */
+  address?: string;
+  /** The name servers that it names. */
+  dns?: string[];
+  /** The hardware address that the answer came from: the server's, or a relay's. */
+  mac: string;
+  /** The network that it says the link is in. */
+  network?: string;
+  /** Whether it is another Rackseed appliance. */
+  rackseed?: boolean;
+  /** The router that it names. */
+  router?: string;
+  /** The server's address, as it names itself. */
+  server: string;
+  /** The name of that appliance's site. */
+  site?: string;
+}
+
 export interface Plan {
   /** Static address of the node. */
   address: string;
   /** The disk that would be written over. */
   disk: DiskChoice;
+  /** What would be lost with it, and must be named as erase to approve; absent if nothing must be. */
+  erase?: string;
   /** Digest of the node image. */
   image: string;
   /** Host name. */
   name: string;
   profile: Profile;
+  /** Why it gets that profile. */
+  profileWhy: string;
   /** It would start the cluster. */
   starts: boolean;
 }
@@ -413,6 +486,12 @@ export interface Profile {
   taints?: string[];
 }
 
+export interface ProfileMatch {
+  id: string;
+  name?: string;
+  why: string;
+}
+
 export interface ProfileUse {
   /** Which disk to install on, where neither the approval nor the list says. */
   disk?: DiskHint;
@@ -424,8 +503,8 @@ export interface ProfileUse {
   labels?: Record<string, string>;
   /** Those that were approved with it. */
   machines: MachineRef[];
-  /** Those not approved yet that would get it by its selector: it is the first that matches. */
-  matches: MachineRef[];
+  /** Those not approved yet that would get it when nobody names another. */
+  matches: ProfileMatch[];
   /** Name of the profile. */
   name: string;
   /** control-plane or worker. */
@@ -438,6 +517,15 @@ export interface ProfileUse {
 
 export interface ProfileUseList {
   items: ProfileUse[];
+}
+
+export interface Program {
+  /** SHA-256 of the program's file. */
+  digest: string;
+  /** Version of Go, and for what it was built. */
+  go: string;
+  /** Version of the Go module; (devel) for a build from a checkout. */
+  version: string;
 }
 
 export interface Reservation {
@@ -485,6 +573,14 @@ export interface Session {
   signKey: string;
 }
 
+export interface SetupDraft {
+  draft: Draft;
+  /** What is wrong with it; also what is not answered yet. */
+  problems: Problem[];
+  /** The site file that it makes. */
+  text: string;
+}
+
 export interface SetupRequest {
   /** The setup code on the appliance's screen. */
   code: string;
@@ -494,6 +590,17 @@ export interface SetupRequest {
   name: string;
   /** 10 to 72 bytes. */
   password: string;
+}
+
+export interface SetupState {
+  /** What is in force, as far as setup asks for it; what to begin with. */
+  draft: Draft;
+  /** Parts of the site file in force, by their keys, that one made by setup would not have. */
+  lost: string[];
+  /** What is wrong with the given site file, a line each, or that there is none. */
+  problems: string[];
+  /** The site file in force: none; the given one, on the stick; or the one that is kept, as setup made it. */
+  source: "none" | "given" | "kept";
 }
 
 export interface Site {
@@ -609,6 +716,8 @@ export interface Status {
   health: Health[];
   /** Number of machines by phase. */
   machines: Record<string, number>;
+  /** Which build of the boot service this is. */
+  program: Program;
   /** The service address; empty while there is no valid site file. */
   service: string;
   /** The site's name; empty while there is no valid site file. */
@@ -867,12 +976,45 @@ export interface Operations {
     path: "/api/session";
     response: Login;
   };
+  /** The site file in force, and where setup begins */
+  "setup-state": {
+    method: "GET";
+    path: "/api/setup";
+    response: SetupState;
+  };
   /** Make the first login */
   "setup": {
     method: "POST";
     path: "/api/setup";
     request: SetupRequest;
     response: Login;
+  };
+  /** The site file that a draft makes, and what is wrong with it */
+  "setup-check": {
+    method: "POST";
+    path: "/api/setup/check";
+    request: Draft;
+    response: SetupDraft;
+  };
+  /** Keep a site file: it is in force from then on */
+  "setup-keep": {
+    method: "POST";
+    path: "/api/setup/keep";
+    request: SiteText;
+    response: SiteCheck;
+  };
+  /** The appliance's links, and what answers DHCP there; takes seconds */
+  "setup-links": {
+    method: "GET";
+    path: "/api/setup/links";
+    response: FoundList;
+  };
+  /** Fill in what a draft has no answer for, by what is seen on its link; takes seconds */
+  "setup-propose": {
+    method: "POST";
+    path: "/api/setup/propose";
+    request: Draft;
+    response: SetupDraft;
   };
   /** The site and its cluster */
   "site": {
@@ -899,5 +1041,11 @@ export interface Operations {
     path: "/api/stream";
     query: { after?: number };
     message: StreamHello | StreamEvent | StreamGap | StreamMachine | StreamForgotten | StreamDiscovery;
+  };
+  /** A gzipped tar archive of what somebody who helps needs to know, without secrets */
+  "support-bundle": {
+    method: "GET";
+    path: "/api/support-bundle";
+    response: string;
   };
 }

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// terminal is a pseudoterminal: what a person types goes into one end, and
+// programs find a terminal at the other.
+func terminal(t *testing.T) (keyboard io.Writer, tty *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tty.Close() })
+	return master, tty
+}
+
+// TestLossIsConfirmedAtATerminal: somebody at a terminal is asked, by what is
+// lost, and only yes is an answer that erases.
+func TestLossIsConfirmedAtATerminal(t *testing.T) {
+	r := newRig(t)
+	r.setup()
+	const contents = "GPT, 3 partitions: ext4, LVM"
+	r.Waiting(1, func(i *machine.Inventory) { i.Disks[0].Contents = contents })
+	// at runs a command for a person who types, and returns what is shown.
+	at := func(typed string, args ...string) (shown string, err error) {
+		t.Helper()
+		keyboard, tty := terminal(t)
+		if _, err := io.WriteString(keyboard, typed); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		defer cancel()
+		var out bytes.Buffer
+		err = execute(ctx, tty, io.Discard, &out, args...)
+		return out.String(), err
+	}
+	for _, answer := range []string{"no\n", "y\n", "\n"} {
+		shown, err := at(answer, "approve", "m-00000001")
+		if err == nil || !strings.Contains(shown, "holds: "+contents) {
+			t.Errorf("answered %q: %v\n%s", answer, err, shown)
+		}
+	}
+	if i := r.View().InstallIntent("m-00000001"); i != nil {
+		t.Fatalf("approved without yes: %+v", i)
+	}
+	shown, err := at("yes\n", "approve", "m-00000001", "--name", "alpha")
+	i := r.View().InstallIntent("m-00000001")
+	if err != nil || i == nil || i.Erase != contents || i.Disk != (machine.DiskHint{Serial: "S1"}) ||
+		!strings.Contains(shown, "serial number S1") || !strings.Contains(shown, "it starts the cluster") {
+		t.Errorf("answered yes: %v, %+v\n%s", err, i, shown)
+	}
+
+	r.Failed("m-00000001", "the disk does not answer")
+	if shown, err := at("no\n", "retry", "alpha", "--disk-serial", "S1"); err == nil || !strings.Contains(shown, contents) {
+		t.Errorf("a retry, answered no: %v\n%s", err, shown)
+	}
+	if _, err := at("yes\n", "retry", "alpha", "--disk-serial", "S1"); err != nil || r.View().InstallIntent("m-00000001").Epoch != 2 {
+		t.Errorf("a retry, answered yes: %v", err)
+	}
+	if _, err := at("", "revoke", "alpha"); err != nil {
+		t.Errorf("revoke asks: %v", err)
+	}
+
+	// Nothing is asked about an empty disk.
+	r.Waiting(2)
+	r.must("", "forget", "alpha")
+	if shown, err := at("", "approve", "m-00000002", "--name", "beta"); err != nil || shown != "" {
+		t.Errorf("an empty disk: %v\n%s", err, shown)
+	}
+	r.Installed("m-00000002")
+	r.Started("m-00000002")
+	if _, err := at("alpha\nits board is dead\n", "cluster", "abandon"); err == nil || !strings.Contains(err.Error(), "beta") {
+		t.Errorf("abandoned by another name: %v", err)
+	}
+	shown, err = at("beta\nits board is dead\n", "cluster", "abandon")
+	if err != nil || r.View().Bootstrap() != nil || !strings.Contains(shown, "What beta began") {
+		t.Errorf("abandoned: %v\n%s", err, shown)
+	}
+}
