@@ -60,8 +60,8 @@ func (f Firmware) files() (code, variables string) {
 func (f Firmware) arguments(h Host, variables string) []string {
 	code, _ := f.files()
 	flash := []string{
-		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + h.Tools.OVMF(code),
-		"-drive", "if=pflash,format=raw,unit=1,file=" + variables,
+		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + option(h.Tools.OVMF(code)),
+		"-drive", "if=pflash,format=raw,unit=1,file=" + option(variables),
 	}
 	switch f {
 	case SecureBoot:
@@ -112,12 +112,15 @@ type Machine struct {
 	Firmware Firmware
 	// HTTPBoot has UEFI netboot by HTTP (UEFI 2.10 section 24.7), not by PXE.
 	HTTPBoot bool
-	CPUs     int
-	MiB      int
-	UUID     string
-	Serial   string // SMBIOS serial number
-	NICs     []NIC
-	Disks    []Disk
+	// Typed makes the first serial port a socket, SerialSocket, that can be
+	// typed on; what is printed goes to SerialLog all the same.
+	Typed  bool
+	CPUs   int
+	MiB    int
+	UUID   string
+	Serial string // SMBIOS serial number
+	NICs   []NIC
+	Disks  []Disk
 }
 
 // arguments is QEMU's command line, without the program.
@@ -130,8 +133,8 @@ func (m Machine) arguments(h Host) []string {
 		"-name", m.Name, "-accel", accel, "-cpu", cpu,
 		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.MiB),
 		"-nodefaults", "-display", "none", "-no-user-config",
-		"-chardev", "file,id=serial0,append=on,path=" + m.path("serial.log"), "-serial", "chardev:serial0",
-		"-qmp", "unix:" + m.path("qmp.sock") + ",server=on,wait=off",
+		"-chardev", m.serial(), "-serial", "chardev:serial0",
+		"-qmp", "unix:" + option(m.path("qmp.sock")) + ",server=on,wait=off",
 		"-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci", "-device", "VGA",
 	}
 	args = append(args, m.Firmware.arguments(h, m.path(variablesFile))...)
@@ -149,7 +152,7 @@ func (m Machine) arguments(h Host) []string {
 	for i, n := range m.NICs {
 		id := "net" + strconv.Itoa(i)
 		if n.Socket != "" {
-			args = append(args, "-netdev", "stream,id="+id+",server=off,reconnect-ms=500,addr.type=unix,addr.path="+n.Socket)
+			args = append(args, "-netdev", "stream,id="+id+",server=off,reconnect-ms=500,addr.type=unix,addr.path="+option(n.Socket))
 		} else {
 			user := "user,id=" + id + ",restrict=on"
 			for host, guest := range n.Forwards {
@@ -171,7 +174,7 @@ func (m Machine) arguments(h Host) []string {
 		if d.Safe {
 			cache = "writeback"
 		}
-		drive := "if=none,format=raw,discard=unmap,id=" + id + ",cache=" + cache + ",file=" + d.Path
+		drive := "if=none,format=raw,discard=unmap,id=" + id + ",cache=" + cache + ",file=" + option(d.Path)
 		if d.ReadOnly || d.Kind == CD {
 			drive += ",readonly=on"
 		}
@@ -184,6 +187,17 @@ func (m Machine) arguments(h Host) []string {
 	}
 	return args
 }
+
+// serial is what the first serial port is connected to.
+func (m Machine) serial() string {
+	if m.Typed {
+		return "socket,id=serial0,server=on,wait=off,path=" + option(m.SerialSocket()) + ",logappend=on,logfile=" + option(m.SerialLog())
+	}
+	return "file,id=serial0,append=on,path=" + option(m.SerialLog())
+}
+
+// option is a value among QEMU's options, which commas separate.
+func option(value string) string { return strings.ReplaceAll(value, ",", ",,") }
 
 func bootIndex(n int) string {
 	if n == 0 {
@@ -199,6 +213,9 @@ func (m Machine) path(name string) string { return filepath.Join(m.Dir, name) }
 
 // SerialLog is the file that everything on the first serial port goes to.
 func (m Machine) SerialLog() string { return m.path("serial.log") }
+
+// SerialSocket is the Unix socket of the first serial port, with Typed.
+func (m Machine) SerialSocket() string { return m.path("serial.sock") }
 
 // VM is a machine that is powered on.
 type VM struct {
