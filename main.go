@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,9 +19,11 @@ import (
 	"github.com/rackseed/rackseed/images/pid1/kmod"
 	"github.com/rackseed/rackseed/kube/agent"
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/kube/join"
 	"github.com/rackseed/rackseed/kube/pki"
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/replica"
+	"github.com/rackseed/rackseed/services/support"
 )
 
 func main() {
@@ -34,7 +38,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := root().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "rackseed:", err)
-		os.Exit(1)
+		os.Exit(cli.ExitCode(err))
 	}
 }
 
@@ -46,21 +50,25 @@ func root() *cobra.Command {
 	}
 	c.AddGroup(&cobra.Group{ID: "role", Title: "Roles, started by the appliance and by nodes:"})
 	c.AddCommand(serve(), node())
-	cli.Add(c)
+	cli.Add(c, config.CheckProfile)
 	return c
 }
 
 func serve() *cobra.Command {
-	options := replica.Config{Plugins: replica.Plugins{
+	cluster := join.New(time.Now)
+	options := replica.Config{Links: appliance.SetupLinks, Log: &support.Ring{}, Plugins: replica.Plugins{
 		Secrets:      pki.New,
 		Contributors: []ignition.Contributor{config.Contributor{}, config.Registry{}},
 		Kubeconfig:   pki.Admin,
+		JoinSecret:   cluster.Secret,
+		Follow:       cluster.Follow,
+		CheckProfile: config.CheckProfile,
 	}}
 	c := &cobra.Command{
 		Use: "serve", Short: "Run a replica of the boot service", GroupID: "role", Args: cobra.NoArgs, SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options.Out = cmd.OutOrStdout()
-			options.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			options.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(cmd.ErrOrStderr(), options.Log), nil))
 			slog.SetDefault(options.Logger)
 			return replica.Run(cmd.Context(), options)
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,11 +28,7 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	n := &node{t, t.TempDir(), newService(t)}
-	b, err := json.Marshal(wire.NodeConfig{URL: n.s.URL, Machine: "m-1", Name: "node-1", Role: machine.RoleControlPlane, KeySeed: testSeed})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.write(wire.PathNodeConfig, string(b))
+	n.role(machine.RoleControlPlane)
 	n.write(bootIDFile, "boot-1\n")
 	n.write(cmdlineFile, "root=PARTUUID=x rackseed.slot=b\n")
 	n.write(networkState, "OPER_STATE=routable\nADDRESS_STATE=routable\n")
@@ -39,6 +36,18 @@ func newNode(t *testing.T) *node {
 	n.program("ctr", "exit 0")
 	n.program("journalctl", `echo "E1124 12:00:00.000000 1 a.go:2] the $4 is sad"`)
 	return n
+}
+
+// testAddress is the node's.
+var testAddress = netip.MustParsePrefix("10.77.0.11/24")
+
+func (n *node) role(role machine.Role) {
+	n.t.Helper()
+	b, err := json.Marshal(wire.NodeConfig{URL: n.s.URL, Machine: "m-1", Name: "node-1", Role: role, Address: testAddress, KeySeed: testSeed})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.write(wire.PathNodeConfig, string(b))
 }
 
 func (n *node) write(path, text string) {
@@ -131,7 +140,7 @@ func TestFirstControlPlane(t *testing.T) {
 		t.Errorf("first report %+v", got)
 	}
 	stop()
-	wantArgs := strings.Join(kubeadmArgs(stepInit, filepath.Join(n.root, config.KubeadmPath)), " ") + "\n"
+	wantArgs := strings.Join(initArgs(stepInit, filepath.Join(n.root, config.KubeadmPath)), " ") + "\n"
 	if got := n.read("arguments"); got != wantArgs {
 		t.Errorf("kubeadm %s", got)
 	}

@@ -15,7 +15,9 @@ type facts struct {
 	Done     bool // the done-mark is there: kubeadm ended well
 	Reported bool // and the boot service knows
 	Begun    bool // kubeadm left something behind
-	Config   bool // Ignition wrote kubeadm's configuration
+	Config   bool // Ignition wrote what kubeadm init takes
+	// JoinConfig: Ignition wrote what kubeadm join is told but for the secret.
+	JoinConfig bool
 }
 
 // step is what the agent does next.
@@ -25,6 +27,7 @@ const (
 	stepAsk    step = "ask"    // the boot service, what to do
 	stepInit   step = "init"   // kubeadm init on an untouched node
 	stepResume step = "resume" // kubeadm init over what an interrupted one left
+	stepJoin   step = "join"   // kubeadm join, over whatever an interrupted one left
 	stepTell   step = "tell"   // the boot service that the node has joined
 	stepWatch  step = "watch"  // the node is in the cluster
 )
@@ -45,6 +48,10 @@ func next(f facts, order *wire.NodeOrder) (s step, reason string) {
 		return stepAsk, ""
 	case order.Kind == wire.NodeWait:
 		return stepAsk, order.Reason
+	case order.Kind == wire.NodeJoin && !f.JoinConfig:
+		return stepAsk, "what it joins by is missing: this machine was installed by an older boot service; install it again"
+	case order.Kind == wire.NodeJoin:
+		return stepJoin, ""
 	case order.Kind != wire.NodeInit:
 		return stepAsk, fmt.Sprintf("this node image does not know the order %q: install it with the boot service's own image", order.Kind)
 	case !f.Config:
@@ -56,15 +63,24 @@ func next(f facts, order *wire.NodeOrder) (s step, reason string) {
 	}
 }
 
-// kubeadmArgs are kubeadm's arguments for a step. The join command is not
-// shown, since it holds a token and nodes join by their Ignition. Preflight
-// checks would refuse what the interrupted init left.
-func kubeadmArgs(s step, config string) []string {
+// initArgs are kubeadm init's arguments for a step. The join command is not
+// shown, since it holds a token that nobody uses. Preflight checks would refuse
+// what the interrupted init left.
+func initArgs(s step, config string) []string {
 	skip := "show-join-command"
 	if s == stepResume {
 		skip = "preflight," + skip
 	}
 	return []string{"init", "--config", config, "--skip-token-print", "--skip-phases", skip}
+}
+
+// joinArgs are kubeadm join's arguments.
+func joinArgs(config string, skip []string) []string {
+	args := []string{"join", "--config", config}
+	if len(skip) > 0 {
+		args = append(args, "--skip-phases", strings.Join(skip, ","))
+	}
+	return args
 }
 
 // readiness is what Kubernetes says of this node, for this boot.

@@ -26,6 +26,10 @@ func TestNext(t *testing.T) {
 		"interrupted, no order": {facts{Config: true, Begun: true}, nil, stepAsk, ""},
 		"interrupted, wait":     {facts{Config: true, Begun: true}, ordered(wire.NodeWait), stepAsk, "because"},
 		"a worker shall begin":  {facts{}, ordered(wire.NodeInit), stepAsk, "control-plane profile"},
+		"shall join":            {facts{JoinConfig: true}, ordered(wire.NodeJoin), stepJoin, ""},
+		"interrupted, joins":    {facts{JoinConfig: true, Begun: true}, ordered(wire.NodeJoin), stepJoin, ""},
+		"cannot join":           {facts{Config: true}, ordered(wire.NodeJoin), stepAsk, "install it again"},
+		"done, may join":        {facts{JoinConfig: true, Done: true, Reported: true}, ordered(wire.NodeJoin), stepWatch, ""},
 		"unknown order":         {facts{Config: true}, ordered("dance"), stepAsk, `"dance"`},
 		"done, untold":          {facts{Config: true, Begun: true, Done: true}, nil, stepTell, ""},
 		"done, untold, order":   {facts{Config: true, Begun: true, Done: true}, ordered(wire.NodeInit), stepTell, ""},
@@ -39,12 +43,21 @@ func TestNext(t *testing.T) {
 	}
 }
 
-func TestKubeadmArgs(t *testing.T) {
+func TestInitArgs(t *testing.T) {
 	for s, skipped := range map[step]string{stepInit: "show-join-command", stepResume: "preflight,show-join-command"} {
 		want := []string{"init", "--config", "/c.yaml", "--skip-token-print", "--skip-phases", skipped}
-		if got := kubeadmArgs(s, "/c.yaml"); !slices.Equal(got, want) {
+		if got := initArgs(s, "/c.yaml"); !slices.Equal(got, want) {
 			t.Errorf("%s: %q", s, got)
 		}
+	}
+}
+
+func TestJoinArgs(t *testing.T) {
+	if got, want := joinArgs("/j.yaml", nil), []string{"join", "--config", "/j.yaml"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got, want := joinArgs("/j.yaml", []string{"a", "b"}), []string{"join", "--config", "/j.yaml", "--skip-phases", "a,b"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

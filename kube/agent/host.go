@@ -18,6 +18,7 @@ const (
 	cmdlineFile  = "/proc/cmdline"
 	progressFile = "/run/rackseed/agent.json"
 	doneFile     = "/var/lib/rackseed/kubeadm.json"
+	joinFile     = "/run/rackseed/kubeadm-join.yaml" // holds a token while kubeadm joins by it
 	networkState = "/run/systemd/netif/state"
 	kubernetes   = "/etc/kubernetes"
 	adminConf    = kubernetes + "/admin.conf"
@@ -47,7 +48,7 @@ type doneMark struct {
 }
 
 func (h host) facts() (facts, error) {
-	f := facts{Config: h.exists(config.KubeadmPath)}
+	f := facts{Config: h.exists(config.KubeadmPath), JoinConfig: h.exists(config.JoinPath)}
 	b, err := os.ReadFile(h.path(doneFile))
 	switch {
 	case err == nil:
@@ -59,18 +60,22 @@ func (h host) facts() (facts, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return f, err
 	}
-	// All that kubeadm's preflight checks mind, and the kubelet's ports.
+	f.Begun, err = h.begun()
+	return f, err
+}
+
+// begun says whether there is anything that kubeadm's preflight checks mind, or
+// that makes a kubelet run, whose ports they mind.
+func (h host) begun() (bool, error) {
 	for _, pattern := range []string{
-		kubernetes + "/manifests/*.yaml", adminConf, kubeletConf,
-		"/var/lib/kubelet/config.yaml", "/var/lib/etcd/*",
+		kubernetes + "/manifests/*.yaml", adminConf, kubeletConf, kubeletConfig, etcdData + "/*",
 	} {
 		found, err := filepath.Glob(h.path(pattern))
-		if err != nil {
-			return f, err
+		if err != nil || len(found) > 0 {
+			return true, err
 		}
-		f.Begun = f.Begun || len(found) > 0
 	}
-	return f, nil
+	return false, nil
 }
 
 // markDone must not be called before kubeadm's files are on the disk: a node

@@ -8,17 +8,14 @@ import (
 	"os"
 	"time"
 
+	"github.com/rackseed/rackseed/kube/core"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // watchBackoff between attempts to reach the API server. client-go's own goes
@@ -26,24 +23,8 @@ import (
 // waits for the node's pod subnet.
 var watchBackoff = wait.Backoff{Duration: time.Second, Factor: 1.5, Jitter: 0.3, Steps: 6, Cap: 5 * time.Second}
 
-// coreClient speaks to the core API group only: a whole clientset would make
-// the binary larger by every type of Kubernetes.
-func coreClient(kubeconfig string) (*rest.RESTClient, error) {
-	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", kubeconfig, err)
-	}
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	c.APIPath = "/api"
-	c.GroupVersion = &corev1.SchemeGroupVersion
-	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c.UserAgent = "rackseed-node"
-	return rest.RESTClientFor(c)
-}
+// userAgent is how API servers know the agent.
+const userAgent = "rackseed-node"
 
 // watchNodes follows the node of that name and all nodes, by the kubelet's
 // kubeconfig, until the context ends. own gets the node (nil when there is
@@ -57,7 +38,7 @@ func watchNodes(ctx context.Context, kubeconfig, name string, own func(*corev1.N
 		if !ok {
 			return
 		}
-		client, err := coreClient(kubeconfig)
+		client, err := core.FromFile(kubeconfig, userAgent)
 		if err != nil {
 			// It is written in place by kubeadm: half of it may be there.
 			log.Warn("the kubelet's kubeconfig cannot be read yet", "error", err)
@@ -179,7 +160,7 @@ const nodeReader = "rackseed:node-reader"
 // pod network. By itself the Node authorizer shows a node its own Node only
 // (KEP-4601). Applied again it changes nothing.
 func AllowNodesToReadNodes(ctx context.Context, kubeconfig string) error {
-	client, err := coreClient(kubeconfig)
+	client, err := core.FromFile(kubeconfig, userAgent)
 	if err != nil {
 		return err
 	}

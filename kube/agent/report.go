@@ -40,9 +40,10 @@ type reports struct {
 }
 
 type queued struct {
-	event wire.NodeEvent
-	text  string
-	taken chan struct{} // closed when the boot service has it
+	event    wire.NodeEvent
+	text     string
+	progress bool          // a newer one may take its place
+	taken    chan struct{} // closed when the boot service has it
 }
 
 func newReports(c *client, bootID, slot, file string, log *slog.Logger) (*reports, error) {
@@ -80,13 +81,35 @@ func (r *reports) Send(event wire.NodeEvent, text string) <-chan struct{} {
 		close(r.queue[0].taken)
 		r.queue = r.queue[1:]
 	}
-	q := queued{event, clean(text), make(chan struct{})}
+	q := queued{event: event, text: clean(text), taken: make(chan struct{})}
 	r.queue = append(r.queue, q)
+	r.ring()
+	return q.taken
+}
+
+// Progress queues how far something is. Of those that wait only the newest is
+// kept, and none while something else does.
+func (r *reports) Progress(event wire.NodeEvent, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := queued{event: event, text: clean(text), progress: true, taken: make(chan struct{})}
+	switch n := len(r.queue); {
+	case n == 0:
+		r.queue = append(r.queue, q)
+	case r.queue[n-1].progress:
+		r.queue[n-1] = q
+	default:
+		return
+	}
+	r.ring()
+}
+
+// ring is called with the lock held.
+func (r *reports) ring() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
-	return q.taken
 }
 
 // Run sends until the context ends.

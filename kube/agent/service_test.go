@@ -31,6 +31,8 @@ type service struct {
 	offset  map[string]uint64   // lines of the stream that an earlier agent sent
 	refuse  map[string][]int    // statuses to answer with, by path, first first
 	ordered int
+	secret  wire.JoinSecret // what nodes join by
+	asked   int             // how often it was asked for
 }
 
 func newService(t *testing.T) *service {
@@ -72,6 +74,20 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "GET " + wire.PathNodeOrder:
 		s.ordered++
 		reply = s.order
+	case "POST " + wire.PathNodeJoin:
+		var q wire.JoinRequest
+		if err := json.Unmarshal(body, &q); err != nil {
+			s.t.Error(err)
+		}
+		s.asked++
+		s.secret.Epoch = uint64(s.asked)
+		b, err := json.Marshal(s.secret)
+		if err != nil {
+			s.t.Error(err)
+		}
+		if reply, err = wire.Seal(q.SealKey, wire.JoinPurpose("m-1"), b); err != nil {
+			s.t.Error(err)
+		}
 	case "POST " + wire.PathOutput:
 		var o wire.Output
 		if err := json.Unmarshal(body, &o); err != nil {

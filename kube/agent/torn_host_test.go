@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/kube/internal/control"
 	"github.com/rackseed/rackseed/kube/pki"
 )
 
@@ -47,7 +48,7 @@ kind: ClusterConfiguration
 kubernetesVersion: v1.37.2
 encryptionAlgorithm: ECDSA-P256
 certificatesDir: `+h.path(kubernetes+"/pki")+"\n"))
-	kubernetesBinary := binary(t, "RACKSEED_KUBERNETES")
+	kubernetesBinary := control.Program(t, "RACKSEED_KUBERNETES")
 	kubeadm := func() ([]byte, error) {
 		out, err := exec.CommandContext(t.Context(), kubernetesBinary, "kubeadm", "init", "phase", "certs", "all", "--config", h.path("/kubeadm.yaml")).CombinedOutput()
 		if err != nil {

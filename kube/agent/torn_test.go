@@ -89,6 +89,9 @@ func lay(t *testing.T, files map[string]string) host {
 			t.Fatal(err)
 		}
 	}
+	if err := os.MkdirAll(filepath.Dir(h.path(kubeletClient)), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Symlink("kubelet-client-1.pem", h.path(kubeletClient)); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/rackseed/rackseed/kube/pki"
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -37,13 +39,12 @@ func input(emulated bool) ignition.Input {
 func TestGolden(t *testing.T) {
 	tainted := input(false)
 	tainted.Profile.Taints = []string{"node-role.kubernetes.io/control-plane:NoSchedule", "a=b:NoExecute"}
-	tainted.Site.Machines = []machine.ListedMachine{{Profile: "control-plane"}, {Profile: "control-plane"}}
-	several := input(true)
-	several.Site.Machines = tainted.Site.Machines
-	worker := input(true)
-	worker.Profile.Role = machine.RoleWorker
+	worker, plain := input(true), input(false)
+	worker.Profile.Role, plain.Profile.Role = machine.RoleWorker, machine.RoleWorker
+	plain.Profile.Taints = tainted.Profile.Taints
+	plain.Profile.Labels = map[string]string{"node-role.kubernetes.io/worker": "", "disk": "nvme"}
 	for name, in := range map[string]ignition.Input{
-		"normal": input(false), "emulated": input(true), "tainted": tainted, "emulated-several": several, "emulated-worker": worker,
+		"normal": input(false), "emulated": input(true), "tainted": tainted, "worker": plain, "emulated-worker": worker,
 	} {
 		files, err := Contributor{}.Contribute(in)
 		if err != nil {
@@ -72,9 +73,39 @@ func TestGolden(t *testing.T) {
 func TestWorkerGetsNoSecret(t *testing.T) {
 	in := input(false)
 	in.Profile.Role = machine.RoleWorker
+	in.Secrets = func(name string) ([]byte, bool) { t.Errorf("%s was asked for", name); return nil, false }
 	files, err := Contributor{}.Contribute(in)
-	if err != nil || len(files) != 0 {
+	if err != nil || len(files) != 1 || files[0].Path != JoinPath {
 		t.Errorf("a real worker got %v, error %v", files, err)
+	}
+}
+
+func TestJoin(t *testing.T) {
+	template, err := JoinTemplate(controlPlane(input(false)).Node, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := wire.JoinSecret{Token: "abcdef.0123456789abcdef", Endpoint: "10.77.0.1:6443", CACertHashes: []string{"sha256:ab"}}
+	b, err := Join(template, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "discovery:\n  bootstrapToken:\n    apiServerEndpoint: 10.77.0.1:6443\n    caCertHashes:\n    - sha256:ab\n    token: abcdef.0123456789abcdef\n"
+	if got := strings.Replace(string(b), want, "", 1); got != string(template) {
+		t.Errorf("%s\nis not\n%s\nwith\n%s", b, template, want)
+	}
+	// Without the authority's hash kubeadm would trust whoever answers.
+	for name, lacks := range map[string]func(*wire.JoinSecret){
+		"token": func(s *wire.JoinSecret) { s.Token = "" }, "endpoint": func(s *wire.JoinSecret) { s.Endpoint = "" }, "authority": func(s *wire.JoinSecret) { s.CACertHashes = nil },
+	} {
+		bad := good
+		lacks(&bad)
+		if _, err := Join(template, bad); err == nil {
+			t.Errorf("joined without the %s", name)
+		}
+	}
+	if _, err := Join([]byte("kind: JoinConfiguration\nsurprise: 1\n"), good); err == nil || !strings.Contains(err.Error(), JoinPath) {
+		t.Errorf("a template of another version: %v", err)
 	}
 }
 
@@ -112,10 +143,11 @@ func TestRefused(t *testing.T) {
 		"node among pods":    {func(in *ignition.Input) { in.Machine.Address = addr("10.244.3.1") }, "inside"},
 		"taint":              {func(in *ignition.Input) { in.Profile.Taints = []string{"a=b:Never"} }, `taint "a=b:Never"`},
 		"taint without key":  {func(in *ignition.Input) { in.Profile.Taints = []string{"=b:NoExecute"} }, "taint"},
-		"label of Kubernetes": {func(in *ignition.Input) {
-			in.Profile.Labels = map[string]string{"node-role.kubernetes.io/worker": ""}
-		}, "node-role.kubernetes.io/worker"},
-		"label that breaks the flag": {func(in *ignition.Input) { in.Profile.Labels = map[string]string{"a": "b,c=d"} }, "not allowed"},
+		"label of the kubelet": {func(in *ignition.Input) {
+			in.Profile.Labels = map[string]string{"kubernetes.io/hostname": "x"}
+		}, "the kubelet sets it"},
+		"label that is none":       {func(in *ignition.Input) { in.Profile.Labels = map[string]string{"a b": ""} }, "name part"},
+		"value of a label that is": {func(in *ignition.Input) { in.Profile.Labels = map[string]string{"a": "b,c=d"} }, "a valid label"},
 		"a secret is missing": {func(in *ignition.Input) {
 			in.Secrets = func(name string) ([]byte, bool) { return nil, name != "pki/sa.key" }
 		}, "pki/sa.key"},
@@ -134,8 +166,28 @@ func TestLabelsThatNodesMayHave(t *testing.T) {
 		"a.kubelet.kubernetes.io/x": true, "notkubernetes.io/x": true,
 		"kubernetes.io/x": false, "node-role.kubernetes.io/x": false, "x.k8s.io/y": false,
 	} {
-		if nodeMayLabel(key) != want {
-			t.Errorf("%s: wanted %v", key, want)
+		own, restricted, err := splitLabels(map[string]string{key: "v"})
+		if err != nil || (len(own) == 1) != want || (len(restricted) == 0) != want {
+			t.Errorf("%s: of itself %v, by others %v, error %v", key, own, restricted, err)
+		}
+		if got := RestrictedLabels(map[string]string{key: "v"}); !maps.Equal(got, restricted) {
+			t.Errorf("%s: restricted %v", key, got)
+		}
+	}
+}
+
+func TestCheckProfile(t *testing.T) {
+	for name, test := range map[string]struct {
+		profile machine.Profile
+		want    string // "": valid
+	}{
+		"empty": {machine.Profile{}, ""},
+		"good":  {machine.Profile{Labels: map[string]string{"node-role.kubernetes.io/gpu": "", "a": "b"}, Taints: []string{"a:NoSchedule"}}, ""},
+		"label": {machine.Profile{Labels: map[string]string{"/": ""}}, "label"},
+		"taint": {machine.Profile{Taints: []string{"a"}}, "taint"},
+	} {
+		if err := CheckProfile(test.profile); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

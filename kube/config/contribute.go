@@ -17,8 +17,9 @@ type Contributor struct{}
 
 var _ ignition.Contributor = Contributor{}
 
-// Contribute gives a control plane kubeadm's configuration and the cluster's
-// authorities, and every emulated node its relaxed settings.
+// Contribute gives every node what it joins by, a control plane also what the
+// first one begins the cluster by and the cluster's authorities, and every
+// emulated node its relaxed settings. A worker gets no secret.
 func (Contributor) Contribute(in ignition.Input) ([]ignition.File, error) {
 	var files []ignition.File
 	if in.Site.Emulated {
@@ -26,16 +27,22 @@ func (Contributor) Contribute(in ignition.Input) ([]ignition.File, error) {
 			ignition.File{Path: ContainerdEmulatedPath, Mode: 0o644, Contents: []byte(containerdEmulated)},
 			ignition.File{Path: KubeletDefaultsPath, Mode: 0o644, Contents: []byte(kubeletEmulated)})
 	}
-	if in.Profile.Role != machine.RoleControlPlane {
+	control := controlPlane(in)
+	further := in.Profile.Role == machine.RoleControlPlane
+	join, err := JoinTemplate(control.Node, further)
+	if err != nil {
+		return nil, fmt.Errorf("kubeadm join configuration: %w", err)
+	}
+	files = append(files, ignition.File{Path: JoinPath, Mode: 0o600, Contents: join})
+	if !further {
 		return files, nil
 	}
-	control := controlPlane(in)
 	kubeadm, err := Kubeadm(control)
 	if err != nil {
 		return nil, fmt.Errorf("kubeadm configuration: %w", err)
 	}
 	files = append(files, ignition.File{Path: KubeadmPath, Mode: 0o600, Contents: kubeadm})
-	patches, err := Patches(control)
+	patches, err := Patches(control.Node)
 	if err != nil {
 		return nil, fmt.Errorf("kubeadm patches: %w", err)
 	}
@@ -72,32 +79,17 @@ func controlPlane(in ignition.Input) ControlPlane {
 		cluster = "rackseed"
 	}
 	return ControlPlane{
+		Node: Node{
+			Name:     in.Machine.Name,
+			Address:  in.Machine.Address,
+			Labels:   in.Profile.Labels,
+			Taints:   in.Profile.Taints,
+			Emulated: in.Site.Emulated,
+		},
 		Cluster:       cluster,
-		Name:          in.Machine.Name,
-		Address:       in.Machine.Address,
 		Service:       in.Site.ServiceAddress,
 		PodSubnet:     pods,
 		ServiceSubnet: services,
 		ExtraSANs:     in.Site.Cluster.ExtraSANs,
-		Labels:        in.Profile.Labels,
-		Taints:        in.Profile.Taints,
-		Emulated:      in.Site.Emulated,
-		Single:        listedControlPlanes(in.Site) < 2,
 	}
-}
-
-// listedControlPlanes counts the machines that the site file lists for control
-// planes. Those without a profile make at most the first, and so never a second.
-func listedControlPlanes(site machine.Site) int {
-	roles := map[string]machine.Role{string(machine.RoleControlPlane): machine.RoleControlPlane}
-	for _, p := range site.Profiles {
-		roles[p.Name] = p.Role
-	}
-	n := 0
-	for _, m := range site.Machines {
-		if roles[m.Profile] == machine.RoleControlPlane {
-			n++
-		}
-	}
-	return n
 }

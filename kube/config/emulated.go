@@ -1,9 +1,6 @@
 package config
 
-import (
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // Everything in this file is for `emulated: true` alone: machines emulated in
 // software, ten to fifty times slower than real ones, whose probes, leases and
@@ -35,9 +32,9 @@ var (
 	}
 )
 
-func relax(init *initConfiguration, cluster *clusterConfiguration, kubelet *kubeletConfiguration, proxy *proxyConfiguration, single bool) {
-	init.NodeRegistration.IgnorePreflightErrors = append(init.NodeRegistration.IgnorePreflightErrors, "NumCPU", "Mem")
-	init.Timeouts = &timeouts{
+// emulatedTimeouts are kubeadm's, of init and of join.
+func emulatedTimeouts() *timeouts {
+	return &timeouts{
 		ControlPlaneComponentHealthCheck: "30m0s",
 		KubeletHealthCheck:               "15m0s",
 		KubernetesAPICall:                "15m0s",
@@ -46,6 +43,9 @@ func relax(init *initConfiguration, cluster *clusterConfiguration, kubelet *kube
 		Discovery:                        "15m0s",
 		UpgradeManifests:                 "15m0s",
 	}
+}
+
+func relax(cluster *clusterConfiguration, kubelet *kubeletConfiguration, proxy *proxyConfiguration) {
 	cluster.Etcd = &etcd{component{
 		ExtraArgs: []argument{
 			{"heartbeat-interval", "1000"},
@@ -68,7 +68,7 @@ func relax(init *initConfiguration, cluster *clusterConfiguration, kubelet *kube
 		ExtraEnvs: gogc,
 	}
 	cluster.ControllerManager = &component{
-		ExtraArgs: append(leaderElection(single, "8s"),
+		ExtraArgs: append(leaderElection("8s"),
 			argument{"node-monitor-period", "15s"},
 			argument{"node-monitor-grace-period", "240s"},
 			argument{"profiling", "false"},
@@ -77,7 +77,7 @@ func relax(init *initConfiguration, cluster *clusterConfiguration, kubelet *kube
 		ExtraEnvs: gogc,
 	}
 	cluster.Scheduler = &component{
-		ExtraArgs: append(leaderElection(single, "15s"), argument{"profiling", "false"}),
+		ExtraArgs: append(leaderElection("15s"), argument{"profiling", "false"}),
 		ExtraEnvs: gogc,
 	}
 	kubelet.NodeStatusUpdateFrequency = "60s"
@@ -97,11 +97,11 @@ func relax(init *initConfiguration, cluster *clusterConfiguration, kubelet *kube
 	proxy.Conntrack = &conntrack{MaxPerCore: 0}
 }
 
-// leaderElection is off where there is nobody to elect against; else its lease
-// is long, and so is a take-over.
-func leaderElection(single bool, retry string) []argument {
+// leaderElection has a long lease, and so a take-over is long. Never off: a
+// second control plane may be approved at any time, and takes these settings
+// over from the first.
+func leaderElection(retry string) []argument {
 	return []argument{
-		{"leader-elect", fmt.Sprint(!single)},
 		{"leader-elect-lease-duration", "45s"},
 		{"leader-elect-renew-deadline", "30s"},
 		{"leader-elect-retry-period", retry},

@@ -26,7 +26,10 @@ const (
 	// APIPort of every API server and of the service address.
 	APIPort = 6443
 
+	// KubeadmPath is what kubeadm init takes, JoinPath what kubeadm join's
+	// configuration is made from: all of it but the secret.
 	KubeadmPath  = "/etc/rackseed/kubeadm.yaml"
+	JoinPath     = "/etc/rackseed/kubeadm-join.yaml"
 	PatchesDir   = "/etc/rackseed/patches"
 	criSocket    = "unix:///run/containerd/containerd.sock"
 	volumePlugin = "/var/lib/kubelet/volumeplugins"
@@ -38,22 +41,24 @@ var (
 	DefaultServiceSubnet = netip.MustParsePrefix("10.96.0.0/16")
 )
 
+// Node is what kubeadm must know of any node.
+type Node struct {
+	Name     string     // node name
+	Address  netip.Addr // the node's own
+	Labels   map[string]string
+	Taints   []string // key=value:effect; none: it runs pods
+	Emulated bool
+}
+
 // ControlPlane is what the first control plane's kubeadm configuration is made
 // from.
 type ControlPlane struct {
+	Node
 	Cluster       string
-	Name          string     // node name
-	Address       netip.Addr // the node's own
 	Service       netip.Addr // the service address
 	PodSubnet     netip.Prefix
 	ServiceSubnet netip.Prefix
 	ExtraSANs     []string
-	Labels        map[string]string
-	Taints        []string // key=value:effect; none: it runs pods
-	Emulated      bool
-	// Single says that no second control plane is planned. It only matters to
-	// emulated ones.
-	Single bool
 }
 
 // Subnets gives the site's pod and service subnets, or the defaults.
@@ -75,34 +80,18 @@ func Kubeadm(c ControlPlane) ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	taints, err := parseTaints(c.Taints)
-	if err != nil {
-		return nil, err
-	}
-	labels, err := joinLabels(c.Labels)
+	registration, err := c.registration()
 	if err != nil {
 		return nil, err
 	}
 	init := initConfiguration{
-		typeMeta:         typeMeta{"kubeadm.k8s.io/v1beta4", "InitConfiguration"},
+		typeMeta: typeMeta{"kubeadm.k8s.io/v1beta4", "InitConfiguration"},
+		// kubeadm makes one in any case, without this for a day. Nobody joins
+		// by it: each join has its own.
+		BootstrapTokens:  []bootstrapToken{{TTL: "1m0s", Description: "made by kubeadm init, used by nobody"}},
 		LocalAPIEndpoint: endpoint{c.Address.String(), APIPort},
-		NodeRegistration: nodeRegistration{
-			Name:            c.Name,
-			CRISocket:       criSocket,
-			ImagePullPolicy: "Never",
-			Taints:          taints,
-			KubeletExtraArgs: []argument{
-				{"node-ip", c.Address.String()},
-			},
-			// It asks whether the running kernel was configured for
-			// containers, and looks for the configuration in places that the
-			// node image does not have. The kernel comes with the image.
-			IgnorePreflightErrors: []string{"SystemVerification"},
-		},
-		Patches: patches{PatchesDir},
-	}
-	if labels != "" {
-		init.NodeRegistration.KubeletExtraArgs = append(init.NodeRegistration.KubeletExtraArgs, argument{"node-labels", labels})
+		NodeRegistration: registration,
+		Patches:          patches{PatchesDir},
 	}
 	cluster := clusterConfiguration{
 		typeMeta:             typeMeta{"kubeadm.k8s.io/v1beta4", "ClusterConfiguration"},
@@ -132,17 +121,53 @@ func Kubeadm(c ControlPlane) ([]byte, error) {
 		ClusterCIDR: c.PodSubnet.String(),
 	}
 	if c.Emulated {
-		relax(&init, &cluster, &kubelet, &proxy, c.Single)
+		init.Timeouts = emulatedTimeouts()
+		relax(&cluster, &kubelet, &proxy)
 	}
 	return stream(init, cluster, kubelet, proxy)
 }
 
+// registration is how a node makes itself known to the cluster, by init and by
+// join alike.
+func (n Node) registration() (nodeRegistration, error) {
+	switch {
+	case n.Name == "":
+		return nodeRegistration{}, errors.New("a node without a name: it gets one at approval")
+	case !n.Address.IsValid():
+		return nodeRegistration{}, fmt.Errorf("node %s has no static address: give it one at approval or in the site file", n.Name)
+	}
+	taints, err := parseTaints(n.Taints)
+	if err != nil {
+		return nodeRegistration{}, err
+	}
+	own, _, err := splitLabels(n.Labels)
+	if err != nil {
+		return nodeRegistration{}, err
+	}
+	r := nodeRegistration{
+		Name:            n.Name,
+		CRISocket:       criSocket,
+		ImagePullPolicy: "Never",
+		Taints:          taints,
+		KubeletExtraArgs: []argument{
+			{"node-ip", n.Address.String()},
+		},
+		// It asks whether the running kernel was configured for
+		// containers, and looks for the configuration in places that the
+		// node image does not have. The kernel comes with the image.
+		IgnorePreflightErrors: []string{"SystemVerification"},
+	}
+	if len(own) > 0 {
+		r.KubeletExtraArgs = append(r.KubeletExtraArgs, argument{"node-labels", joinLabels(own)})
+	}
+	if n.Emulated {
+		r.IgnorePreflightErrors = append(r.IgnorePreflightErrors, "NumCPU", "Mem")
+	}
+	return r, nil
+}
+
 func (c ControlPlane) check() error {
 	switch {
-	case c.Name == "":
-		return errors.New("a control plane without a name: it gets one at approval")
-	case !c.Address.IsValid():
-		return fmt.Errorf("control plane %s has no static address: give it one at approval or in the site file", c.Name)
 	case !c.Service.IsValid():
 		return fmt.Errorf("control plane %s: the site has no service address", c.Name)
 	// Each node gets a /24 of it (kube-controller-manager's

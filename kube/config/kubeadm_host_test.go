@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/kube/pki"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // program runs one of the multi-call binary's programs; RACKSEED_KUBERNETES
@@ -64,6 +65,27 @@ func TestKubeadmAccepts(t *testing.T) {
 	}
 }
 
+// TestKubeadmAcceptsJoins has kubeadm judge what nodes join by.
+func TestKubeadmAcceptsJoins(t *testing.T) {
+	secret := wire.JoinSecret{Token: "abcdef.0123456789abcdef", Endpoint: "10.77.0.1:6443", CACertHashes: []string{"sha256:" + strings.Repeat("ab", 32)}}
+	for _, emulated := range []bool{false, true} {
+		for _, control := range []bool{false, true} {
+			template, err := JoinTemplate(controlPlane(input(emulated)).Node, control)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := Join(template, secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := write(t, filepath.Join(t.TempDir(), "join.yaml"), b)
+			if out := program(t, "kubeadm", "config", "validate", "--config", file); !strings.Contains(out, "ok") || strings.Contains(out, "WARNING") {
+				t.Errorf("emulated %v, control plane %v: kubeadm says: %s", emulated, control, out)
+			}
+		}
+	}
+}
+
 // TestKubeadmUsesOurAuthorities lets kubeadm sign its certificates and render
 // its static pods with our authorities, configuration and patches in place.
 // Twice, since an interrupted init is resumed.
@@ -86,7 +108,7 @@ func TestKubeadmUsesOurAuthorities(t *testing.T) {
 		config := strings.Replace(string(b), "clusterName:", "certificatesDir: "+certificates+"\nclusterName:", 1)
 		config = strings.Replace(config, PatchesDir, filepath.Join(dir, "patches"), 1)
 		file := write(t, filepath.Join(dir, "kubeadm.yaml"), []byte(config))
-		patches, err := Patches(c)
+		patches, err := Patches(c.Node)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,8 +140,8 @@ func TestKubeadmUsesOurAuthorities(t *testing.T) {
 		program(t, "kubeadm", "init", "phase", "etcd", "local", "--config", file, "--dry-run")
 		for name, want := range map[string]map[bool][]string{
 			"kube-apiserver":          {false: {"- --bind-address=10.77.0.11"}, true: {"- --bind-address=10.77.0.11", "failureThreshold: 360", "name: GOGC"}},
-			"kube-controller-manager": {false: {"- --allocate-node-cidrs=true", "- --cluster-cidr=10.244.0.0/16"}, true: {"- --leader-elect=false", "*,bootstrapsigner"}},
-			"kube-scheduler":          {false: {"- --leader-elect=true"}, true: {"- --leader-elect=false"}},
+			"kube-controller-manager": {false: {"- --allocate-node-cidrs=true", "- --cluster-cidr=10.244.0.0/16"}, true: {"- --leader-elect=true", "- --leader-elect-lease-duration=45s", "*,bootstrapsigner"}},
+			"kube-scheduler":          {false: {"- --leader-elect=true"}, true: {"- --leader-elect=true"}},
 			"etcd":                    {false: {"image: rackseed.local/etcd:3.7.0-0"}, true: {"- --election-timeout=10000"}},
 		} {
 			b, err := os.ReadFile(filepath.Join(rendered, name+".yaml"))

@@ -7,6 +7,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 // parseTaints reads key=value:effect and key:effect. It never returns nil.
@@ -15,30 +20,76 @@ func parseTaints(words []string) ([]taint, error) {
 	for _, w := range words {
 		head, effect, found := strings.Cut(w, ":")
 		key, value, _ := strings.Cut(head, "=")
-		if !found || key == "" || !slices.Contains([]string{"NoSchedule", "PreferNoSchedule", "NoExecute"}, effect) {
+		if !found || !slices.Contains([]string{"NoSchedule", "PreferNoSchedule", "NoExecute"}, effect) {
 			return nil, fmt.Errorf("taint %q: expected as key=value:effect with effect NoSchedule, PreferNoSchedule or NoExecute", w)
+		}
+		if wrong := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(wrong) > 0 {
+			return nil, fmt.Errorf("taint %q: %s", w, wrong[0])
 		}
 		taints = append(taints, taint{key, value, effect})
 	}
 	return taints, nil
 }
 
-// joinLabels renders the kubelet's --node-labels, sorted. A kubelet refuses to
-// start with labels of Kubernetes' own that a node may not give itself
-// (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction):
-// better said here than on a machine.
-func joinLabels(labels map[string]string) (string, error) {
+// CheckProfile says what is wrong with what a profile gives its nodes in
+// Kubernetes, before any machine is installed with it.
+func CheckProfile(p machine.Profile) error {
+	if _, err := parseTaints(p.Taints); err != nil {
+		return err
+	}
+	_, _, err := splitLabels(p.Labels)
+	return err
+}
+
+// RestrictedLabels are those of a profile's labels that a node may not give
+// itself: whoever administrates the cluster sets them once the node is there.
+// They are valid if the profile is (CheckProfile).
+func RestrictedLabels(labels map[string]string) map[string]string {
+	_, restricted, err := splitLabels(labels)
+	if err != nil {
+		return nil
+	}
+	return restricted
+}
+
+// splitLabels tells the labels that a node gives itself by its kubelet from
+// those that it may not. A kubelet refuses to start with labels of Kubernetes'
+// own that a node may not give itself
+// (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction).
+func splitLabels(labels map[string]string) (own, restricted map[string]string, err error) {
+	own, restricted = map[string]string{}, map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		value := labels[key]
+		if wrong := validation.IsQualifiedName(key); len(wrong) > 0 {
+			return nil, nil, fmt.Errorf("label %q: %s", key, wrong[0])
+		}
+		if wrong := validation.IsValidLabelValue(value); len(wrong) > 0 {
+			return nil, nil, fmt.Errorf("label %q with value %q: %s", key, value, wrong[0])
+		}
+		switch {
+		case slices.Contains(kubeletLabels, key):
+			return nil, nil, fmt.Errorf("label %q: the kubelet sets it by itself: choose another name", key)
+		case nodeMayLabel(key):
+			own[key] = value
+		default:
+			restricted[key] = value
+		}
+	}
+	return own, restricted, nil
+}
+
+// kubeletLabels are set by every kubelet, and put back if they differ.
+var kubeletLabels = []string{
+	corev1.LabelHostname, corev1.LabelOSStable, corev1.LabelArchStable, "beta.kubernetes.io/os", "beta.kubernetes.io/arch",
+}
+
+// joinLabels renders the kubelet's --node-labels, sorted.
+func joinLabels(labels map[string]string) string {
 	pairs := make([]string, 0, len(labels))
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		if !nodeMayLabel(key) {
-			return "", fmt.Errorf("label %q: a node may not give itself labels of kubernetes.io and k8s.io, except below node.kubernetes.io and kubelet.kubernetes.io: choose a domain of your own", key)
-		}
-		if key == "" || strings.ContainsAny(key+labels[key], ",= \n\t\"'\\$") {
-			return "", fmt.Errorf("label %q with value %q: a character of it is not allowed in labels", key, labels[key])
-		}
 		pairs = append(pairs, key+"="+labels[key])
 	}
-	return strings.Join(pairs, ","), nil
+	return strings.Join(pairs, ",")
 }
 
 func nodeMayLabel(key string) bool {
@@ -55,7 +106,7 @@ func nodeMayLabel(key string) bool {
 
 // Patches are the files of PatchesDir by name: kubeadm applies TARGETn+TYPE.EXT
 // to the static pods of this node, in order.
-func Patches(c ControlPlane) (map[string][]byte, error) {
+func Patches(c Node) (map[string][]byte, error) {
 	bind, err := bindPatch(c.Address)
 	if err != nil {
 		return nil, err

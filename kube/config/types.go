@@ -30,10 +30,39 @@ type patches struct {
 
 type initConfiguration struct {
 	typeMeta         `json:",inline"`
+	BootstrapTokens  []bootstrapToken `json:"bootstrapTokens"`
 	LocalAPIEndpoint endpoint         `json:"localAPIEndpoint"`
 	NodeRegistration nodeRegistration `json:"nodeRegistration"`
 	Patches          patches          `json:"patches"`
 	Timeouts         *timeouts        `json:"timeouts,omitempty"`
+}
+
+type bootstrapToken struct {
+	TTL         string `json:"ttl"`
+	Description string `json:"description"`
+}
+
+type joinConfiguration struct {
+	typeMeta         `json:",inline"`
+	Discovery        *discovery        `json:"discovery,omitempty"`
+	NodeRegistration nodeRegistration  `json:"nodeRegistration"`
+	ControlPlane     *joinControlPlane `json:"controlPlane,omitempty"`
+	Patches          *patches          `json:"patches,omitempty"`
+	Timeouts         *timeouts         `json:"timeouts,omitempty"`
+}
+
+type joinControlPlane struct {
+	LocalAPIEndpoint endpoint `json:"localAPIEndpoint"`
+}
+
+type discovery struct {
+	BootstrapToken tokenDiscovery `json:"bootstrapToken"`
+}
+
+type tokenDiscovery struct {
+	APIServerEndpoint string   `json:"apiServerEndpoint"`
+	Token             string   `json:"token"`
+	CACertHashes      []string `json:"caCertHashes"`
 }
 
 type nodeRegistration struct {

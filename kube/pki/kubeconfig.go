@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -58,7 +59,7 @@ func Kubeconfig(ca, caKey []byte, now time.Time, c Client) ([]byte, error) {
 	if c.User == "" || c.Lifetime <= 0 {
 		return nil, fmt.Errorf("kubeconfig for user %q: a user name and a lifetime above 0 are needed", c.User)
 	}
-	certificate, key, err := signClient(ca, caKey, now, c)
+	certificate, key, err := ClientCertificate(ca, caKey, now, c)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig for %s: %w", c.User, err)
 	}
@@ -75,17 +76,19 @@ func Kubeconfig(ca, caKey []byte, now time.Time, c Client) ([]byte, error) {
 	return b, nil
 }
 
-func signClient(ca, caKey []byte, now time.Time, c Client) (certificate, key []byte, err error) {
+// ClientCertificate signs a client certificate with a new key, both PEM; of c
+// it takes User, Groups and Lifetime. ca and caKey are an authority's, PEM.
+func ClientCertificate(ca, caKey []byte, now time.Time, c Client) (certificate, key []byte, err error) {
 	authority, err := parseCertificate(ca)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the cluster's CA certificate: %w", err)
+		return nil, nil, fmt.Errorf("the authority's certificate: %w", err)
 	}
 	signer, err := parseKey(caKey)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the cluster's CA key: %w", err)
+		return nil, nil, fmt.Errorf("the authority's key: %w", err)
 	}
 	if !signer.PublicKey.Equal(authority.PublicKey) {
-		return nil, nil, errors.New("the cluster's CA key is not the one of its certificate")
+		return nil, nil, errors.New("the authority's key is not the one of its certificate")
 	}
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -120,6 +123,17 @@ func signClient(ca, caKey []byte, now time.Time, c Client) (certificate, key []b
 		return nil, nil, err
 	}
 	return encodeCertificate(der), key, nil
+}
+
+// CertHash names an authority as kubeadm's discovery does: "sha256:" and the
+// hex digest of its Subject Public Key Info (RFC 5280 section 4.1.2.7). ca is
+// PEM.
+func CertHash(ca []byte) (string, error) {
+	c, err := parseCertificate(ca)
+	if err != nil {
+		return "", fmt.Errorf("the authority's certificate: %w", err)
+	}
+	return fmt.Sprintf("sha256:%x", sha256.Sum256(c.RawSubjectPublicKeyInfo)), nil
 }
 
 func parseCertificate(b []byte) (*x509.Certificate, error) {

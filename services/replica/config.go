@@ -6,12 +6,18 @@
 package replica
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"time"
 
 	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/registry"
+	"github.com/rackseed/rackseed/services/setup"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/support"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // Config is what a replica is told at its start.
@@ -38,20 +44,33 @@ type Config struct {
 	Registry registry.Limits
 
 	Plugins Plugins
-	Logger  *slog.Logger
-	Now     func() time.Time // nil: time.Now
+	// Links lists this machine's links, to set a site up in the console; nil:
+	// it is not set up here.
+	Links  func() ([]setup.Link, error)
+	Log    *support.Ring // what Logger writes, for support bundles; nil: nothing
+	Logger *slog.Logger
+	Now    func() time.Time // nil: time.Now
 }
 
 // Plugins are what the boot service needs of the cluster, which services do
 // not know: package kube has it, and main brings them together.
 type Plugins struct {
-	// Secrets makes the cluster's secrets, once, for ClusterCreate.
+	// Secrets makes the cluster's secrets, all below "pki/": once for
+	// ClusterCreate, and again when a cluster is abandoned.
 	Secrets func(now time.Time) (map[string][]byte, error)
 	// Contributors add files to machines' Ignition.
 	Contributors []ignition.Contributor
 	// Kubeconfig makes an administrator's kubeconfig from the secrets, for
 	// the operator who asks.
 	Kubeconfig func(secret func(name string) ([]byte, bool), cluster, server, operator string, now time.Time) ([]byte, error)
+	// JoinSecret makes what a machine joins the cluster by, under its join
+	// intent, which is claimed.
+	JoinSecret func(ctx context.Context, view state.View, m machine.Machine, intent machine.Intent) (wire.JoinSecret, error)
+	// Follow does in the cluster what joins leave to do, until ctx ends.
+	Follow func(ctx context.Context, view func() state.View, tell func(ok bool, text string)) error
+	// CheckProfile says what is wrong with what a profile gives its nodes in
+	// Kubernetes.
+	CheckProfile func(machine.Profile) error
 }
 
 // filled is c with what was left out.

@@ -126,7 +126,8 @@ func (r *replica) serveNetboot(ctx context.Context, tell report, listen string) 
 	}
 	server := netboot.New(netboot.Config{
 		Store: r.store.Load(), Blobs: artifacts{r.blobs}, Output: r.log, URL: url, Now: r.Now, Logger: r.Logger,
-		Limits: netboot.Limits{Conns: machineConns, ConnsPerSource: machineConnsPerSource},
+		JoinSecret: r.Plugins.JoinSecret,
+		Limits:     netboot.Limits{Conns: machineConns, ConnsPerSource: machineConnsPerSource},
 		Ignition: func(view state.View, m machine.Machine) ([]byte, error) {
 			in, err := ignition.FromView(view, m, url)
 			if err != nil {

@@ -52,7 +52,11 @@ func Run(ctx context.Context, c Config) error {
 	if c.Data == "" {
 		return errors.New("a folder for the data is needed: --data FOLDER")
 	}
-	r := &replica{Config: c.filled()}
+	c = c.filled()
+	if err := c.portsFree(); err != nil {
+		return err
+	}
+	r := &replica{Config: c}
 	r.tasks = newSupervisor(r.Logger)
 	ctx, cancel := context.WithCancelCause(ctx)
 	// The screen first: it shows how far the rest has come.
@@ -64,6 +68,24 @@ func Run(ctx context.Context, c Config) error {
 	cancel(nil)
 	screen.Wait()
 	return err
+}
+
+// portsFree fails at once where a person chose the ports and can choose others:
+// elsewhere a busy one is tried again until it is free.
+func (c Config) portsFree() error {
+	if !c.Dev {
+		return nil
+	}
+	for flag, at := range map[string]string{"--https": c.HTTPS, "--http": c.HTTP} {
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			return fmt.Errorf("%w: another program has it; choose another with %s (make dev: CONSOLE_PORT, HTTP_PORT)", err, flag)
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // work opens everything and runs until ctx ends. halt ends it for a cause.
@@ -104,6 +126,16 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 		task{"images", r.publish},
 		task{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell) }},
 		task{"console", r.serveConsole},
+		task{"cluster", func(ctx context.Context, tell report) error {
+			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
+				if r.Plugins.Follow == nil {
+					tell(true, "built without Kubernetes")
+					<-ctx.Done()
+					return nil
+				}
+				return r.Plugins.Follow(ctx, store.View, tell)
+			})
+		}},
 		task{"approval", func(ctx context.Context, tell report) error {
 			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
 				tell(true, "machines that the site file lists with approve are approved as they report")

@@ -101,10 +101,26 @@ func (r *replica) applySite(ctx context.Context, s machine.Site) error {
 	if err != nil || ok && same {
 		return err
 	}
+	if err := r.checkProfiles(s); err != nil {
+		return &state.Refusal{Text: err.Error()}
+	}
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	if _, err := store.Propose(ctx, by, state.SiteApply{Site: s}); err != nil {
 		return fmt.Errorf("applying the site file: %w", err)
+	}
+	return nil
+}
+
+// checkProfiles says what is wrong with what profiles give nodes in Kubernetes.
+func (r *replica) checkProfiles(s machine.Site) error {
+	if r.Plugins.CheckProfile == nil {
+		return nil
+	}
+	for i, p := range s.Profiles {
+		if err := r.Plugins.CheckProfile(p); err != nil {
+			return fmt.Errorf("profiles[%d] (%s): %w", i, p.Name, err)
+		}
 	}
 	return nil
 }

@@ -77,14 +77,19 @@ func (r *replica) peopleStatus() api.Status {
 	return s
 }
 
-// apiServers are the addresses at which an API server may run: those of
-// control planes that are installed. Whether one answers, only trying tells.
+// apiServers are the addresses at which an API server of the cluster may run:
+// of the control plane that starts it, and of those that have joined. One that
+// is joining answers before etcd does. Whether one answers, only trying tells.
 func apiServers(view state.View) []string {
 	var list []string
+	b := view.Bootstrap()
 	for _, m := range view.Machines() {
 		p, ok := view.Profile(m.ID)
-		install := view.InstallIntent(m.ID)
-		if ok && p.Role == machine.RoleControlPlane && m.Address.IsValid() && install != nil && install.Status == machine.IntentDone {
+		if !ok || p.Role != machine.RoleControlPlane || !m.Address.IsValid() {
+			continue
+		}
+		starts := b != nil && b.Machine == m.ID && b.Status != machine.IntentOpen
+		if j := view.JoinIntent(m.ID); starts || j != nil && j.Status == machine.IntentDone {
 			list = append(list, net.JoinHostPort(m.Address.String(), apiPort))
 		}
 	}

@@ -1,0 +1,215 @@
+//go:build host
+
+// Package control is a real control plane on loopback, for tests: etcd,
+// kube-apiserver and the controller manager, with a cluster's own authorities.
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/kube/core"
+	"github.com/rackseed/rackseed/kube/pki"
+	"k8s.io/client-go/rest"
+)
+
+// Plane is the control plane of one cluster. Nothing of it runs yet but etcd.
+type Plane struct {
+	Secrets map[string][]byte // the cluster's, as pki.New makes them
+	Server  string            // the API server's URL
+	Address string            // its HOST:PORT
+	t       *testing.T
+	dir     string
+	etcd    string // client URL
+	port    string
+}
+
+// Program is a program that an environment variable names.
+func Program(t *testing.T, variable string) string {
+	t.Helper()
+	b := os.Getenv(variable)
+	if b == "" {
+		t.Fatalf("%s is not set: it names a program that build/modules makes", variable)
+	}
+	return b
+}
+
+// FreePort is a port of the loopback that nobody listens on.
+func FreePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// Spawn starts a program whose log is shown when the test fails; it is killed
+// at the test's end, or by stop.
+func Spawn(t *testing.T, name, program string, args ...string) (stop func()) {
+	t.Helper()
+	log, err := os.CreateTemp(t.TempDir(), name+"-*.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		if err := cmd.Process.Kill(); err != nil {
+			t.Errorf("%s had ended by itself: %v", name, err)
+		}
+		<-ended
+		if t.Failed() {
+			b, err := os.ReadFile(log.Name())
+			t.Logf("%s (error %v):\n%s", name, err, b[max(0, len(b)-4000):])
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// File writes a file that is the test's.
+func (p *Plane) File(name string, b []byte) string {
+	p.t.Helper()
+	path := filepath.Join(p.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	return path
+}
+
+// Kubeconfig is by which a user reaches the API server.
+func (p *Plane) Kubeconfig(user string, groups ...string) []byte {
+	p.t.Helper()
+	b, err := pki.Kubeconfig(p.Secrets["pki/ca.crt"], p.Secrets["pki/ca.key"], time.Now(),
+		pki.Client{Cluster: "lab", Server: p.Server, User: user, Groups: groups, Lifetime: time.Hour})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return b
+}
+
+// Client is a user's client.
+func (p *Plane) Client(user string, groups ...string) *rest.RESTClient {
+	p.t.Helper()
+	client, err := core.FromFile(p.File("client-"+strings.ReplaceAll(user, ":", "-"), p.Kubeconfig(user, groups...)), "test")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return client
+}
+
+// Kubeadm runs kubeadm and returns what it printed.
+func Kubeadm(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), Program(t, "RACKSEED_KUBERNETES"), append([]string{"kubeadm"}, args...)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("kubeadm %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), err
+}
+
+// New makes the control plane of a new cluster and starts its etcd.
+func New(t *testing.T) *Plane {
+	t.Helper()
+	p := &Plane{t: t, dir: t.TempDir(), port: FreePort(t)}
+	p.Address = "127.0.0.1:" + p.port
+	p.Server = "https://" + p.Address
+	var err error
+	if p.Secrets, err = pki.New(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range p.Secrets {
+		p.File(name, b)
+	}
+	kubeadm, err := config.Kubeadm(config.ControlPlane{
+		Node:    config.Node{Name: "node-1", Address: netip.MustParseAddr("10.77.0.11")},
+		Cluster: "lab", Service: netip.MustParseAddr("10.77.0.1"),
+		PodSubnet: config.DefaultPodSubnet, ServiceSubnet: config.DefaultServiceSubnet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeadm = []byte(strings.Replace(string(kubeadm), "clusterName:", "certificatesDir: "+p.in("")+"\nclusterName:", 1))
+	if _, err := Kubeadm(t, "init", "phase", "certs", "all", "--config", p.File("kubeadm.yaml", kubeadm)); err != nil {
+		t.Fatal(err)
+	}
+	client, peer := "http://127.0.0.1:"+FreePort(t), "http://127.0.0.1:"+FreePort(t)
+	p.etcd = client
+	Spawn(t, "etcd", Program(t, "RACKSEED_ETCD"), "--data-dir", filepath.Join(p.dir, "etcd"), "--listen-client-urls", client,
+		"--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+		"--initial-cluster", "default="+peer, "--unsafe-no-fsync", "--log-level", "error")
+	return p
+}
+
+// in is a file that kubeadm made of the cluster's PKI.
+func (p *Plane) in(name string) string { return filepath.Join(p.dir, "pki", name) }
+
+// StartAPI starts the API server.
+func (p *Plane) StartAPI() (stop func()) {
+	p.t.Helper()
+	return Spawn(p.t, "kube-apiserver", Program(p.t, "RACKSEED_KUBERNETES"), "kube-apiserver", "--etcd-servers", p.etcd,
+		"--bind-address=127.0.0.1", "--secure-port", p.port, "--endpoint-reconciler-type=none",
+		"--service-cluster-ip-range=10.96.0.0/16", "--client-ca-file", p.in("ca.crt"),
+		"--tls-cert-file", p.in("apiserver.crt"), "--tls-private-key-file", p.in("apiserver.key"),
+		"--service-account-key-file", p.in("sa.pub"), "--service-account-signing-key-file", p.in("sa.key"),
+		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth")
+}
+
+// StartManager starts some of the controller manager's controllers.
+func (p *Plane) StartManager(controllers ...string) {
+	p.t.Helper()
+	Spawn(p.t, "kube-controller-manager", Program(p.t, "RACKSEED_KUBERNETES"), "kube-controller-manager",
+		"--kubeconfig", p.File("manager.conf", p.Kubeconfig("system:kube-controller-manager")),
+		"--use-service-account-credentials", "--service-account-private-key-file", p.in("sa.key"),
+		"--cluster-signing-cert-file", p.in("ca.crt"), "--cluster-signing-key-file", p.in("ca.key"),
+		"--leader-elect=false", "--secure-port=0", "--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16",
+		"--service-cluster-ip-range=10.96.0.0/16", "--controllers="+strings.Join(controllers, ","))
+}
+
+// Eventually tries until it succeeds; programs are starting.
+func Eventually(t *testing.T, what string, try func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
