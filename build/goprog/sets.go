@@ -49,6 +49,11 @@ func Nested(build *step.Step) []Set {
 			Packages: map[string]string{"coredns": "github.com/coredns/coredns"},
 		},
 		{
+			// A client of registries, for tests.
+			Name: "go-crane", Module: "build/modules/crane",
+			Packages: map[string]string{"crane": "github.com/google/go-containerregistry/cmd/crane"},
+		},
+		{
 			Name: "go-pause", Module: "build/modules/pause",
 			Packages: map[string]string{"pause": "."},
 		},
