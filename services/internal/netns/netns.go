@@ -57,6 +57,20 @@ type Peer struct {
 // name, there eth0. Addresses (with prefix length) may be empty.
 func Join(t testing.TB, name, here, there string) *Peer {
 	t.Helper()
+	p := host(t)
+	Run(t, "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", p.PID())
+	Run(t, "ip", "link", "set", name, "up")
+	t.Cleanup(func() { Run(t, "ip", "link", "del", name) })
+	if here != "" {
+		Run(t, "ip", "addr", "add", here, "dev", name)
+	}
+	p.up(there)
+	return p
+}
+
+// host is a host without a cable.
+func host(t testing.TB) *Peer {
+	t.Helper()
 	p := &Peer{t: t, sleep: exec.Command("sleep", "3600")}
 	p.sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if err := p.sleep.Start(); err != nil {
@@ -68,17 +82,46 @@ func Join(t testing.TB, name, here, there string) *Peer {
 		}
 		p.sleep.Wait() // tells of the kill
 	})
-	Run(t, "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(p.sleep.Process.Pid))
-	Run(t, "ip", "link", "set", name, "up")
-	t.Cleanup(func() { Run(t, "ip", "link", "del", name) })
+	return p
+}
+
+// up brings its interfaces up, with an address if there is one.
+func (p *Peer) up(address string) {
+	p.t.Helper()
 	p.Run("ip", "link", "set", "lo", "up")
 	p.Run("ip", "link", "set", "eth0", "up")
-	if here != "" {
-		Run(t, "ip", "addr", "add", here, "dev", name)
+	if address != "" {
+		p.Run("ip", "addr", "add", address, "dev", "eth0")
 	}
-	if there != "" {
-		p.Run("ip", "addr", "add", there, "dev", "eth0")
-	}
+}
+
+// Switch is a switch, which several hosts are plugged into.
+type Switch struct {
+	*Peer
+	ports int
+}
+
+// JoinSwitch is Join with a switch at the other end, whose eth0 is a port of
+// its bridge br0.
+func JoinSwitch(t testing.TB, name, here string) *Switch {
+	t.Helper()
+	s := &Switch{Peer: Join(t, name, here, "")}
+	s.Run("ip", "link", "add", "br0", "type", "bridge")
+	s.Run("ip", "link", "set", "eth0", "master", "br0")
+	s.Run("ip", "link", "set", "br0", "up")
+	return s
+}
+
+// Plug makes a further host, with an eth0 that is plugged into the switch.
+func (s *Switch) Plug(address string) *Peer {
+	s.t.Helper()
+	p := host(s.t)
+	s.ports++
+	port := "port" + strconv.Itoa(s.ports)
+	s.Run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", p.PID())
+	s.Run("ip", "link", "set", port, "master", "br0")
+	s.Run("ip", "link", "set", port, "up")
+	p.up(address)
 	return p
 }
 
