@@ -27,6 +27,7 @@ BUILD := go run ./build
 # EMULATED=1      iso: boot with arguments for machines emulated in software
 # UNLOCKED=1      go on with a mirror's newer packages than the locked ones
 # MACHINES        run: how many machines (1); dev: how many are simulated (none)
+# CONTROL_PLANES  run: how many of them become control planes (1), the rest workers
 # APPROVE=hand    run: machines wait for you in the console
 # CONSOLE_PORT    run, dev: loopback port of the console (8443)
 # HTTP_PORT       dev: loopback port of the machines' HTTP server (8080)

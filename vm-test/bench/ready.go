@@ -25,7 +25,7 @@ func ISOToReady(ctx context.Context, dir string, log io.Writer) (line Line, err 
 			"Peer: bare kubeadm init on the same node in the same run: from the reset after the install to Ready, images and certificates there. The ratio says what the rest costs.",
 		},
 	}
-	if err := rack.Room(1); err != nil {
+	if err := rack.Room(1, 1); err != nil {
 		return line, fmt.Errorf("%s: %w", line.Name, err)
 	}
 	p, err := parts.Build(ctx, log)

@@ -42,16 +42,6 @@ func (c Console) Machines(ctx context.Context) ([]api.Machine, error) {
 	return list.Items, err
 }
 
-// Phases are the machines' phases by ID.
-func (c Console) Phases(ctx context.Context) (map[string]machine.Phase, error) {
-	machines, err := c.Machines(ctx)
-	phases := map[string]machine.Phase{}
-	for _, m := range machines {
-		phases[string(m.ID)] = m.Phase
-	}
-	return phases, err
-}
-
 // Kubeconfig is an administrator's, for the API server at a URL.
 func (c Console) Kubeconfig(ctx context.Context, server string) ([]byte, error) {
 	return c.Raw(ctx, http.MethodGet, "/api/kubeconfig", url.Values{"server": {server}}, nil)

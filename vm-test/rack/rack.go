@@ -34,6 +34,9 @@ type Config struct {
 	WriteISO func(ctx context.Context, path string, site []byte, emulated bool) error
 	// Machines is how many empty machines there are.
 	Machines int
+	// ControlPlanes is how many of them are large enough for a control plane,
+	// and with Approve become one: the first. 0: one. The others are workers.
+	ControlPlanes int
 	// Approve lists the machines in the site file, to be installed unasked.
 	Approve bool
 	// Medium is what the image is written to.
@@ -60,6 +63,8 @@ const (
 )
 
 func (m Medium) String() string { return [...]string{"USB", "read-only USB", "CD"}[m] }
+
+func (c Config) controlPlanes() int { return max(c.ControlPlanes, 1) }
 
 // Rack is a room that is powered on.
 type Rack struct {
@@ -146,13 +151,17 @@ func (r *Rack) start(ctx context.Context, i int, m qemu.Machine) (*qemu.VM, erro
 // installer's order holds. (A bootindex would have OVMF try PXE and HTTP over
 // IPv4 and IPv6 on each start, minutes of time-outs, before the disk.)
 func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
-	vm, err := r.start(ctx, i, qemu.Machine{
-		Name: machineName(i), Dir: r.dir(i), CPUs: 2, MiB: machineMiB,
+	m := qemu.Machine{
+		Name: machineName(i), Dir: r.dir(i), CPUs: 2, MiB: controlPlaneMiB,
 		UUID:   fmt.Sprintf("7ac5eed0-0000-4000-8000-%012d", i),
 		Serial: fmt.Sprintf("RS-%04d", i),
 		NICs:   []qemu.NIC{{MAC: MachineMAC(i), Socket: r.socket(i)}},
 		Disks:  []qemu.Disk{{Path: r.disk(i), Serial: fmt.Sprintf("DISK-%04d", i)}},
-	})
+	}
+	if i > r.controlPlanes() {
+		m.CPUs, m.MiB = 1, workerMiB
+	}
+	vm, err := r.start(ctx, i, m)
 	r.Machines[i-1] = vm
 	return err
 }

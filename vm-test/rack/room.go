@@ -11,19 +11,21 @@ import (
 )
 
 const (
-	applianceMiB = 2048
-	machineMiB   = 4096
+	applianceMiB    = 2048
+	controlPlaneMiB = 4096
+	workerMiB       = 2048
 	// beside the machines: QEMU itself and what else runs
 	spareMiB = 1024
 	// what a rack's sparse disks come to, and the build's outputs
 	diskMiB = 8192
 )
 
-// Room says whether the host has the memory and disk for a rack, before
-// anything is built.
-func Room(machines int) error {
+// Room says whether the host has the memory and disk for a rack of so many
+// machines, before anything is built.
+func Room(machines, controlPlanes int) error {
 	var errs []error
-	need := applianceMiB + machines*machineMiB + spareMiB
+	large := min(machines, controlPlanes)
+	need := applianceMiB + large*controlPlaneMiB + (machines-large)*workerMiB + spareMiB
 	free, err := availableMiB()
 	if err != nil {
 		errs = append(errs, err)

@@ -23,8 +23,11 @@ func TestReadScreen(t *testing.T) {
 }
 
 func TestSiteFile(t *testing.T) {
-	file := string(siteFile(Config{Machines: 2, Approve: true, OperatorToken: "t"}))
-	for _, want := range []string{"emulated: true", "mac: " + MachineMAC(2), "approve: true", "tokenSHA256: "} {
+	file := string(siteFile(Config{Machines: 3, ControlPlanes: 2, Approve: true, OperatorToken: "t"}))
+	for _, want := range []string{
+		"emulated: true", "mac: " + MachineMAC(2) + "\n    name: node-2\n    profile: control-plane\n    approve: true",
+		"mac: " + MachineMAC(3) + "\n    name: node-3\n    profile: worker\n    approve: true", "tokenSHA256: ",
+	} {
 		if !strings.Contains(file, want) {
 			t.Errorf("no %q in the site file:\n%s", want, file)
 		}

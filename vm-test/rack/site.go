@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
+
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 // ServiceAddress is the boot service's address in the virtual rack.
@@ -37,7 +39,11 @@ cluster:
 	if c.Approve && c.Machines > 0 {
 		b.WriteString("machines:\n")
 		for i := 1; i <= c.Machines; i++ {
-			fmt.Fprintf(&b, "  - mac: %s\n    name: node-%d\n    approve: true\n", MachineMAC(i), i)
+			role := machine.RoleControlPlane
+			if i > c.controlPlanes() {
+				role = machine.RoleWorker
+			}
+			fmt.Fprintf(&b, "  - mac: %s\n    name: node-%d\n    profile: %s\n    approve: true\n", MachineMAC(i), i, role)
 		}
 	}
 	b.WriteString(c.Site)

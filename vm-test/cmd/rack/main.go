@@ -25,7 +25,8 @@ import (
 
 const usage = `usage: go run ./vm-test/cmd/rack run
 
-Variables: MACHINES (1), APPROVE=hand (machines wait for you in the console),
+Variables: MACHINES (1), CONTROL_PLANES (1; the other machines are workers),
+APPROVE=hand (machines wait for you in the console),
 CONSOLE_PORT (8443), KUBERNETES_PORT (16443); KVM=off emulates in any case.
 `
 
@@ -52,9 +53,16 @@ func main() {
 }
 
 func run(ctx context.Context) (err error) {
-	machines, err := number("MACHINES", 1)
+	controlPlanes, err := number("CONTROL_PLANES", 1)
 	if err != nil {
 		return err
+	}
+	machines, err := number("MACHINES", controlPlanes)
+	if err != nil {
+		return err
+	}
+	if controlPlanes > machines {
+		return fmt.Errorf("CONTROL_PLANES=%d: there are only %d machines (MACHINES)", controlPlanes, machines)
 	}
 	if v := os.Getenv("APPROVE"); v != "" && v != "hand" {
 		return fmt.Errorf("APPROVE=%s: expected hand, or nothing", v)
@@ -62,7 +70,7 @@ func run(ctx context.Context) (err error) {
 	if v := os.Getenv("KVM"); v != "" && v != "off" {
 		return fmt.Errorf("KVM=%s: expected off, or nothing", v)
 	}
-	if err := rack.Room(machines); err != nil {
+	if err := rack.Room(machines, controlPlanes); err != nil {
 		return err
 	}
 	fmt.Println("Building (what is cached is taken from there):")
@@ -78,12 +86,15 @@ func run(ctx context.Context) (err error) {
 		host.KVM = kvm.Works
 		fmt.Println(kvm.Reason + ".")
 		if !kvm.Works {
-			fmt.Println("Without it a node is Ready after five to ten minutes.")
+			fmt.Println("Without it the first node is Ready after five to ten minutes.")
 		}
 	}
 	config := rack.Config{
 		Host: host, Dir: filepath.Join(p.Repository, "out", "rack"), WriteISO: p.WriteISO,
-		Machines: machines, Approve: os.Getenv("APPROVE") != "hand", OperatorToken: rand.Text(),
+		Machines: machines, ControlPlanes: controlPlanes, Approve: os.Getenv("APPROVE") != "hand", OperatorToken: rand.Text(),
+	}
+	if !config.Approve { // nor listed: it is looked at while the discovery window is open
+		config.Site = "discovery:\n  always: true\n"
 	}
 	if config.ConsolePort, err = number("CONSOLE_PORT", 8443); err != nil {
 		return err
