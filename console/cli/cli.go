@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rackseed/rackseed/console/client"
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 // What the program ends with. Scripts may rely on them.
@@ -56,11 +57,15 @@ func ExitCode(err error) int {
 type options struct {
 	credentials
 	output string
+	// checkProfile is as in api.CheckSite.
+	checkProfile func(machine.Profile) error
 }
 
-// Add puts the operator's commands under root.
-func Add(root *cobra.Command) {
-	o := &options{}
+// Add puts the operator's commands under root. checkProfile says what is wrong
+// with what a profile gives its nodes in Kubernetes, for site validate; nil: that
+// is not looked at.
+func Add(root *cobra.Command, checkProfile func(machine.Profile) error) {
+	o := &options{checkProfile: checkProfile}
 	operator := &cobra.Group{ID: "operator", Title: "For operators, through the boot service's API:"}
 	root.AddGroup(operator)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

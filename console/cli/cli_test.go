@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -19,7 +21,9 @@ import (
 
 	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/blob"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/registry"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/statetest"
 	"github.com/rackseed/rackseed/services/wire"
@@ -55,7 +59,19 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := httptest.NewTLSServer(server.Handler())
+	blobs, err := blob.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", server.Handler())
+	mux.Handle(registry.Path, registry.New(registry.Config{
+		Store: r.Store, Blobs: blobs, TokenOwner: server.TokenOwner, CheckPassword: server.CheckPassword,
+		Limits: registry.Limits{KeepFree: 1}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+	}))
+	h := httptest.NewUnstartedServer(mux)
+	h.Config.ErrorLog = log.New(io.Discard, "", 0) // of those who do not take its certificate
+	h.StartTLS()
 	t.Cleanup(h.Close)
 	sum := sha256.Sum256(h.Certificate().Raw)
 	r.url, r.fingerprint = h.URL, client.Colons(sum[:])
@@ -79,7 +95,7 @@ func (r *rig) run(ctx context.Context, stdin string, out io.Writer, args ...stri
 
 func execute(ctx context.Context, in io.Reader, out, errors io.Writer, args ...string) error {
 	root := &cobra.Command{Use: "rackseed", SilenceErrors: true}
-	Add(root)
+	Add(root, nil)
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
@@ -258,4 +274,3 @@ func TestEventsAndLog(t *testing.T) {
 		t.Errorf("interrupted: %v", err)
 	}
 }
-

@@ -32,43 +32,14 @@ func (o *options) events() *cobra.Command {
 				return err
 			}
 			write := func(e machine.Event) error { return o.writeEvent(cmd.OutOrStdout(), e) }
-			after := max(since, 1) - 1
-			after, err = pastEvents(cmd.Context(), c, after, of, write)
-			switch {
-			case follow && cmd.Context().Err() != nil:
-				return nil // interrupted by the person who follows
-			case err != nil || !follow:
-				return err
+			after, err := pastEvents(cmd.Context(), c, max(since, 1)-1, of, write)
+			if err == nil && follow {
+				err = followEvents(cmd, c, after, of, write)
 			}
-			id, err := machineID(cmd.Context(), c, of)
-			if err != nil {
-				return err
+			if follow {
+				err = unlessInterrupted(cmd.Context(), err)
 			}
-			return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
-				return c.Stream(ctx, "/api/stream", number("after", after), func(message []byte) error {
-					live()
-					var m struct {
-						Type  string        `json:"type"`
-						Event machine.Event `json:"event"`
-						From  uint64        `json:"from"`
-						To    uint64        `json:"to"`
-					}
-					if err := json.Unmarshal(message, &m); err != nil {
-						return err
-					}
-					switch m.Type {
-					case "gap":
-						fmt.Fprintf(cmd.ErrOrStderr(), "events %d to %d are no longer kept\n", m.From, m.To)
-						after = m.To
-					case "event":
-						after = m.Event.Seq
-						if id == "" || m.Event.Machine == id {
-							return write(m.Event)
-						}
-					}
-					return nil
-				})
-			})
+			return err
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as it happens")
@@ -76,6 +47,48 @@ func (o *options) events() *cobra.Command {
 	c.Flags().StringVar(&of, "machine", "", "only of this machine: ID, name, MAC, UUID or serial number")
 	completeWith(c, "machine", o.machineNames)
 	return c
+}
+
+// unlessInterrupted is the error of something that follows: none if the person
+// who follows ended it.
+func unlessInterrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// followEvents writes events after a number as they happen.
+func followEvents(cmd *cobra.Command, c *client.Client, after uint64, of string, write func(machine.Event) error) error {
+	id, err := machineID(cmd.Context(), c, of)
+	if err != nil {
+		return err
+	}
+	return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
+		return c.Stream(ctx, "/api/stream", number("after", after), func(message []byte) error {
+			live()
+			var m struct {
+				Type  string        `json:"type"`
+				Event machine.Event `json:"event"`
+				From  uint64        `json:"from"`
+				To    uint64        `json:"to"`
+			}
+			if err := json.Unmarshal(message, &m); err != nil {
+				return err
+			}
+			switch m.Type {
+			case "gap":
+				fmt.Fprintf(cmd.ErrOrStderr(), "events %d to %d are no longer kept\n", m.From, m.To)
+				after = m.To
+			case "event":
+				after = m.Event.Seq
+				if id == "" || m.Event.Machine == id {
+					return write(m.Event)
+				}
+			}
+			return nil
+		})
+	})
 }
 
 // pastEvents writes every event there is after a number and returns the last
@@ -197,11 +210,8 @@ func resume(ctx context.Context, w io.Writer, run func(ctx context.Context, live
 	for {
 		err := run(ctx, func() { wait = againFirst })
 		var lost *client.LostError
-		switch {
-		case ctx.Err() != nil:
-			return nil // interrupted by the person who follows
-		case !errors.As(err, &lost):
-			return err
+		if !errors.As(err, &lost) || ctx.Err() != nil {
+			return unlessInterrupted(ctx, err)
 		}
 		fmt.Fprintf(w, "%v; connecting again in %v\n", err, wait)
 		timer := time.NewTimer(wait)

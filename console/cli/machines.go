@@ -23,7 +23,7 @@ func (o *options) machines() *cobra.Command {
 		Use: "machines", Short: "List machines; -w goes on as they change", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if watch {
-				return o.watchMachines(cmd)
+				return unlessInterrupted(cmd.Context(), o.watchMachines(cmd))
 			}
 			return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/machines", nil, func(w io.Writer, list api.List[api.Machine]) error {
 				if len(list.Items) == 0 {

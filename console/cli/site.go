@@ -110,16 +110,6 @@ func (o *options) writeProfiles(w io.Writer, list api.List[api.ProfileUse]) erro
 	return t.flush(w)
 }
 
-func (o *options) image() *cobra.Command {
-	return family("image", "Published images", listOf(o, "List published images", "/api/images", func(w io.Writer, list api.List[api.Image]) error {
-		t := newTable("NAME", "SIZE", "FILES", "DIGEST", "PROBLEM")
-		for _, i := range list.Items {
-			t.add(i.Ref, size(uint64(i.Size)), fmt.Sprint(len(i.Files)), i.Digest, i.Problem)
-		}
-		return t.flush(w)
-	}))
-}
-
 // listOf is the command of a family that lists things.
 func listOf[T any](o *options, short, path string, text func(io.Writer, api.List[T]) error) *cobra.Command {
 	return &cobra.Command{
@@ -163,7 +153,7 @@ func (o *options) validate(w io.Writer, path string) error {
 		return err
 	}
 	name := filepath.Base(path)
-	check := api.CheckSite(name, src)
+	check := api.CheckSite(name, src, o.checkProfile)
 	b, err := json.Marshal(check)
 	if err != nil {
 		return err

@@ -79,8 +79,8 @@ storage        worker         at least 64GiB of memory  -         m-00000002
 		t.Errorf("wide:\n%s", out)
 	}
 	r.prints(`
-NAME  SIZE     FILES  DIGEST                                                                   PROBLEM
-node  200 MiB  1      sha256:abababababababababababababababababababababababababababababababab  -
+NAME                  SIZE     FILES  DIGEST                                                                   PROBLEM
+rackseed/node:latest  200 MiB  1      sha256:abababababababababababababababababababababababababababababababab  -
 `, "image", "list")
 	r.prints(`
 ADDRESS      MAC                MACHINE     HOST NAME  EXPIRES              DECLINED

@@ -92,6 +92,24 @@ func New(server, fingerprint, token string) (*Client, error) {
 // Server is the boot service's URL.
 func (c *Client) Server() *url.URL { return c.server }
 
+// Transport speaks to the boot service for another protocol's client, as a
+// registry's: its certificate is checked, and the token is added to what goes to
+// it.
+func (c *Client) Transport() http.RoundTripper { return authorized{c} }
+
+type authorized struct{ c *Client }
+
+func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != a.c.server.Host || r.URL.Scheme != a.c.server.Scheme {
+		return nil, fmt.Errorf("%s: only %s is asked", r.URL.Redacted(), a.c.server)
+	}
+	r = r.Clone(r.Context())
+	if a.c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+a.c.token)
+	}
+	return a.c.http.Transport.RoundTrip(r)
+}
+
 // ParseServer reads a URL as https://192.0.2.1; the scheme may be left out.
 func ParseServer(server string) (*url.URL, error) {
 	if !strings.Contains(server, "://") {

@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/registry"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/site"
 	"github.com/rackseed/rackseed/services/state"
@@ -46,7 +48,7 @@ func (s *Server) registerReads(api huma.API) {
 	validate.MaxBodyBytes = maxSiteBody
 	huma.Register(api, validate,
 		func(_ context.Context, in *struct{ Body SiteText }) (*body[SiteCheck], error) {
-			return &body[SiteCheck]{CheckSite("site.yaml", []byte(in.Body.Text))}, nil
+			return &body[SiteCheck]{s.checkSite([]byte(in.Body.Text))}, nil
 		})
 	huma.Register(api, operation("leases", http.MethodGet, "/api/leases", "site", "DHCP leases, by address"),
 		func(context.Context, *struct{}) (*body[List[machine.Lease]], error) {
@@ -89,7 +91,7 @@ func (s *Server) status() Status {
 
 // image is a published image with its files.
 func (s *Server) image(i machine.Image) Image {
-	out := Image{Image: i, Files: []wire.File{}}
+	out := Image{Image: i, Name: registry.Name(i.Ref), Files: []wire.File{}}
 	if s.Files == nil {
 		out.Problem = "this boot service holds no images"
 		return out
@@ -134,8 +136,9 @@ func profiles(view state.View) []ProfileUse {
 }
 
 // CheckSite says what site a file describes, or all that is wrong with it. name
-// is how the file is called.
-func CheckSite(name string, text []byte) SiteCheck {
+// is how the file is called; profile says what is wrong with what a profile gives
+// its nodes in Kubernetes (nil: that is not looked at).
+func CheckSite(name string, text []byte, profile func(machine.Profile) error) SiteCheck {
 	checked, err := setup.Check(name, text)
 	var wrong *site.Error
 	switch {
@@ -144,8 +147,24 @@ func CheckSite(name string, text []byte) SiteCheck {
 	case err != nil:
 		return SiteCheck{Problems: []site.Problem{{Text: err.Error()}}}
 	}
-	checked = clean(checked)
-	return SiteCheck{Valid: true, Site: &checked, Problems: []site.Problem{}}
+	check := SiteCheck{Problems: []site.Problem{}}
+	for i, p := range checked.Profiles {
+		if profile == nil {
+			break
+		}
+		if err := profile(p); err != nil {
+			check.Problems = append(check.Problems, site.Problem{Path: fmt.Sprintf("profiles[%d]", i), Text: err.Error()})
+		}
+	}
+	if check.Valid = len(check.Problems) == 0; check.Valid {
+		checked = clean(checked)
+		check.Site = &checked
+	}
+	return check
+}
+
+func (s *Server) checkSite(text []byte) SiteCheck {
+	return CheckSite("site.yaml", text, s.CheckProfile)
 }
 
 // clean takes from the site what gives power when it is known: the hashes of

@@ -41,7 +41,14 @@ func TestImages(t *testing.T) {
 }
 
 func TestSiteValidate(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(c *Config) {
+		c.CheckProfile = func(p machine.Profile) error {
+			if p.Name == "odd" {
+				return errors.New("taint: no effect")
+			}
+			return nil
+		}
+	})
 	check := func(text string) SiteCheck {
 		t.Helper()
 		return decode[SiteCheck](t, r.want(200, "POST", "/api/site/validate", marshal(t, SiteText{text}), bearer(siteToken)).body)
@@ -60,6 +67,9 @@ func TestSiteValidate(t *testing.T) {
 	}
 	if c := check(good + "profiles:\n  - name: worker\n    role: worker\n    ignition: '{\"ignition\":{\"version\":\"9.9.9\"}}'\n"); c.Valid || !strings.Contains(marshal(t, c.Problems), "profiles[0].ignition") {
 		t.Errorf("with an Ignition config that is none: %+v", c)
+	}
+	if c := check(good + "profiles:\n  - name: even\n    role: worker\n  - name: odd\n    role: worker\n"); c.Valid || len(c.Problems) != 1 || c.Problems[0].Path != "profiles[1]" {
+		t.Errorf("with a profile that Kubernetes does not take: %+v", c)
 	}
 	if c := check(strings.Repeat("# not much to say\n", 100_000)); c.Valid || !strings.Contains(c.Problems[0].Text, "bytes") {
 		t.Errorf("a large one: %+v", c)

@@ -48,6 +48,9 @@ type Config struct {
 	// are listed without.
 	Files  func(manifest string) ([]wire.File, error)
 	Status func() Status
+	// CheckProfile says what is wrong with what a profile gives its nodes in
+	// Kubernetes; nil: that is not looked at.
+	CheckProfile func(machine.Profile) error
 	// Setup makes a site file where there is none. nil: it is not set up here.
 	Setup   *setup.Service
 	Log     *support.Ring // the replica's log, for support bundles; nil: none

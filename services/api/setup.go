@@ -74,11 +74,11 @@ func (s *Server) registerSetup(api huma.API) {
 			if err != nil {
 				return nil, huma.Error409Conflict(err.Error())
 			}
-			return &body[SetupDraft]{drafted(d)}, nil
+			return &body[SetupDraft]{s.drafted(d)}, nil
 		})
 	huma.Register(api, operation("setup-check", http.MethodPost, "/api/setup/check", tag, "The site file that a draft makes, and what is wrong with it"),
 		func(_ context.Context, in *struct{ Body setup.Draft }) (*body[SetupDraft], error) {
-			return &body[SetupDraft]{drafted(in.Body)}, nil
+			return &body[SetupDraft]{s.drafted(in.Body)}, nil
 		})
 	keep := operation("setup-keep", http.MethodPost, "/api/setup/keep", tag, "Keep a site file: it is in force from then on", http.StatusConflict, http.StatusUnprocessableEntity)
 	keep.MaxBodyBytes = maxSiteBody
@@ -90,21 +90,23 @@ func (s *Server) registerSetup(api huma.API) {
 	})
 }
 
-func drafted(d setup.Draft) SetupDraft {
+func (s *Server) drafted(d setup.Draft) SetupDraft {
 	text := d.YAML()
-	return SetupDraft{Draft: d, Text: string(text), Problems: CheckSite("site.yaml", text).Problems}
+	return SetupDraft{Draft: d, Text: string(text), Problems: s.checkSite(text).Problems}
 }
 
 func (s *Server) keepSite(ctx context.Context, text []byte) (*body[SiteCheck], error) {
-	kept, err := s.Setup.Files.Keep(text)
-	var wrong *site.Error
-	switch {
-	case errors.As(err, &wrong):
+	check := s.checkSite(text)
+	if !check.Valid {
+		list := site.Error{File: "site.yaml"}
 		var details []error
-		for _, p := range wrong.Problems {
-			details = append(details, errors.New(wrong.Line(p)))
+		for _, p := range check.Problems {
+			details = append(details, errors.New(list.Line(p)))
 		}
 		return nil, huma.Error422UnprocessableEntity("the site file is not kept: something is wrong with it", details...)
+	}
+	kept, err := s.Setup.Files.Keep(text)
+	switch {
 	case errors.Is(err, setup.ErrGiven):
 		return nil, huma.Error409Conflict(err.Error())
 	case err != nil:
@@ -117,6 +119,5 @@ func (s *Server) keepSite(ctx context.Context, text []byte) (*body[SiteCheck], e
 	}); err != nil {
 		return nil, err
 	}
-	kept = clean(kept)
-	return &body[SiteCheck]{SiteCheck{Valid: true, Site: &kept, Problems: []site.Problem{}}}, nil
+	return &body[SiteCheck]{check}, nil
 }

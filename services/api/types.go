@@ -154,6 +154,7 @@ type ProfileMatch struct {
 // Image is a published artifact.
 type Image struct {
 	machine.Image
+	Name  string      `json:"name" doc:"What the registry calls it: repository and tag."`
 	Size  int64       `json:"size" doc:"Bytes of all its files."`
 	Files []wire.File `json:"files"`
 	// Problem is absent while the image is whole.

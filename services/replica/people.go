@@ -13,6 +13,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/bounded"
+	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/state"
 )
 
@@ -32,7 +33,8 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 	}
 	handler, err := api.New(api.Config{
 		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
-		Status: r.peopleStatus, Files: artifacts{r.blobs}.Files, NewPKI: r.Plugins.Secrets,
+		Status: r.peopleStatus, Files: artifacts{r.blobs}.Files, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
+		CheckProfile: r.Plugins.CheckProfile,
 	})
 	if err != nil {
 		return err
@@ -57,6 +59,14 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 	return serve(ctx, server, tls.NewListener(l, &tls.Config{
 		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
 	}))
+}
+
+// setup is what sets a site up in the console; nil where nothing does.
+func (r *replica) setup() *setup.Service {
+	if r.Links == nil {
+		return nil
+	}
+	return &setup.Service{Files: r.siteFiles(), List: r.Links}
 }
 
 // invite tells whoever started a replica by hand how to come in.

@@ -127,9 +127,9 @@ export interface DiskChoice {
 }
 
 export interface DiskHint {
-  /** At most so large, as 500GB. */
+  /** At most so large, as 500GB; one percent more counts too. */
   maxSize?: string;
-  /** At least so large, as 400GB. */
+  /** At least so large, as 400GB. Sizes are those on a label: one percent less counts too. */
   minSize?: string;
   /** Model of the disk; a glob, as SAMSUNG MZ7*. */
   model?: string;
@@ -137,7 +137,7 @@ export interface DiskHint {
   path?: string;
   /** Serial number of the disk. */
   serial?: string;
-  /** How it is attached: nvme, sata, sas, virtio, usb, mmc, fc, iscsi. */
+  /** How it is attached: nvme, sata, sas, virtio, fc or iscsi. */
   transport?: string;
   /** World wide name of the disk. */
   wwn?: string;
@@ -255,6 +255,8 @@ export interface Health {
 export interface Image {
   digest: string;
   files: File[];
+  /** What the registry calls it: repository and tag. */
+  name: string;
   /** Why its files are not known. */
   problem?: string;
   ref: string;
@@ -341,9 +343,9 @@ export interface ListedMachine {
   mac?: string;
   /** Host name. */
   name?: string;
-  /** Profile; control-plane without it while there is none, else worker. */
+  /** Profile; without it the first whose selector matches, else the one of the role that the cluster needs next. */
   profile?: string;
-  /** Its SMBIOS UUID. */
+  /** Its SMBIOS UUID, in either byte order. */
   uuid?: string;
 }
 

@@ -3,40 +3,15 @@ package cli
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/creack/pty"
 
 	"github.com/rackseed/rackseed/services/machine"
 )
-
-// terminal is a pseudoterminal: what a person types goes into one end, and
-// programs find a terminal at the other.
-func terminal(t *testing.T) (keyboard io.Writer, tty *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = master.Close() })
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tty.Close() })
-	return master, tty
-}
 
 // TestLossIsConfirmedAtATerminal: somebody at a terminal is asked, by what is
 // lost, and only yes is an answer that erases.
@@ -48,7 +23,12 @@ func TestLossIsConfirmedAtATerminal(t *testing.T) {
 	// at runs a command for a person who types, and returns what is shown.
 	at := func(typed string, args ...string) (shown string, err error) {
 		t.Helper()
-		keyboard, tty := terminal(t)
+		keyboard, tty, err := pty.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer keyboard.Close()
+		defer tty.Close()
 		if _, err := io.WriteString(keyboard, typed); err != nil {
 			t.Fatal(err)
 		}
