@@ -12,6 +12,7 @@ import (
 
 	"github.com/rackseed/rackseed/build/iso"
 	"github.com/rackseed/rackseed/build/pins"
+	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/site"
 )
 
@@ -31,7 +32,7 @@ on the links that site.yaml names, and on no other.
 
 // iso makes out/rackseed.iso with the site file that SITE names.
 func (b *builder) iso() error {
-	text, emulated, err := b.siteFile(os.Getenv("SITE"))
+	text, about, err := b.siteFile(os.Getenv("SITE"))
 	if err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ func (b *builder) iso() error {
 	var log bytes.Buffer
 	err = iso.Personalise(b.ctx, dirs[0], out, iso.Personal{
 		Site: text, Readme: []byte(strings.ReplaceAll(readme, "\n", "\r\n")),
-		Emulated: emulated || os.Getenv("EMULATED") == "1", Epoch: pins.SourceDateEpoch,
+		Emulated: about.Emulated || os.Getenv("EMULATED") == "1", Epoch: pins.SourceDateEpoch,
 		Run: command(dirs[1]), Log: &log,
 	})
 	if err != nil {
@@ -60,36 +61,47 @@ func (b *builder) iso() error {
 	if err != nil {
 		return err
 	}
+	for _, line := range summary(about) {
+		fmt.Fprintf(os.Stderr, "  site    %s\n", line)
+	}
 	fmt.Fprintf(os.Stderr, "  out     %s (%d MiB)\n", out, info.Size()>>20)
 	return nil
 }
 
+// summary says what the stick does by its site file, which is the zero Site if
+// none was given.
+func summary(s machine.Site) []string {
+	if s.Version == 0 {
+		return []string{"none (SITE=site.yaml gives one): the stick serves nothing until it is set up"}
+	}
+	return site.Summary(s)
+}
+
 // siteFile reads and checks the site file; without one it is the commented
 // example, which sets nothing up.
-func (b *builder) siteFile(path string) (text []byte, emulated bool, err error) {
+func (b *builder) siteFile(path string) (text []byte, s machine.Site, err error) {
 	if path == "" {
 		example, err := os.ReadFile(filepath.Join(b.repo, "docs/site.example.yaml"))
 		if err != nil {
-			return nil, false, err
+			return nil, s, err
 		}
-		return template(example), false, nil
+		return template(example), s, nil
 	}
 	text, err = os.ReadFile(path)
 	if err != nil {
-		return nil, false, fmt.Errorf("SITE: %w", err)
+		return nil, s, fmt.Errorf("SITE: %w", err)
 	}
-	s, err := site.Parse(path, text)
-	if err != nil {
-		return nil, false, fmt.Errorf("the site file that SITE names:\n%w", err)
+	if s, err = site.Parse(path, text); err != nil {
+		return nil, s, fmt.Errorf("the site file that SITE names:\n%w", err)
 	}
-	return text, s.Emulated, nil
+	return text, s, nil
 }
 
 // template is the example with every line made a comment, so that a stick that
 // nobody wrote a site file for gives nobody access and serves no link.
 func template(example []byte) []byte {
 	var b bytes.Buffer
-	b.WriteString("# Nothing is set up until this file describes your site: take away \"#- \" where\n# you need a line, and put your own values in.\n\n")
+	b.WriteString("# Nothing is set up until this file describes your site: take away \"#- \" (or the #\n# alone, where no blank stands behind it) where you need a line, and put your own\n# values in.\n\n")
 	for line := range strings.Lines(string(example)) {
 		if t := strings.TrimSpace(line); t != "" && !strings.HasPrefix(t, "#") {
 			line = "#- " + line

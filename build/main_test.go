@@ -46,6 +46,17 @@ func TestSiteFileIsCheckedBeforeItIsWritten(t *testing.T) {
 	}
 }
 
+// Whoever makes a stick is told what it will do.
+func TestSummary(t *testing.T) {
+	b := &builder{repo: ".."}
+	for path, want := range map[string]string{"": "serves nothing until it is set up", "../docs/site.example.yaml": "nothing is installed without asking"} {
+		_, s, err := b.siteFile(path)
+		if got := strings.Join(summary(s), "\n"); err != nil || !strings.Contains(got, want) {
+			t.Errorf("SITE=%s: %v, %s; want %q", path, err, got, want)
+		}
+	}
+}
+
 func TestSame(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"a": "x", "b": "x", "c": "y"} {

@@ -178,9 +178,9 @@ type Profile struct {
 // its SMBIOS UUID.
 type ListedMachine struct {
 	MAC     MAC        `json:"mac,omitempty" doc:"One of its hardware addresses."`
-	UUID    string     `json:"uuid,omitempty" doc:"Its SMBIOS UUID."`
+	UUID    string     `json:"uuid,omitempty" doc:"Its SMBIOS UUID, in either byte order."`
 	Name    string     `json:"name,omitempty" doc:"Host name."`
-	Profile string     `json:"profile,omitempty" doc:"Profile; control-plane without it while there is none, else worker."`
+	Profile string     `json:"profile,omitempty" doc:"Profile; without it the first whose selector matches, else the one of the role that the cluster needs next."`
 	Address netip.Addr `json:"address,omitzero" doc:"Static address of the node."`
 	// Labels are what selectors of profiles match.
 	Labels map[string]string `json:"labels,omitempty" doc:"Labels that selectors of profiles match, as rack: r7."`
@@ -208,9 +208,9 @@ type DiskHint struct {
 	WWN       string `json:"wwn,omitempty" doc:"World wide name of the disk."`
 	Path      string `json:"path,omitempty" doc:"Device path, as /dev/sda. Not stable: prefer the serial number."`
 	Model     string `json:"model,omitempty" doc:"Model of the disk; a glob, as SAMSUNG MZ7*."`
-	Transport string `json:"transport,omitempty" doc:"How it is attached: nvme, sata, sas, virtio, usb, mmc, fc, iscsi."`
-	MinSize   Size   `json:"minSize,omitempty" doc:"At least so large, as 400GB."`
-	MaxSize   Size   `json:"maxSize,omitempty" doc:"At most so large, as 500GB."`
+	Transport string `json:"transport,omitempty" doc:"How it is attached: nvme, sata, sas, virtio, fc or iscsi."`
+	MinSize   Size   `json:"minSize,omitempty" doc:"At least so large, as 400GB. Sizes are those on a label: one percent less counts too."`
+	MaxSize   Size   `json:"maxSize,omitempty" doc:"At most so large, as 500GB; one percent more counts too."`
 }
 
 // Listed finds a machine in the site file's list, by UUID first: a NIC may

@@ -161,7 +161,7 @@ func TestDraft(t *testing.T) {
 		t.Errorf("of no site was lost: %q", lost)
 	}
 	// Names that YAML reads as something else.
-	for _, name := range []string{"true", "no", "~", "12", "1e3", "-", "[x", "a: b", "x #", "\"", "'", "&a", "*a", "é", "a\tb", " a", "a "} {
+	for _, name := range []string{"true", "no", "~", "12", "1e3", "-", "[x", "a: b", "x #", "\"", "'", "&a", "*a", "é", "a\\tb", " a", "a "} {
 		d := whole
 		d.Name = name
 		if s, err := Check("site.yaml", d.YAML()); err != nil || s.Name != name {

@@ -40,6 +40,17 @@ func (d *decoder) problem(path, text, expected string) {
 	d.problems = append(d.problems, Problem{at.line, at.column, path, text, expected})
 }
 
+// broken says whether there is a problem at path or below it, so that what it
+// says cannot be relied on.
+func (d *decoder) broken(path string) bool {
+	for bad := range d.bad {
+		if rest, below := strings.CutPrefix(bad, path); below && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			return true
+		}
+	}
+	return false
+}
+
 // where finds the position of path, or of the nearest parent that is there.
 func (d *decoder) where(path string) position {
 	for {
@@ -63,6 +74,9 @@ func (d *decoder) note(path string, t *token.Token) {
 	}
 }
 
+// textual types know their own notation.
+var textual = reflect.TypeFor[encoding.TextUnmarshaler]()
+
 // value decodes n into v, which is addressable and zero.
 func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 	switch n.(type) {
@@ -71,7 +85,7 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 		d.problem(path, "anchors, aliases, merge keys and tags are not understood in a site file", "the value itself")
 		return
 	}
-	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if v.Addr().Type().Implements(textual) {
 		d.text(path, n, v)
 		return
 	}
@@ -90,46 +104,47 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 	}
 }
 
-// object decodes a mapping with known keys.
+// object decodes a mapping with known keys. Nothing at all after the key is an
+// empty one, if that may be: it is what remains when all its lines are
+// commented out.
 func (d *decoder) object(path string, n ast.Node, v reflect.Value) {
+	known := keysOf(v.Type())
+	if isNull(n) {
+		d.note(path, n.GetToken())
+		if required := known.required(); len(required) > 0 {
+			d.problem(path, "nothing is below it", strings.Join(required, ", ")+" below it, or to leave it out")
+		}
+		return
+	}
 	pairs, ok := d.pairs(path, n)
 	if !ok {
 		return
 	}
-	fields := map[string]int{}
-	var known []string
-	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-		fields[name] = i
-		known = append(known, name)
-	}
-	seen := map[string]bool{}
+	given := map[string]ast.Node{}
+	var strange []stranger
 	for _, pair := range pairs {
-		key, ok := d.key(path, pair)
-		if !ok {
-			continue
+		name, ok := d.key(path, pair)
+		switch {
+		case !ok:
+		case known.index(name) < 0:
+			strange = append(strange, stranger{name, pair.Key.GetToken()})
+		default:
+			given[name] = pair.Value
 		}
-		child := join(path, key)
-		i, ok := fields[key]
-		if !ok {
-			d.note(child, pair.Key.GetToken())
-			expected := "one of " + strings.Join(known, ", ")
-			if near := nearest(key, known); near != "" {
-				expected = strconv.Quote(near) + "?"
-			}
-			d.problem(child, "unknown key", expected)
-			continue
-		}
-		seen[key] = true
-		d.value(child, pair.Value, v.Field(i))
-		d.enum(child, v.Field(i), v.Type().Field(i).Tag.Get("enum"))
 	}
-	for _, name := range known {
-		field := v.Type().Field(fields[name])
-		if optional(field) || seen[name] {
-			continue
+	strange = d.slipped(path, known, given, strange)
+	meant := d.unknown(path, known, given, strange)
+	for _, k := range known {
+		child := join(path, k.name)
+		node, is := given[k.name]
+		switch {
+		case !is && k.required && !meant[k.name]:
+			d.problem(child, "missing", expectation(k.field.Type))
+		case is && !d.bad[child]:
+			d.value(child, node, v.FieldByIndex(k.field.Index))
+			d.enum(child, v.FieldByIndex(k.field.Index), k.field.Tag.Get("enum"))
+			d.bounds(child, v.FieldByIndex(k.field.Index), k.field.Tag)
 		}
-		d.problem(join(path, name), "missing", expectation(field.Type))
 	}
 }
 
@@ -151,6 +166,29 @@ func (d *decoder) enum(path string, v reflect.Value, tag string) {
 		}
 	}
 	d.problem(path, strconv.Quote(v.String()), strings.Join(allowed, " or "))
+}
+
+// bounds checks a whole number against the schema's minimum and maximum.
+func (d *decoder) bounds(path string, v reflect.Value, tag reflect.StructTag) {
+	least, most := tag.Get("minimum"), tag.Get("maximum")
+	if v.Kind() != reflect.Int || d.bad[path] || least == "" && most == "" {
+		return
+	}
+	below := func(limit string, sign int64) bool {
+		n, err := strconv.ParseInt(limit, 10, 64)
+		return err == nil && sign*v.Int() < sign*n
+	}
+	if !below(least, 1) && !below(most, -1) {
+		return
+	}
+	expected := least + " to " + most
+	switch {
+	case least == most:
+		expected = least
+	case most == "":
+		expected = "at least " + least
+	}
+	d.problem(path, strconv.FormatInt(v.Int(), 10), expected)
 }
 
 // mapping decodes a mapping whose keys the user chooses.
@@ -319,6 +357,8 @@ func expectation(t reflect.Type) string {
 		return "a hardware address, as 52:54:00:12:34:56"
 	case reflect.TypeFor[machine.Duration]():
 		return "a duration, as 90s, 30m or 1h30m"
+	case reflect.TypeFor[machine.Size]():
+		return "a size with its unit, as 480GB, 1.92TB or 64GiB"
 	}
 	switch t.Kind() {
 	case reflect.Bool:

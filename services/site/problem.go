@@ -50,6 +50,17 @@ func (e *Error) Line(p Problem) string {
 	return b.String()
 }
 
+// maxProblems is how many are told at once; nobody mends more in one go.
+const maxProblems = 50
+
+// cut leaves the first problems, and says how many there are besides.
+func (e *Error) cut() {
+	if more := len(e.Problems) - maxProblems; more > 0 {
+		next := e.Problems[maxProblems]
+		e.Problems = append(e.Problems[:maxProblems:maxProblems], Problem{Line: next.Line, Column: next.Column, Text: fmt.Sprintf("here begin %d more problems", more), Expected: "those above to be mended first"})
+	}
+}
+
 func (e *Error) sort() {
 	slices.SortStableFunc(e.Problems, func(a, b Problem) int {
 		if a.Line != b.Line {
@@ -59,15 +70,16 @@ func (e *Error) sort() {
 	})
 }
 
-// nearest returns the candidate that a mistyped word most likely meant, or "".
-func nearest(word string, candidates []string) string {
-	best, bestDistance := "", 1+max(1, len(word)/2)
+// nearest returns the candidate that a mistyped word most likely meant, and how
+// many letters it is off, or "".
+func nearest(word string, candidates []string) (best string, off int) {
+	off = 1 + max(1, len(word)/2)
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < bestDistance {
-			best, bestDistance = c, d
+		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < off {
+			best, off = c, d
 		}
 	}
-	return best
+	return best, off
 }
 
 // distance is Levenshtein's: how many letters to insert, delete or replace.

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -25,15 +28,31 @@ const MaxBytes = 1 << 20
 //
 // The result has all defaults filled in: profiles control-plane and worker if
 // the file has none, lease times, the cluster's name and subnets.
-func Parse(name string, src []byte) (machine.Site, error) {
+//
+// also are further checks of a site that has no fault so far: each names the
+// path of what is wrong, and its place in the file is filled in.
+func Parse(name string, src []byte, also ...func(machine.Site) []Problem) (machine.Site, error) {
 	d := newDecoder()
 	s := d.decode(src)
-	if d.at[""] != (position{}) && !d.bad[""] {
+	_, given := d.at["version"]
+	switch {
+	case given && s.Version > 1:
+		// A newer format: what else is not understood says nothing.
+		d.problems = slices.DeleteFunc(d.problems, func(p Problem) bool { return p.Path != "version" })
+	case d.at[""] != position{} && !d.bad[""]:
 		check(d, &s)
+	}
+	if len(d.problems) == 0 {
+		for _, more := range also {
+			for _, p := range more(s) {
+				d.problem(p.Path, p.Text, p.Expected)
+			}
+		}
 	}
 	if len(d.problems) > 0 {
 		e := &Error{File: name, Problems: d.problems}
 		e.sort()
+		e.cut()
 		return machine.Site{}, e
 	}
 	complete(&s)
@@ -46,12 +65,19 @@ func (d *decoder) decode(src []byte) (s machine.Site) {
 		d.problems = append(d.problems, Problem{Text: fmt.Sprintf("the file has %d bytes", len(src)), Expected: fmt.Sprintf("at most %d", MaxBytes)})
 		return s
 	}
-	if n := nesting(src); n > maxNesting {
-		d.problems = append(d.problems, Problem{Text: fmt.Sprintf("lists and mappings are nested %d deep", n), Expected: fmt.Sprintf("at most %d", maxNesting)})
+	if at, deep := tooDeep(src); deep {
+		d.problems = append(d.problems, Problem{at.line, at.column, "", "lists and mappings are nested too deep", fmt.Sprintf("at most %d", maxNesting)})
 		return s
 	}
-	// Editors on Windows put a byte order mark in front; it means nothing in UTF-8.
-	file, err := parse(bytes.TrimPrefix(src, []byte("\xef\xbb\xbf")))
+	if at, wrong := notUTF8(src); wrong {
+		d.problems = append(d.problems, Problem{at.line, at.column, "", "a letter that is not UTF-8", "a file that the editor saved as UTF-8"})
+		return s
+	}
+	// Editors on Windows put a byte order mark in front, which means nothing in
+	// UTF-8, and end lines by \r\n, in which the YAML library counts lines twice.
+	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
+	src = bytes.ReplaceAll(bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	file, err := parse(src)
 	if err != nil {
 		d.problems = append(d.problems, syntaxProblem(err))
 		return s
@@ -81,24 +107,44 @@ func (d *decoder) decode(src []byte) (s machine.Site) {
 // YAML library needs memory for the square of it (100,000 deep: several GB).
 const maxNesting = 1000
 
-// nesting is how deep src goes at most by brackets or by indicators in one
-// line. Depth by indentation needs no bound beyond MaxBytes: each level makes
-// all further lines longer.
-func nesting(src []byte) int {
-	deepest, brackets := 0, 0
+// tooDeep finds where src goes deeper than maxNesting by brackets or by
+// indicators in one line. Depth by indentation needs no bound beyond MaxBytes:
+// each level makes all further lines longer.
+func tooDeep(src []byte) (position, bool) {
+	brackets, number := 0, 0
 	for line := range bytes.Lines(src) {
+		number++
 		indicators := bytes.Count(line, []byte("- ")) + bytes.Count(line, []byte("? "))
-		for _, c := range line {
+		for i, c := range line {
 			switch c {
 			case '[', '{':
 				brackets++
 			case ']', '}':
 				brackets = max(0, brackets-1)
 			}
-			deepest = max(deepest, brackets+indicators)
+			if brackets+indicators > maxNesting {
+				return position{number, i + 1}, true
+			}
 		}
 	}
-	return deepest
+	return position{}, false
+}
+
+// notUTF8 finds the first byte that no UTF-8 text has there, as an older
+// editor's é.
+func notUTF8(src []byte) (position, bool) {
+	number := 0
+	for line := range bytes.Lines(src) {
+		number++
+		for column := 1; len(line) > 0; column++ {
+			r, n := utf8.DecodeRune(line)
+			if r == utf8.RuneError && n == 1 {
+				return position{number, column}, true
+			}
+			line = line[n:]
+		}
+	}
+	return position{}, false
 }
 
 // parse turns a panic of the YAML library into an error: the file comes from
@@ -112,12 +158,26 @@ func parse(src []byte) (file *ast.File, err error) {
 	return parser.ParseBytes(src, 0)
 }
 
+// syntaxHints are what usually is wrong where the YAML library says so.
+var syntaxHints = map[string]string{
+	"character '\t'":                       "spaces to indent with, no tabs",
+	"non-map value is specified":           "key: value, with a space behind the colon",
+	"value is not allowed in this context": "a line that is indented as its neighbours are",
+}
+
 func syntaxProblem(err error) Problem {
+	p := Problem{Line: 1, Column: 1, Text: err.Error()}
 	var at yaml.Error
 	if !errors.As(err, &at) {
-		return Problem{Text: err.Error()}
+		return p
 	}
-	p := Problem{Line: 1, Column: 1, Text: "not YAML: " + at.GetMessage()}
+	message := at.GetMessage()
+	p.Text = "not YAML: " + strings.ReplaceAll(message, "\t", "\\t")
+	for words, expected := range syntaxHints {
+		if strings.Contains(message, words) {
+			p.Expected = expected
+		}
+	}
 	if t := at.GetToken(); t != nil && t.Position != nil {
 		p.Line, p.Column = t.Position.Line, t.Position.Column
 	}
