@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/rackseed/rackseed/services/dhcp/foreign"
+	"github.com/rackseed/rackseed/services/internal/frame"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -87,6 +89,7 @@ type bench struct {
 	committed []state.Command
 	delay     time.Duration
 	err       func(state.Command) error // of a commit
+	why       []string                  // new clients are not served
 }
 
 // run runs f against a server in virtual time.
@@ -96,7 +99,7 @@ func run(t *testing.T, f func(t *testing.T, b *bench)) {
 		b := &bench{pipe: newPipe(), ear: newEar(), world: newWorld()}
 		b.server = &Server{
 			Links: []Link{testLink()}, View: func() State { return locked{b} },
-			Propose: b.propose, Logger: slog.New(slog.DiscardHandler),
+			Propose: b.propose, Logger: slog.New(slog.DiscardHandler), Hindered: b.hinder,
 			openSocket: func(context.Context, Link) (conn, error) { return b.pipe, nil },
 			wire:       func(Link) (foreign.Wire, error) { return b.ear, nil },
 		}
@@ -128,6 +131,18 @@ func (b *bench) propose(ctx context.Context, _ string, c state.Command) error {
 	b.world.apply(c)
 	b.committed = append(b.committed, c)
 	return nil
+}
+
+func (b *bench) hinder(why []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.why = why
+}
+
+func (b *bench) hindrance() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Join(b.why, "; ")
 }
 
 // locked is the bench's world for many readers.
@@ -282,6 +297,116 @@ func TestServerOffersNothingTwice(t *testing.T) {
 		b.in <- packet4{kind: discover, mac: macA}.build(t).ToBytes()
 		if r := <-b.out; r.MessageType() != dhcpv4.MessageTypeOffer {
 			t.Errorf("after the offers ran out: %s", r.Summary())
+		}
+	})
+}
+
+// Where another server shows new clients are left to it, and told of; whoever
+// has a lease goes on. Later all go on.
+func TestServerYields(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		ask := func(mac string) string {
+			b.in <- packet4{kind: discover, mac: mac}.build(t).ToBytes()
+			synctest.Wait()
+			if len(b.out) == 0 {
+				return "silence"
+			}
+			return (<-b.out).YourIPAddr.String()
+		}
+		if got := b.hindrance(); got != "" {
+			t.Fatalf("hindered by %q", got)
+		}
+		b.world.lease(macA, "10.77.0.100", time.Hour)
+		hw, _ := net.ParseMAC("52:54:00:00:00:99")
+		offer := packet4{kind: dhcpv4.MessageTypeOffer, mac: macB, server: "10.77.0.9"}.build(t)
+		offer.OpCode = dhcpv4.OpcodeBootReply
+		b.ear.in <- frame.UDP(hw, everyone, netip.MustParseAddrPort("10.77.0.9:67"), broadcastPort, offer.ToBytes())
+		synctest.Wait()
+		if got := b.hindrance(); !strings.HasPrefix(got, "eth0: the DHCP server 10.77.0.9 (hardware address 52:54:00:00:00:99) answers DHCP too") {
+			t.Errorf("hindered by %q", got)
+		}
+		if a, n := ask(macA), ask(macB); a != "10.77.0.100" || n != "silence" {
+			t.Errorf("who has a lease hears %s, a new one %s", a, n)
+		}
+		if got := b.kinds(); got != "note/1 " {
+			t.Errorf("committed %q", got)
+		}
+		time.Sleep(6 * time.Minute) // virtual
+		if got := b.hindrance(); got != "" {
+			t.Errorf("hindered by %q", got)
+		}
+		if n := ask(macB); n == "silence" {
+			t.Error("a new one is not served again")
+		}
+		if got := b.kinds(); got != "note/1 note/1 " {
+			t.Errorf("committed %q", got)
+		}
+		// A client's word is enough.
+		b.in <- packet4{kind: request, mac: macB, server: "10.77.0.9", requested: "10.77.0.222"}.build(t).ToBytes()
+		synctest.Wait()
+		if n := ask("52:54:00:00:00:0c"); n != "silence" {
+			t.Errorf("a new one hears %s", n)
+		}
+	})
+}
+
+// searched counts how often addresses of the pool are looked at.
+type searched struct {
+	State
+	looks *atomic.Int64
+}
+
+func (s searched) Lease(a netip.Addr) (machine.Lease, bool) {
+	s.looks.Add(1)
+	return s.State.Lease(a)
+}
+
+// A flood of new clients does not have an exhausted pool searched for each; an
+// address that becomes free is found a second later.
+func TestServerSearchesAFullPoolOnce(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		for i := range 3 { // of four; one is reserved
+			b.world.lease(machine.MAC(fmt.Sprintf("52:54:00:00:02:%02x", i)), fmt.Sprintf("10.77.0.%d", 100+i), time.Hour)
+		}
+		var looks atomic.Int64
+		b.server.View = func() State { return searched{locked{b}, &looks} }
+		flood := func(from int) {
+			for i := range 500 {
+				b.in <- packet4{kind: discover, mac: fmt.Sprintf("52:54:00:00:%02x:%02x", from+i>>8, i&255)}.build(t).ToBytes()
+			}
+			synctest.Wait()
+		}
+		flood(0x10)
+		// The first few are decided at once; each search looks at four.
+		if n := looks.Load(); n > 4*workers+500 || len(b.out) != 0 {
+			t.Errorf("%d looks, %d answers", n, len(b.out))
+		}
+		looks.Store(0)
+		flood(0x20)
+		if n := looks.Load(); n != 0 {
+			t.Errorf("%d looks in the same second", n)
+		}
+		delete(b.world.leases, ip("10.77.0.101"))
+		time.Sleep(exhaustedTime + time.Millisecond) // virtual
+		b.in <- packet4{kind: discover, mac: macA}.build(t).ToBytes()
+		if r := <-b.out; r.YourIPAddr.String() != "10.77.0.101" {
+			t.Errorf("got %s", r.Summary())
+		}
+	})
+}
+
+// Another appliance that asks is told of once.
+func TestServerTellsOfAnAppliance(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		probe := packet4{kind: discover, mac: macA, options: []dhcpv4.Option{dhcpv4.OptClientIdentifier([]byte("\x00rackseed-probe:c-2"))}}.build(t).ToBytes()
+		for range 3 {
+			b.in <- probe
+			if r := <-b.out; r.ClassIdentifier() != "rackseed-server:c-1" {
+				t.Errorf("answer %s", r.Summary())
+			}
+		}
+		if got := b.kinds(); got != "note/1 " {
+			t.Errorf("committed %q", got)
 		}
 	})
 }
