@@ -13,20 +13,16 @@ import (
 // the error is then a *site.Error. It is what decides whether a file is taken.
 // name is how the file is called in problems.
 func Check(name string, text []byte) (machine.Site, error) {
-	s, err := site.Parse(name, text)
-	if err != nil {
-		return machine.Site{}, err
-	}
-	var problems []site.Problem
+	return site.Parse(name, text, ignitionProblems)
+}
+
+func ignitionProblems(s machine.Site) (problems []site.Problem) {
 	for i, p := range s.Profiles {
 		if err := ignition.Check(p); err != nil {
 			problems = append(problems, site.Problem{Path: fmt.Sprintf("profiles[%d].ignition", i), Text: err.Error()})
 		}
 	}
-	if len(problems) > 0 {
-		return machine.Site{}, &site.Error{File: name, Problems: problems}
-	}
-	return s, nil
+	return problems
 }
 
 // lines are the problems of a site file, one each.

@@ -57,7 +57,7 @@ func TestDecide(t *testing.T) {
 		{"a bad one alone", given(bad), missing("kept"), Nowhere, "", []string{"site.yaml:8:13"}},
 		{"two bad ones", given(bad), kept("links: ["), Nowhere, "", []string{"site.yaml:8:13", "kept site.yaml:1:"}},
 		{"a bad kept one alone", missing("site.yaml"), kept(bad), Nowhere, "", []string{"kept site.yaml:8:13"}},
-		{"Ignition", given(goodSite + "profiles:\n  - name: a\n    role: worker\n    ignition: '{\"ignition\":{\"version\":\"0.1\"}}'\n"), missing("kept"), Nowhere, "", []string{"profiles[0].ignition"}},
+		{"Ignition", given(goodSite + "profiles:\n  - name: a\n    role: worker\n    ignition: '{\"ignition\":{\"version\":\"0.1\"}}'\n"), missing("kept"), Nowhere, "", []string{"site.yaml:13:15: profiles[0].ignition"}},
 	} {
 		now := decide(c.given, c.kept)
 		if now.Source != c.want || now.Site.Name != c.site || len(now.Problems) != len(c.problems) || (now.Text == nil) != (c.want == Nowhere) {
