@@ -40,14 +40,9 @@ func Links(site machine.Site, cluster string, present []net.Interface) ([]Link, 
 		if l.DHCP == nil {
 			continue
 		}
-		name := ""
-		for _, p := range present {
-			if l.Interface != "" && p.Name == l.Interface || l.MAC != "" && p.HardwareAddr.String() == string(l.MAC) {
-				name = p.Name
-			}
-		}
-		if name == "" {
-			missing = append(missing, fmt.Errorf("links[%d] of the site file: there is no network interface %s%s; it is not served until one appears", i, l.Interface, l.MAC))
+		name, ok := l.InterfaceIn(present)
+		if !ok {
+			missing = append(missing, fmt.Errorf("links[%d] of the site file: there is no network interface %s; it is not served until one appears", i, LinkWord(l)))
 			continue
 		}
 		link := Link{
@@ -59,6 +54,15 @@ func Links(site machine.Site, cluster string, present []net.Interface) ([]Link, 
 		links = append(links, link)
 	}
 	return links, errors.Join(missing...)
+}
+
+// LinkWord is how the site file chooses a link, for people.
+func LinkWord(l machine.SiteLink) string {
+	word := l.Interface + string(l.MAC) // one of them
+	if l.VLAN != 0 {
+		word += fmt.Sprintf(" in VLAN %d", l.VLAN)
+	}
+	return word
 }
 
 // Self is how the link's server is known to other Rackseed appliances.

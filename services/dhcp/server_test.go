@@ -506,14 +506,17 @@ func TestLinks(t *testing.T) {
 			{MAC: macA, Address: netip.MustParsePrefix("10.77.0.2/24"), DHCP: &machine.SiteDHCP{From: ip("10.77.0.100"), To: ip("10.77.0.199"), LeaseTime: machine.Duration(time.Hour)}},
 			{Interface: "eth1", Address: netip.MustParsePrefix("10.78.0.2/24")}, // not served
 			{Interface: "eth9", Address: netip.MustParsePrefix("10.79.0.2/24"), DHCP: &machine.SiteDHCP{}},
+			{Interface: "eth1", VLAN: 7, Address: netip.MustParsePrefix("10.80.0.2/24"), DHCP: &machine.SiteDHCP{Others: true}},
+			{MAC: macA, VLAN: 8, Address: netip.MustParsePrefix("10.81.0.2/24"), DHCP: &machine.SiteDHCP{}},
 		},
 		Machines: []machine.ListedMachine{{MAC: macB}, {MAC: macB, Address: ip("10.77.0.11")}},
 	}
-	links, err := Links(site, "c-1", []net.Interface{{Name: "lo"}, {Name: "enp1s0", HardwareAddr: hw}, {Name: "eth1"}})
-	if len(links) != 1 || links[0].Interface != "enp1s0" || links[0].Prefix.String() != "10.77.0.0/24" || links[0].Own != ip("10.77.0.2") || len(links[0].Listed) != 2 || links[0].Others || links[0].Cluster != "c-1" {
+	links, err := Links(site, "c-1", []net.Interface{{Name: "lo"}, {Name: "enp1s0", HardwareAddr: hw}, {Name: "enp1s0.9", HardwareAddr: hw}, {Name: "eth1"}, {Name: "eth1.7"}})
+	if len(links) != 2 || links[1].Interface != "eth1.7" || !links[1].Others || links[0].Interface != "enp1s0" || links[0].Prefix.String() != "10.77.0.0/24" || links[0].Own != ip("10.77.0.2") || len(links[0].Listed) != 2 || links[0].Others || links[0].Cluster != "c-1" {
 		t.Errorf("links %+v", links)
 	}
-	if err == nil || err.Error() != "links[2] of the site file: there is no network interface eth9; it is not served until one appears" {
+	if err == nil || err.Error() != "links[2] of the site file: there is no network interface eth9; it is not served until one appears\n"+
+		"links[4] of the site file: there is no network interface 52:54:00:00:00:0a in VLAN 8; it is not served until one appears" {
 		t.Errorf("error %v", err)
 	}
 }

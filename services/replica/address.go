@@ -11,6 +11,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/address"
 	"github.com/rackseed/rackseed/services/bounded"
+	"github.com/rackseed/rackseed/services/dhcp"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -87,13 +88,11 @@ func serviceLink(site machine.Site, present []net.Interface) (name string, prefi
 		if !l.Address.Contains(site.ServiceAddress) {
 			continue
 		}
-		for _, p := range present {
-			if l.Interface != "" && p.Name == l.Interface || l.MAC != "" && p.HardwareAddr.String() == string(l.MAC) {
-				return p.Name, netip.PrefixFrom(site.ServiceAddress, l.Address.Bits()), nil
-			}
+		if name, ok := l.InterfaceIn(present); ok {
+			return name, netip.PrefixFrom(site.ServiceAddress, l.Address.Bits()), nil
 		}
-		return "", netip.Prefix{}, fmt.Errorf("service address %s: links[%d] of the site file names the interface %s%s, which is not there",
-			site.ServiceAddress, i, l.Interface, l.MAC)
+		return "", netip.Prefix{}, fmt.Errorf("service address %s: links[%d] of the site file names the interface %s, which is not there",
+			site.ServiceAddress, i, dhcp.LinkWord(l))
 	}
 	return "", netip.Prefix{}, fmt.Errorf("service address %s is in no link's network: correct serviceAddress or the links in the site file", site.ServiceAddress)
 }

@@ -74,6 +74,7 @@ links:
       from: ` + doraFrom + `
       to: ` + doraTo + `
       leaseTime: 1h
+      others: true
 `
 
 func (d dora) ours(ctx context.Context) (float64, error) {
