@@ -269,8 +269,8 @@ func (a *appliance) drivers(ctx context.Context) {
 		return
 	}
 	// What no device asks for by itself; file systems and their tables of
-	// characters the kernel asks for through /sbin/modprobe.
-	a.try("kernel modules", loader.Load("usb_storage", "uas", "sd_mod", "sr_mod", "evdev", "button", "efivarfs"))
+	// characters the kernel asks for through /sbin/modprobe. A CD needs loop.
+	a.try("kernel modules", loader.Load("loop", "usb_storage", "uas", "sd_mod", "sr_mod", "evdev", "button", "efivarfs"))
 	err = loader.Coldplug(ctx, kmod.Plug{Until: func() bool { return false }})
 	if ctx.Err() == nil {
 		a.try("drivers", err)

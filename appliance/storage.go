@@ -115,10 +115,10 @@ func mountData(path string) error {
 
 // siteVolume mounts the partition with the site file.
 func (a *appliance) siteVolume(m medium.Medium) {
-	p, err := m.Partition(block.System, 3)
+	path, err := m.SitePartition(block.System)
 	if err != nil {
 		a.fault(fmt.Errorf("the site file's partition: %w", err))
 		return
 	}
-	a.try("the site file's partition", pid1.Mount(p.Path, siteDir, "vfat", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
+	a.try("the site file's partition", pid1.Mount(path, siteDir, "vfat", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
 }
