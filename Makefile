@@ -93,9 +93,9 @@ test-host: ## real clients and tools in network namespaces: needs root
 	kubernetes="$$($(BUILD) path kubernetes)"
 	etcd="$$($(BUILD) path etcd)"
 	containerd="$$($(BUILD) path containerd)"
-	crane="$$($(BUILD) path crane)"
+	registry="$$($(BUILD) path registry-clients)"
 	export PATH="$$clients/bin:$$PATH" RACKSEED_KUBERNETES="$$kubernetes/kubernetes" RACKSEED_ETCD="$$etcd/etcd"
-	export RACKSEED_CONTAINERD="$$containerd" RACKSEED_CRANE="$$crane/crane"
+	export RACKSEED_CONTAINERD="$$containerd" RACKSEED_REGISTRY_CLIENTS="$$registry"
 	go vet -tags host ./...
 	go test -tags host -count=1 -p 1 $$(git grep -l '^//go:build host$$' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 

@@ -49,9 +49,12 @@ func Nested(build *step.Step) []Set {
 			Packages: map[string]string{"coredns": "github.com/coredns/coredns"},
 		},
 		{
-			// A client of registries, for tests.
-			Name: "go-crane", Module: "build/modules/crane",
-			Packages: map[string]string{"crane": "github.com/google/go-containerregistry/cmd/crane"},
+			// What tests the registry, beside containerd.
+			Name: "go-registry-clients", Module: "build/modules/registry-clients",
+			Packages: map[string]string{
+				"crane":       "github.com/google/go-containerregistry/cmd/crane",
+				"conformance": "github.com/opencontainers/distribution-spec/conformance",
+			},
 		},
 		{
 			Name: "go-pause", Module: "build/modules/pause",

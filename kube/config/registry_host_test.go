@@ -286,14 +286,14 @@ func TestRegistryServesNodesAndPeople(t *testing.T) {
 	env := []string{"DOCKER_CONFIG=" + docker, "SSL_CERT_FILE=" + write(t, filepath.Join(docker, "console.crt"), certificate)}
 	crane := func(args ...string) string {
 		t.Helper()
-		out, err := output(t, env, built(t, "RACKSEED_CRANE", ""), args...)
+		out, err := output(t, env, built(t, "RACKSEED_REGISTRY_CLIENTS", "crane"), args...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out
 	}
 	address := s.at
-	if _, err := output(t, env, built(t, "RACKSEED_CRANE", ""), "push", app, address+"/lab/app:v1"); err == nil || !strings.Contains(err.Error(), "pushing needs an operator") {
+	if _, err := output(t, env, built(t, "RACKSEED_REGISTRY_CLIENTS", "crane"), "push", app, address+"/lab/app:v1"); err == nil || !strings.Contains(err.Error(), "pushing needs an operator") {
 		t.Errorf("a stranger's push: %v", err)
 	}
 	crane("auth", "login", "-u", "bob", "-p", bobsPassword, address)

@@ -71,6 +71,7 @@ func TestRefusals(t *testing.T) {
 		{"a manifest without its layer", "PUT", "/v2/lab/app/manifests/v2", marshal(t, missing), manifestType, 404, "MANIFEST_BLOB_UNKNOWN", "layer 1"},
 		{"a manifest with a wrong size", "PUT", "/v2/lab/app/manifests/v2", marshal(t, short), manifestType, 400, "MANIFEST_INVALID", "has 7 bytes, not 8"},
 		{"a manifest of another digest", "PUT", "/v2/lab/app/manifests/" + digestOf("x"), good, manifestType, 400, "DIGEST_INVALID", ""},
+		{"a manifest under half a digest", "PUT", "/v2/lab/app/manifests/sha256:00", good, manifestType, 400, "DIGEST_INVALID", "neither a tag nor a digest"},
 		{"a manifest under a long tag", "PUT", "/v2/lab/app/manifests/" + strings.Repeat("v", 121), good, manifestType, 400, "NAME_INVALID", "129 bytes"},
 		{"a manifest that is too large", "PUT", "/v2/lab/app/manifests/v2", strings.Repeat(" ", 4<<20+1), manifestType, 413, "MANIFEST_INVALID", "over 4 MiB"},
 		{"a manifest of other types", "PUT", "/v2/lab/app/manifests/v2", `{"schemaVersion":2,"subject":5}`, manifestType, 400, "MANIFEST_INVALID", ""},
@@ -194,6 +195,11 @@ func TestRange(t *testing.T) {
 		a := r.want(http.StatusPartialContent, "GET", path, "", header{"Range": ask})
 		if a.body != want || !strings.HasSuffix(a.Header.Get("Content-Range"), "/10") {
 			t.Errorf("%s: %q, %s", ask, a.body, a.Header.Get("Content-Range"))
+		}
+	}
+	for _, ask := range []string{"bytes=-3", "bytes=0-1,4-5", "lines=1-2", "bytes=x-"} {
+		if got := r.want(http.StatusOK, "GET", path, "", header{"Range": ask}).body; got != "0123456789" {
+			t.Errorf("%s: %q", ask, got)
 		}
 	}
 	for _, ask := range []string{"bytes=10-", "bytes=11-12"} {

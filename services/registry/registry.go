@@ -20,10 +20,12 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
+	"cuelabs.dev/go/oci/ociregistry/ociref"
 	"cuelabs.dev/go/oci/ociregistry/ociserver"
 
 	"github.com/rackseed/rackseed/services/blob"
@@ -160,10 +162,20 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 type whoKey struct{}
 
+// oneRange is the only form of range that the library reads; it refuses others,
+// which should rather be answered with all there is (RFC 9110 §14.2).
+var oneRange = regexp.MustCompile(`^bytes=[0-9]+-[0-9]*$`)
+
 // adapt makes of a request what the library handles well.
 func (g *Registry) adapt(r *http.Request) error {
+	if !oneRange.MatchString(r.Header.Get("Range")) {
+		r.Header.Del("Range")
+	}
 	switch {
 	case r.Method == http.MethodPut && strings.HasSuffix(path.Dir(r.URL.Path), "/manifests"):
+		if last := path.Base(r.URL.Path); strings.Contains(last, ":") && !ociref.IsValidDigest(last) {
+			return refuse(http.StatusBadRequest, ociregistry.ErrDigestInvalid, "%.80q is neither a tag nor a digest", last)
+		}
 		// It reads all of a manifest, however large.
 		b, err := io.ReadAll(io.LimitReader(r.Body, blob.MaxDocument+1))
 		if err != nil {
