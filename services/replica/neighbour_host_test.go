@@ -1,0 +1,88 @@
+//go:build host
+
+package replica
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/internal/netns"
+)
+
+func TestMain(m *testing.M) { netns.Main(m) }
+
+const hostSite = `version: 1
+name: lab
+serviceAddress: 10.77.0.3
+links:
+  - interface: veth0
+    address: 10.77.0.2/24
+    dhcp:
+      from: 10.77.0.100
+      to: 10.77.0.200
+`
+
+// A host with the service address keeps it; the screen and an event say who,
+// and nobody is served meanwhile. It is taken when it is free, and DHCP is
+// served once nobody else was heard to.
+func TestServiceAddressIsTaken(t *testing.T) {
+	peer := netns.Join(t, "veth0", "10.77.0.2/24", "10.77.0.3/24")
+	_, owner, _ := strings.Cut(peer.Run("ip", "-o", "link", "show", "eth0"), "link/ether ")
+	owner = strings.Fields(owner)[0]
+	dir := t.TempDir()
+	site := filepath.Join(dir, "site.yaml")
+	if err := os.WriteFile(site, []byte(hostSite), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	r := &running{t: t, ctx: ctx, local: filepath.Join(dir, "local.sock")}
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, Config{Data: filepath.Join(dir, "data"), Site: site, Local: r.local, Out: io.Discard, Logger: slog.New(slog.DiscardHandler)})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	untilSocket(t, ctx, r.local)
+	s := r.until("the conflict is shown", func(s Status) bool { return strings.Contains(health(s, "address").Text, owner) })
+	if a, d := health(s, "address"), health(s, "dhcp"); a.OK || !strings.Contains(a.Text, "choose another serviceAddress") || d.OK || !strings.Contains(d.Text, "waiting for the service address 10.77.0.3") {
+		t.Errorf("address %+v, DHCP %+v", a, d)
+	}
+	if l, err := net.ListenPacket("udp4", "0.0.0.0:67"); err != nil {
+		t.Errorf("port 67 is open: %v", err)
+	} else if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	peer.Run("ip", "addr", "del", "10.77.0.3/24", "dev", "eth0")
+	r.until("DHCP is served", func(s Status) bool { return health(s, "address").OK && health(s, "dhcp").OK })
+}
+
+// untilSocket waits until somebody listens.
+func untilSocket(t *testing.T, ctx context.Context, path string) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if c, err := net.Dial("unix", path); err == nil {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("nobody listens on the local socket")
+		}
+	}
+}
