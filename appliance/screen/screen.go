@@ -57,18 +57,18 @@ func Head(v View, width int) []string {
 		title += ", site " + v.Status.Site
 	}
 	p.lines = append(p.lines, title, strings.Repeat("-", p.width))
+	switch {
+	case v.Lost != "" && v.MemoryOnly:
+		p.banner("NOTHING IS KEPT: "+v.Lost+".", "When this machine is switched off, the boot service forgets all machines, and the cluster's keys are lost. DO NOT INSTALL MACHINES THAT MATTER.")
+	case v.Lost != "":
+		p.banner("NOTHING IS KEPT: "+v.Lost+".", "So NO MACHINE IS SERVED: no DHCP, no netboot. To serve from memory all the same, for a test, set memoryOnly: true in site.yaml, or say so in the setup form.")
+	}
 	p.open(v)
 	if v.SiteFile != "" {
 		p.item("Site file", v.SiteFile)
 	}
 	p.problems(v)
-	switch {
-	case v.Lost != "" && v.MemoryOnly:
-		p.item("WARNING", "NOTHING IS KEPT: "+v.Lost+". When this machine is switched off, the boot service forgets all machines, and the cluster's keys are lost. Do not install machines that matter.")
-	case v.Lost != "":
-		p.item("WARNING", "NOTHING IS KEPT: "+v.Lost+".")
-		p.item("", "So NO MACHINE IS SERVED: no DHCP, no netboot. To serve from memory all the same, for a test, set memoryOnly: true in site.yaml, or say so in the setup form.")
-	case v.Data != "":
+	if v.Lost == "" && v.Data != "" {
 		p.item("Data", v.Data)
 	}
 	if len(v.Links) > 0 {
@@ -172,6 +172,22 @@ func (p *page) list(key string, lines []string) {
 		}
 		p.item(key, l)
 	}
+}
+
+// mark begins the lines of a banner.
+const mark = "!!"
+
+// banner adds what nobody may overlook: a frame on paper, red on a display.
+func (p *page) banner(texts ...string) {
+	edge := strings.Repeat("!", p.width)
+	p.lines = append(p.lines, edge)
+	for _, text := range texts {
+		for _, line := range Wrap(text, p.width-2*(len(mark)+1)) {
+			line += strings.Repeat(" ", p.width-2*(len(mark)+1)-utf8.RuneCountInString(line))
+			p.lines = append(p.lines, mark+" "+line+" "+mark)
+		}
+	}
+	p.lines = append(p.lines, edge)
 }
 
 // item adds text under a key, broken between words.

@@ -74,6 +74,18 @@ func TestHeadGolden(t *testing.T) {
 	}
 }
 
+// What nobody may overlook is red on a display, and nothing else is.
+func TestBannerIsRed(t *testing.T) {
+	d := NewDisplay("tty0", nil, func(int) []string { return nil }, func() (int, int) { return 80, 40 })
+	for name, red := range map[string]bool{"memory-only": true, "first": false} {
+		d.Show(views[name])
+		text, _ := d.next(nil)
+		if strings.Contains(text, "\x1b[1;37;41m!! NOTHING IS KEPT") != red {
+			t.Errorf("%s:\n%q", name, text)
+		}
+	}
+}
+
 func TestPageFitsAnyScreen(t *testing.T) {
 	log := []string{strings.Repeat("long ", 100), "short", "last"}
 	for name, v := range views {

@@ -297,6 +297,9 @@ func (t *Terminal) next(shown []string) (string, []string) {
 	var b strings.Builder
 	b.WriteString("\x1b[H") // home; each line erases what was behind it, so nothing flickers
 	for _, l := range page[:len(page)-1] {
+		if strings.HasPrefix(l, mark) {
+			l = "\x1b[1;37;41m" + l + "\x1b[0m" // bold white on red
+		}
 		b.WriteString(l + "\x1b[K\r\n")
 	}
 	b.WriteString("\x1b[J" + cut(typed, width-1))
