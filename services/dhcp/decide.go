@@ -106,7 +106,12 @@ func (c *chooser) request(req *dhcpv4.DHCPv4) Decision {
 	server, wanted, own := toAddr(req.ServerIdentifier()), toAddr(req.RequestedIPAddress()), toAddr(req.ClientIPAddr)
 	if server.IsValid() && server != c.link.Service {
 		d := silence("it chose the DHCP server %s", server)
-		d.Withdraw, d.Other = true, server
+		d.Withdraw = true
+		// Only who chooses names a server (RFC 2131 table 4); some clients name
+		// one of another place later on.
+		if wanted.IsValid() && !own.IsValid() {
+			d.Other = server
+		}
 		return d
 	}
 	if why := c.excluded(); why != "" {

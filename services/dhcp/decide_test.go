@@ -376,6 +376,9 @@ func TestUnservedHearNothing(t *testing.T) {
 	if d := Decide(packet4{kind: request, mac: macB, requested: "10.77.0.101", server: "10.77.0.9"}.build(t), link, w, start); d.Other != ip("10.77.0.9") || d.Reply != nil {
 		t.Errorf("it chose another server: %+v", d)
 	}
+	if d := Decide(packet4{kind: request, mac: macB, own: "10.77.0.101", server: "10.77.0.9"}.build(t), link, w, start); d.Other.IsValid() || d.Reply != nil {
+		t.Errorf("it renews, and names another server all the same: %+v", d)
+	}
 }
 
 // A probe of another Rackseed is told that new clients are served here, as far

@@ -3,9 +3,12 @@ package foreign
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -240,4 +243,101 @@ func TestRunAgain(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// appliance is a watcher on a wire that two share. It answers a probe while it
+// serves, as services/dhcp does.
+type appliance struct {
+	*wire
+	self Self
+	card net.HardwareAddr
+	w    *Watcher
+}
+
+func (a *appliance) Hardware() net.HardwareAddr { return a.card }
+
+func newAppliance(n byte) *appliance {
+	a := &appliance{wire: newWire(), card: net.HardwareAddr{0x52, 0x54, 0, 0, 0, n}}
+	a.self = Self{Interface: "eth0", Service: netip.AddrFrom4([4]byte{10, 77, 0, n}), Cluster: fmt.Sprint("c-", n), Site: fmt.Sprint("rack", n)}
+	a.w = &Watcher{Self: a.self, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
+	return a
+}
+
+// answers lets b answer a's probes until ctx ends.
+func (a *appliance) answered(ctx context.Context, t *testing.T, b *appliance) {
+	for {
+		var p []byte
+		select {
+		case p = <-a.out:
+		case <-ctx.Done():
+			return
+		}
+		f, err := frame.ParseUDP(p)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		request, err := dhcpv4.FromBytes(f.Payload)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, _, is := Probe(request); !is || !b.w.Open() {
+			continue
+		}
+		offer, err := dhcpv4.New(dhcpv4.WithReply(request), dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer),
+			dhcpv4.WithOption(dhcpv4.OptServerIdentifier(b.self.Service.AsSlice())))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		b.self.Answer(offer)
+		select {
+		case a.in <- frame.UDP(b.card, everyone, netip.AddrPortFrom(b.self.Service, serverPort), netip.MustParseAddrPort("255.255.255.255:68"), offer.ToBytes()):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Of two appliances on a wire one serves, whenever they start, and for good.
+func TestTwoAppliances(t *testing.T) {
+	for _, later := range []time.Duration{0, 500 * time.Millisecond, 3 * time.Second, 10 * time.Second, 90 * time.Second} {
+		t.Run(later.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				a, b := newAppliance(1), newAppliance(2)
+				var all sync.WaitGroup
+				all.Go(func() { a.answered(ctx, t, b) })
+				all.Go(func() { b.answered(ctx, t, a) })
+				all.Go(func() { a.w.Run(ctx, a) })
+				time.Sleep(later)
+				all.Go(func() { b.w.Run(ctx, b) })
+				var both, neither, changes time.Duration
+				const step, whole = 100 * time.Millisecond, 40 * time.Minute
+				last := ""
+				for now := time.Duration(0); now < whole; now += step {
+					time.Sleep(step)
+					synctest.Wait()
+					switch x, y := a.w.Open(), b.w.Open(); {
+					case x && y:
+						both += step
+					case !x && !y:
+						neither += step
+					}
+					if s := fmt.Sprint(a.w.Open(), b.w.Open()); s != last {
+						last, changes = s, now
+					}
+				}
+				if both > 2*time.Second || neither > 7*time.Minute || changes > 8*time.Minute || a.w.Open() == b.w.Open() {
+					t.Errorf("both for %v, neither for %v; %s since %v", both, neither, last, changes)
+				}
+				if later >= 5*time.Second && !(a.w.Open() && strings.Contains(b.w.Hindrance(), "another Rackseed appliance, of site \"rack1\"")) {
+					t.Errorf("the first one serves: %v; the later one says %q", a.w.Open(), b.w.Hindrance())
+				}
+				cancel()
+				all.Wait()
+			})
+		})
+	}
 }
