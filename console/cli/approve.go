@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +49,7 @@ func writePlan(w io.Writer, p api.Plan) error {
 	f.add("Address", p.Address.String())
 	f.add("Image", p.Image)
 	f.add("Disk", describe(p.Disk))
-	f.add("Is lost", p.Erase)
+	f.add("Is lost", cmp.Or(p.Erase, "nothing: the disk is empty, or holds an install that was cut off"))
 	if p.Starts {
 		f.add("Cluster", "it starts the cluster")
 	}

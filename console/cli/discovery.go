@@ -61,7 +61,7 @@ func discoveryText(d api.Discovery) string {
 	case d.Always:
 		return "The discovery window is open: the site file keeps it so (discovery.always)."
 	case d.Open:
-		return fmt.Sprintf("The discovery window is open until %s, for %s more.", at(d.Until), time.Until(d.Until).Round(time.Second))
+		return fmt.Sprintf("The discovery window is open until %s, for %s more.", at(d.Until), span(time.Until(d.Until)))
 	}
 	return "The discovery window is closed: machines that are not listed boot their own disks."
 }

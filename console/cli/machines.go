@@ -59,6 +59,9 @@ func (o *options) machineRow(m api.Machine) []string {
 		i = &machine.Inventory{}
 	}
 	reason := cmp.Or(m.WaitingFor, m.Reason)
+	if reason == "" && m.Phase == machine.PhaseSeen {
+		reason = fmt.Sprintf("boots %s next: %s", m.NextBoot.Kind, m.NextBoot.Why)
+	}
 	if o.output != outputWide {
 		return []string{called(m.Machine), string(m.Phase), i.Serial, i.AssetTag, address(m.Machine), reason}
 	}
@@ -291,7 +294,7 @@ func (o *options) writeWhy(w io.Writer, y api.Why) error {
 	list("What to do:", y.Todo)
 	var f facts
 	f.add("Told to boot", toldToBoot(y.Boot))
-	f.add("", y.BootWhy)
+	f.add("Because", y.BootWhy)
 	f.add("Boots next", fmt.Sprintf("%s: %s", y.NextBoot.Kind, y.NextBoot.Why))
 	f.add("Waits for", y.WaitingFor)
 	if err := f.flush(&b); err != nil {

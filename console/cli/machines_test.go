@@ -40,13 +40,13 @@ func TestMachines(t *testing.T) {
 NAME        PHASE      SERIAL  ASSET TAG  ADDRESS     REASON
 m-00000001  waiting    ÄÖÜ 1   -          -           waiting for approval
 alpha       installed  SN-2    A0002      192.0.2.20  the disk is complete, it reboots
-m-00000003  seen       -       -          -           -
+m-00000003  seen       -       -          -           boots discovery next: seen, and not looked at yet
 `, "machines")
 	r.prints(`
 NAME   ID          PHASE      PROFILE        SERIAL  ASSET TAG  ADDRESS     MACS               UUID                                  WHAT                    NEXT BOOT  SEEN    REASON
 -      m-00000001  waiting    -              ÄÖÜ 1   -          -           52:54:00:00:00:01  00000000-0000-4000-8000-000000000001  2 CPU, 4.0 GiB, 1 disk  discovery  NOW  waiting for approval
 alpha  m-00000002  installed  control-plane  SN-2    A0002      192.0.2.20  52:54:00:00:00:02  00000000-0000-4000-8000-000000000002  2 CPU, 4.0 GiB, 1 disk  local      NOW  the disk is complete, it reboots
--      m-00000003  seen       -              -       -          -           52:54:00:00:00:03  -                                     -                       discovery  NOW  -
+-      m-00000003  seen       -              -       -          -           52:54:00:00:00:03  -                                     -                       discovery  NOW  boots discovery next: seen, and not looked at yet
 `, "machines", "-o", "wide")
 
 	var list api.List[api.Machine]
@@ -144,7 +144,7 @@ func TestLookRescueAndDiscovery(t *testing.T) {
 	if out := r.must("", "machine", "m-00000001"); !strings.Contains(out, "Rescue         r-") || !strings.Contains(out, "rackseed revoke m-00000001") {
 		t.Errorf("machine:\n%s", out)
 	}
-	if out := r.must("", "discovery", "open", "--for", "90m"); !strings.HasPrefix(out, "The discovery window is open until ") || !strings.Contains(out, " for 1h30m0s more") && !strings.Contains(out, " for 1h29m") {
+	if out := r.must("", "discovery", "open", "--for", "90m"); !strings.HasPrefix(out, "The discovery window is open until ") || !strings.Contains(out, " for 1h30m more") && !strings.Contains(out, " for 1h29m") {
 		t.Errorf("open: %s", out)
 	}
 	r.fails("at least", "", "discovery", "open", "--for", "1s")

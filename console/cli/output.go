@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 // Forms of output.
@@ -158,17 +160,32 @@ func count(n int, thing string) string {
 }
 
 func size(bytes uint64) string {
-	if bytes >= 1<<30 {
-		return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30))
+	switch {
+	case bytes >= 1<<30:
+		return machine.DiskSize(bytes)
+	case bytes >= 1<<20:
+		return fmt.Sprintf("%d MiB", bytes>>20)
 	}
-	return fmt.Sprintf("%d MiB", bytes>>20)
+	return fmt.Sprintf("%d KiB", (bytes+1023)>>10)
+}
+
+// span writes a duration without what is zero: 1h30m.
+func span(d time.Duration) string {
+	s := d.Round(time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func ago(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return time.Since(t).Round(time.Second).String() + " ago"
+	return span(time.Since(t)) + " ago"
 }
 
 // at is a time for people, here.

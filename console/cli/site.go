@@ -208,7 +208,7 @@ func (o *options) supportBundle() *cobra.Command {
 			if err = errors.Join(err, f.Close()); err != nil {
 				return errors.Join(err, os.Remove(args[0])) // half of it is none
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d KiB. It holds names, addresses and serial numbers of machines, and no password, token or key.\n", args[0], (n+1023)>>10)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s. It holds names, addresses and serial numbers of machines, and no password, token or key.\n", args[0], size(uint64(n)))
 			return err
 		},
 	}

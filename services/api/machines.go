@@ -256,7 +256,7 @@ func (s *Server) registerMachines(api huma.API) {
 			if err != nil {
 				return nil, err
 			}
-			return &body[Why]{explain(factsOf(view, m, s.Now()))}, nil
+			return &body[Why]{explain(factsOf(view, m, s.Status().Health, s.Now()))}, nil
 		})
 	onMachine(s, api, operation("plan", http.MethodPost, "/api/machines/{id}/plan", "machines",
 		"What approving the machine would do; changes nothing, and asks for no erase", http.StatusNotFound, http.StatusConflict), s.plan)

@@ -131,7 +131,7 @@ func TestSupportBundle(t *testing.T) {
 	}
 	for name, part := range map[string]string{
 		"events.jsonl": "kubeconfig.made", "machines.json": `"name": "alpha"`, "intents.json": `"status": "done"`, "log.txt": "a line of its log",
-		"site.json": `"name": "lab"`, "status.json": `"discovery"`, "versions.json": `"go"`, "cluster.json": `"c-1"`, "images.json": `"node"`,
+		"site.json": `"name": "lab"`, "status.json": `"discovery"`, "versions.json": `"go"`, "cluster.json": `"c-1"`, "images.json": `"node"`, "leases.json": "[]",
 	} {
 		if !strings.Contains(files[name], part) {
 			t.Errorf("%s lacks %s:\n%s", name, part, files[name])

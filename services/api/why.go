@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,12 +30,14 @@ type facts struct {
 	circumstances machine.Circumstances
 	waitingFor    string
 	told          state.Boot
+	health        []Health
 	events        []machine.Event // all of the machine's, oldest first
 }
 
-func factsOf(view state.View, m machine.Machine, now time.Time) facts {
+func factsOf(view state.View, m machine.Machine, health []Health, now time.Time) facts {
 	return facts{
-		now: now, machine: m, orders: ordersOf(view, m.ID), circumstances: view.Circumstances(m, now),
+		health: health,
+		now:    now, machine: m, orders: ordersOf(view, m.ID), circumstances: view.Circumstances(m, now),
 		waitingFor: waitingFor(view, m, now), told: view.Boot(m.ID), events: view.Events(0, m.ID, 0),
 	}
 }
@@ -88,6 +91,19 @@ func (f facts) say(w *Why) {
 	}
 }
 
+// serving are the parts of the boot service that a machine needs to netboot.
+var serving = []string{"machines", "address", "dhcp", "tftp", "netboot", "images"}
+
+// faults are those parts that have a fault, as a cause.
+func (f facts) faults() (list []string) {
+	for _, h := range f.health {
+		if !h.OK && slices.Contains(serving, h.Name) {
+			list = append(list, fmt.Sprintf("this boot service's %s has a fault: %s", h.Name, h.Text))
+		}
+	}
+	return list
+}
+
 // saySeen explains a machine that netbooted and has no installer at work.
 func (f facts) saySeen(w *Why) {
 	m := f.machine
@@ -96,7 +112,7 @@ func (f facts) saySeen(w *Why) {
 		w.Summary = "It asked for an address a moment ago, and did not ask yet what to boot."
 	case f.told.Kind == "":
 		w.Summary = fmt.Sprintf("It asked for an address, and then never asked what to boot; last seen %s ago.", span(f.now.Sub(m.LastSeen)))
-		w.Causes = append(w.Causes,
+		w.Causes = append(f.faults(),
 			"the answer did not reach it: its switch port is in another VLAN, or still blocks (spanning tree without portfast)",
 			"its first file did not reach it: TFTP (UDP from port 69 on) is blocked between here and there",
 			"its firmware refused the file: Secure Boot is on and the site file says netboot.uefi: ipxe",
@@ -160,7 +176,7 @@ func (f facts) saySilent(w *Why) {
 	} else {
 		w.Summary = fmt.Sprintf("It fetched the installer's kernel %s ago, and was not heard of since.", span(f.now.Sub(b.Fetched)))
 	}
-	w.Causes = append(w.Causes, silence.Causes(f.told)...)
+	w.Causes = append(f.faults(), silence.Causes(f.told)...)
 	w.Todo = append(w.Todo, "Look at its screen or serial console.", "Restart it: nothing was written to its disks.")
 	if f.orders.Install != nil && f.orders.Install.Written {
 		w.Todo[1] = "Restart it: its install begins again where it has to."

@@ -42,6 +42,11 @@ func TestExplain(t *testing.T) {
 	}{
 		{"just asked", facts{machine: in(machine.PhaseSeen, 5*time.Second, "")}, "a moment ago", "", ""},
 		{"asked, and then nothing", facts{machine: in(machine.PhaseSeen, 10*time.Minute, "")}, "never asked what to boot … 10 min ago", "did not reach it", "screen"},
+		{"asked, and the boot service has a fault", facts{machine: in(machine.PhaseSeen, 10*time.Minute, ""),
+			health: []Health{{Name: "console", Text: "x"}, {Name: "tftp", OK: true}, {Name: "dhcp", Text: "another DHCP server answers on eth0"}}},
+			"never asked what to boot", "dhcp has a fault: another DHCP server", "screen"},
+		{"no kernel, and the boot service has a fault", facts{machine: in(machine.PhaseSeen, 4*time.Minute, ""), told: told(machine.BootInstall, 4*time.Minute),
+			health: []Health{{Name: "netboot", Text: "port 80 is taken"}}}, "never fetched its kernel", "netboot has a fault: port 80 is taken", "screen"},
 		{"sent to its disk", facts{machine: in(machine.PhaseSeen, time.Minute, ""), told: told(machine.BootLocal, time.Minute),
 			events: []machine.Event{{Kind: "boot.decided", Text: "Boots its own disk: the discovery window is closed"}}},
 			"boots its own disk … the discovery window is closed", "", "Open the discovery window"},

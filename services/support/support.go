@@ -113,10 +113,10 @@ func (s Source) files() []file {
 		{"versions.json", encode(versions)},
 		{"site.json", encode(Public(site))},
 		{"cluster.json", encode(map[string]any{"cluster": cluster, "bootstrap": s.View.Bootstrap()})},
-		{"machines.json", encode(s.View.Machines())},
+		{"machines.json", encode(some(s.View.Machines()))},
 		{"intents.json", encode(s.intents())},
-		{"leases.json", encode(s.View.Leases())},
-		{"images.json", encode(s.Images)},
+		{"leases.json", encode(some(s.View.Leases()))},
+		{"images.json", encode(some(s.Images))},
 		{"events.jsonl", s.events},
 		{"log.txt", func(w io.Writer) error { _, err := w.Write(log); return err }},
 	}
@@ -129,6 +129,9 @@ func encode(v any) func(io.Writer) error {
 		return e.Encode(v)
 	}
 }
+
+// some is a list that is never null.
+func some[T any](list []T) []T { return append([]T{}, list...) }
 
 // Public is a site without what gives power to whoever reads it: the hashes of
 // tokens, and Ignition, in which passwords and keys are common.
