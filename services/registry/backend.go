@@ -166,8 +166,8 @@ func (b *backend) GetTag(ctx context.Context, repo, tag string) (ociregistry.Blo
 	return b.GetManifest(ctx, repo, d)
 }
 
-// list answers with the sorted names after one of them.
-func list(names []string, after string) iter.Seq2[string, error] {
+// sorted answers with the names after one of them, in their order.
+func sorted(names []string, after string) iter.Seq2[string, error] {
 	slices.Sort(names)
 	return func(yield func(string, error) bool) {
 		for _, n := range slices.Compact(names) {
@@ -184,7 +184,7 @@ func (b *backend) Repositories(_ context.Context, after string) iter.Seq2[string
 		repo, _ := split(i.Ref)
 		names = append(names, repo)
 	}
-	return list(names, after)
+	return sorted(names, after)
 }
 
 func (b *backend) Tags(_ context.Context, repo, after string) iter.Seq2[string, error] {
@@ -197,7 +197,7 @@ func (b *backend) Tags(_ context.Context, repo, after string) iter.Seq2[string, 
 	if names == nil {
 		return ociregistry.ErrorSeq[string](refuse(http.StatusNotFound, ociregistry.ErrNameUnknown, "nothing is published in repository %s", repo))
 	}
-	return list(names, after)
+	return sorted(names, after)
 }
 
 func (b *backend) PushBlob(_ context.Context, repo string, is ociregistry.Descriptor, from io.Reader) (ociregistry.Descriptor, error) {

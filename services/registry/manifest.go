@@ -10,6 +10,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // Docker's media types (image manifest version 2, schema 2).
@@ -21,12 +22,14 @@ const (
 // manifest is what is read of an image manifest or an index.
 type manifest struct {
 	mediaType string
+	index     bool
 	names     []named // what it names and must be here
 }
 
 // named is a blob or manifest that a manifest names.
 type named struct {
 	what   string // "layer 2"
+	title  string // the file's name, if it has one
 	digest blob.Digest
 	size   int64
 }
@@ -67,16 +70,15 @@ func parseManifest(b []byte, contentType string) (manifest, error) {
 			return manifest{}, invalid("it was sent as %.100q and has no mediaType that says so", contentType)
 		}
 	}
-	var index bool
+	out := manifest{mediaType: mediaType}
 	switch mediaType {
 	case v1.MediaTypeImageManifest, dockerManifest:
 	case v1.MediaTypeImageIndex, dockerList:
-		index = true
+		out.index = true
 	default:
 		return manifest{}, invalid("media type %.100q: an OCI or Docker (schema 2) image manifest or index is expected", mediaType)
 	}
-	out := manifest{mediaType: mediaType}
-	if index {
+	if out.index {
 		return out, out.add("manifest", m.Manifests)
 	}
 	if m.Config == nil {
@@ -104,7 +106,7 @@ func (m *manifest) add(what string, list []v1.Descriptor) error {
 		if elsewhere(d) {
 			continue
 		}
-		m.names = append(m.names, named{name, digest, d.Size})
+		m.names = append(m.names, named{name, d.Annotations[v1.AnnotationTitle], digest, d.Size})
 	}
 	return nil
 }
@@ -114,6 +116,50 @@ func (m *manifest) add(what string, list []v1.Descriptor) error {
 func elsewhere(d v1.Descriptor) bool {
 	return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.nondistributable.") ||
 		strings.HasPrefix(d.MediaType, "application/vnd.docker.image.rootfs.foreign.")
+}
+
+// maxNesting is how deep an index is looked into.
+const maxNesting = 3
+
+// Files lists what an image consists of, each blob once: by their titles where
+// they have one, as an artifact's, and else as "config" and "layer 2". What an
+// index names is listed behind "manifest 1: ".
+func Files(store *blob.Store, digest string) ([]wire.File, error) {
+	var files []wire.File
+	seen := map[blob.Digest]bool{blob.Digest(v1.DescriptorEmptyJSON.Digest): true}
+	if err := list(store, blob.Digest(digest), "", maxNesting, seen, &files); err != nil {
+		return nil, err
+	}
+	return files, nil
+}
+
+func list(store *blob.Store, digest blob.Digest, before string, depth int, seen map[blob.Digest]bool, files *[]wire.File) error {
+	content, err := store.Document(digest)
+	if err != nil {
+		return err
+	}
+	m, err := parseManifest(content, "")
+	if err != nil {
+		return err
+	}
+	for _, n := range m.names {
+		if seen[n.digest] {
+			continue
+		}
+		seen[n.digest] = true
+		name := n.title
+		if name == "" {
+			name = n.what
+		}
+		if !m.index {
+			*files = append(*files, wire.File{Name: before + name, Digest: string(n.digest), Size: n.size})
+		} else if depth > 0 {
+			if err := list(store, n.digest, before+name+": ", depth-1, seen, files); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func invalid(format string, args ...any) error {

@@ -384,6 +384,39 @@ func TestLimits(t *testing.T) {
 	})
 }
 
+func TestFiles(t *testing.T) {
+	r := newRig(t, Limits{})
+	node := r.artifact("node", "root.erofs", "a root file system")
+	put := func(repo, content, mediaType string) string {
+		t.Helper()
+		r.want(http.StatusCreated, "PUT", "/v2/"+repo+"/manifests/"+digestOf(content), content, withToken, header{"Content-Type": mediaType})
+		return content
+	}
+	r.push("a", "a config")
+	r.push("a", "a layer")
+	image := put("a", marshal(t, v1.Manifest{Versioned: versioned, MediaType: manifestType, Config: desc(v1.MediaTypeImageConfig, "a config"),
+		Layers: []v1.Descriptor{desc(v1.MediaTypeImageLayer, "a layer"), desc(v1.MediaTypeImageLayer, "a layer")}}), manifestType)
+	index := put("a", marshal(t, v1.Index{Versioned: versioned, MediaType: v1.MediaTypeImageIndex,
+		Manifests: []v1.Descriptor{desc(manifestType, image), desc(manifestType, node)}}), v1.MediaTypeImageIndex)
+	for content, want := range map[string]string{
+		node:  "root.erofs 18;",
+		image: "config 8;layer 1 7;",
+		index: "manifest 1: config 8;manifest 1: layer 1 7;manifest 2: root.erofs 18;",
+	} {
+		files, err := Files(r.blobs, digestOf(content))
+		var got strings.Builder
+		for _, f := range files {
+			fmt.Fprintf(&got, "%s %d;", f.Name, f.Size)
+		}
+		if err != nil || got.String() != want {
+			t.Errorf("%q, %v; want %q", got.String(), err, want)
+		}
+	}
+	if _, err := Files(r.blobs, digestOf("a layer")); err == nil {
+		t.Error("a layer has files")
+	}
+}
+
 func TestMount(t *testing.T) {
 	r := newRig(t, Limits{})
 	d := r.push("lab/app", "a layer")

@@ -33,7 +33,7 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 	}
 	handler, err := api.New(api.Config{
 		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
-		Status: r.peopleStatus, Files: artifacts{r.blobs}.Files, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
+		Status: r.peopleStatus, Files: r.imageFiles, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
 		CheckProfile: r.Plugins.CheckProfile,
 	})
 	if err != nil {

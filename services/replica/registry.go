@@ -5,6 +5,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/registry"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // withRegistry serves images beside the console: nodes and people pull them,
@@ -17,4 +18,9 @@ func (r *replica) withRegistry(people *api.Server) http.Handler {
 	}))
 	mux.Handle("/", people.Handler())
 	return mux
+}
+
+// imageFiles lists what a published image consists of.
+func (r *replica) imageFiles(manifest string) ([]wire.File, error) {
+	return registry.Files(r.blobs, manifest)
 }
