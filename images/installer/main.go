@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/rackseed/rackseed/images/installer/client"
@@ -18,6 +19,7 @@ import (
 	"github.com/rackseed/rackseed/images/installer/inventory"
 	"github.com/rackseed/rackseed/images/installer/journal"
 	"github.com/rackseed/rackseed/images/installer/report"
+	"github.com/rackseed/rackseed/images/installer/rescue"
 	"github.com/rackseed/rackseed/images/installer/session"
 	"github.com/rackseed/rackseed/images/pid1"
 	"github.com/rackseed/rackseed/images/pid1/block"
@@ -30,13 +32,17 @@ import (
 var Version = "development"
 
 const (
+	restartLeft    = 5 * time.Second
 	restartRevoked = 10 * time.Second
 	restartFailed  = 60 * time.Second
 )
 
 func main() {
-	if kmod.IsModprobe(os.Args[0]) {
+	switch {
+	case kmod.IsModprobe(os.Args[0]):
 		os.Exit(kmod.Modprobe(os.Args[1:], os.Stderr))
+	case filepath.Base(os.Args[0]) == rescue.Command:
+		os.Exit(rescue.Helper(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	j := journal.New(journal.Limit)
 	log := slog.New(pid1.NewLineHandler(slog.LevelInfo, func(line string) { fmt.Println(line) }))
@@ -45,6 +51,9 @@ func main() {
 	case err == nil:
 		log.Info("restarting into the installed node")
 		wait = 0
+	case errors.Is(err, session.ErrLeft):
+		log.Info("the machine restarts in "+restartLeft.String(), "why", err)
+		wait = restartLeft
 	case errors.Is(err, session.ErrRevoked):
 		log.Warn("the machine restarts in "+restartRevoked.String(), "error", err)
 		wait = restartRevoked
@@ -84,6 +93,7 @@ func run(log **slog.Logger, j *journal.Journal) (err error) {
 	}
 	children := &pid1.Children{}
 	go children.Reap(ctx)
+	go followSignals(*log)
 	modules, err := kmod.Open(*log)
 	if err != nil {
 		return err
@@ -125,9 +135,11 @@ func run(log **slog.Logger, j *journal.Journal) (err error) {
 		Look:     func(path string) (machine.Disk, error) { return inventory.Look(block.System, path) },
 		Reported: found,
 		LoadFS:   func() error { return loadFileSystems(modules, *log) },
+		SetRTC:   func() error { return pid1.SetRTC(time.Now()) },
 	}
 	s := &session.Session{
 		Client: service, Journal: j, Reports: reports, Log: *log, Install: installer.Run,
+		Rescue:  &shell{Server: rescueServer(nic.Name, children, *log), modules: modules, children: children, log: *log},
 		Request: wire.SessionRequest{SignKey: sign.Public().(ed25519.PublicKey), SealKey: seal.PublicKey().Bytes(), Version: Version, Inventory: found},
 	}
 	return s.Run(ctx)

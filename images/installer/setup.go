@@ -152,8 +152,8 @@ func names(links []link.Link) string {
 }
 
 // setTime takes the boot service's clock: certificates and logs need one that
-// is about right, and the node's first boot begins with it. Not to get it is no
-// reason to stop.
+// is about right. Not to get it is no reason to stop. The machine's own clock is
+// left alone until a node is installed.
 func setTime(ctx context.Context, service *client.Client, log *slog.Logger) {
 	var now time.Time
 	err := service.Retry(ctx, "the boot service's clock", client.Permanent, func(ctx context.Context) (err error) {
@@ -165,8 +165,7 @@ func setTime(ctx context.Context, service *client.Client, log *slog.Logger) {
 		changed, err = pid1.SetClock(now)
 	}
 	if err == nil && changed {
-		log.Info("the clock was set", "to", now.UTC().Format(time.RFC3339))
-		err = pid1.SetRTC(now)
+		log.Info("the kernel's clock was set", "to", now.UTC().Format(time.RFC3339))
 	}
 	if err != nil {
 		log.Warn("the clock was not set", "error", err)

@@ -21,6 +21,7 @@ var errNoNode = errors.New("the key of a node is missing")
 
 // contents of a disk that the installer has written.
 type contents struct {
+	Path   string          `json:"path"` // of the disk
 	Node   wire.NodeConfig `json:"node"`
 	Joined bool            `json:"joined"` // kubeadm ended well: it never runs again
 }
@@ -42,6 +43,7 @@ func (m *Machine) readDisk() error {
 		return fmt.Errorf("its disk, %s, holds no node; remove it: %w", m.Disk, errors.Join(err, errNoNode))
 	}
 	m.installed = &c
+	m.write(c.Path, "Rackseed node "+c.Node.Name)
 	return nil
 }
 

@@ -99,7 +99,7 @@ func parseBoot(script string) (boot, error) {
 			switch {
 			case b.Kernel == "" || b.Initrd == "":
 				return b, errors.New("the script boots without kernel and initrd")
-			case b.Service == "" || (b.Kind != machine.BootDiscovery && b.Kind != machine.BootInstall):
+			case b.Service == "" || (b.Kind != machine.BootDiscovery && b.Kind != machine.BootInstall && b.Kind != machine.BootRescue):
 				return b, fmt.Errorf("the installer is booted with rackseed.url=%q and rackseed.mode=%q", b.Service, b.Kind)
 			}
 			return b, nil

@@ -24,10 +24,11 @@ func (m *Machine) runInstaller(ctx context.Context, b boot) error {
 	j := journal.New(journal.Limit)
 	log := slog.New(pid1.NewLineHandler(slog.LevelInfo, j.Append))
 	log.Info("Rackseed installer", "version", "simulated", "mode", b.Kind, "service", b.Service)
-	for _, n := range m.Inventory.NICs {
+	found := m.inventory()
+	for _, n := range found.NICs {
 		log.Info("link", "name", n.Name, "mac", n.MAC, "driver", n.Driver, "carrier", n.Carrier)
 	}
-	for _, d := range m.Inventory.Disks {
+	for _, d := range found.Disks {
 		log.Info("disk", "path", d.Path, "transport", d.Transport, "model", d.Model, "serial", d.Serial, "bytes", d.Bytes, "contents", d.Contents)
 	}
 	sign, seal, err := wire.NewKeys()
@@ -40,14 +41,35 @@ func (m *Machine) runInstaller(ctx context.Context, b boot) error {
 		Client: service, Journal: j, Reports: reports, Log: log,
 		Request: wire.SessionRequest{
 			SignKey: sign.Public().(ed25519.PublicKey), SealKey: seal.PublicKey().Bytes(),
-			Version: "simulated", Inventory: m.Inventory,
+			Version: "simulated", Inventory: found,
 		},
+		Rescue: &shell{log: log},
 		Install: func(ctx context.Context, order wire.Order) error {
 			return (&install{Machine: m, service: service, seal: seal, reports: reports, log: log, order: order}).run(ctx)
 		},
 	}
 	return s.Run(ctx)
 }
+
+// shell is a rescue shell that nobody can log in to.
+type shell struct {
+	log  *slog.Logger
+	told string
+}
+
+func (s *shell) Serve(keys []string) error {
+	text := "no key could log in"
+	if len(keys) > 0 {
+		text = fmt.Sprintf("%d keys could log in", len(keys))
+	}
+	if text != s.told {
+		s.log.Info("rescue shell, of a simulated machine: " + text)
+		s.told = text
+	}
+	return nil
+}
+
+func (s *shell) Drain() {}
 
 // install is one try of an install.
 type install struct {
@@ -129,7 +151,7 @@ func (i *install) choose(ctx context.Context) (string, error) {
 		return "", errors.New("the order names no node image")
 	}
 	var err error
-	if i.disk, err = machine.ChooseDisk(i.Inventory.Disks, i.order.Disk); err != nil {
+	if i.disk, err = machine.ChooseDisk(i.inventory().Disks, i.order.Disk); err != nil {
 		return "", err
 	}
 	claim := wire.ClaimRequest{Intent: i.order.Intent, Epoch: i.order.Epoch, Disk: i.disk}
@@ -138,6 +160,8 @@ func (i *install) choose(ctx context.Context) (string, error) {
 }
 
 func (i *install) partition(ctx context.Context) (string, error) {
+	i.Machine.installed = nil
+	i.write(i.disk.Path, "broken-off Rackseed install")
 	return fmt.Sprintf("disk %s has five partitions", i.disk.Path), i.lines(ctx,
 		"partition 1: rs-bios, 1 MiB", "partition 2: rs-esp, 1 GiB, FAT32", "partition 3: rs-root-a, 4 GiB",
 		"partition 4: rs-root-b, 4 GiB", "partition 5: rs-data, the rest, ext4")
@@ -206,10 +230,11 @@ func (i *install) ignition(ctx context.Context) (string, error) {
 
 func (i *install) bootloader(ctx context.Context) (string, error) {
 	return "the boot loader starts slot a", i.lines(ctx,
-		"/EFI/BOOT/BOOTX64.EFI: shim", "/EFI/BOOT/grubx64.efi: GRUB", "boot entry Rackseed is first", "the network stays in the boot order, behind it")
+		"/EFI/BOOT/BOOTX64.EFI: shim", "/EFI/BOOT/grubx64.efi: GRUB", "the network stays first in the boot order", "boot entry Rackseed comes at once behind it")
 }
 
 func (i *install) finish(context.Context) (string, error) {
-	i.Machine.installed = &contents{Node: i.node}
+	i.Machine.installed = &contents{Path: i.disk.Path, Node: i.node}
+	i.write(i.disk.Path, "Rackseed node "+i.node.Name)
 	return "installed; the machine restarts into the node", i.writeDisk()
 }

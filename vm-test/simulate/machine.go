@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/rackseed/rackseed/images/installer/session"
@@ -35,8 +36,39 @@ type Machine struct {
 	Disk string
 	Log  *slog.Logger
 
-	installed *contents // of the disk, or nil
-	failed    bool      // Fail has happened
+	installed *contents         // of the disk, or nil
+	written   map[string]string // contents of disks that installers wrote, by their paths
+	failed    bool              // Fail has happened
+}
+
+// ErrOwnSystem says that the boot service sent a machine to what was on its disk
+// before.
+var ErrOwnSystem = errors.New("it boots the system that is on its own disk")
+
+// inventory is what the installer finds now.
+func (m *Machine) inventory() machine.Inventory {
+	i := m.Inventory
+	i.Disks = slices.Clone(i.Disks)
+	for n, d := range i.Disks {
+		if text, ok := m.written[d.Path]; ok {
+			i.Disks[n].Contents = text
+		}
+	}
+	return i
+}
+
+// write says what an installer left on a disk.
+func (m *Machine) write(path, text string) {
+	if m.written == nil {
+		m.written = map[string]string{}
+	}
+	m.written[path] = text
+}
+
+// system says whether a machine that was never installed has anything to boot.
+func (m *Machine) system() bool {
+	i := m.inventory()
+	return i.Occupied(machine.DiskHint{}) != nil
 }
 
 // Run powers the machine on. It returns nil when its node is Ready, and an error
@@ -61,17 +93,19 @@ func (m *Machine) run(ctx context.Context) error {
 		switch {
 		case err != nil:
 			return fmt.Errorf("netboot: %w", err)
+		case b.Kind == machine.BootLocal && m.installed == nil && m.system():
+			return fmt.Errorf("%w: %s", ErrOwnSystem, b.Why)
 		case b.Kind == machine.BootLocal && m.installed == nil:
 			return fmt.Errorf("it is told to boot its own disk, which is empty: %s", b.Why)
 		case b.Kind == machine.BootLocal:
 			return m.runNode(ctx)
-		case done:
+		case done && b.Kind != machine.BootRescue:
 			return fmt.Errorf("it is installed, and told to boot the installer again: %s", b.Why)
 		}
 		err = m.runInstaller(ctx, b)
 		switch {
-		case errors.Is(err, session.ErrRevoked):
-			m.Log.Info("the session was revoked; the machine restarts", "error", err)
+		case errors.Is(err, session.ErrRevoked), errors.Is(err, session.ErrLeft):
+			m.Log.Info("the session has ended; the machine restarts", "error", err)
 		case err != nil:
 			return fmt.Errorf("installer: %w", err)
 		default:

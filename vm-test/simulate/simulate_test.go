@@ -35,6 +35,8 @@ links:
     dhcp:
       from: 192.0.2.100
       to: 192.0.2.200
+sshKeys:
+  - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG8fbLlDrnfEr1aOMvTvNYGvCvXhMfmCj1KMQmVQxT8k test
 operators:
   - name: test
     tokenSHA256: %x
@@ -189,6 +191,23 @@ func TestFromFirstPacketToReady(t *testing.T) {
 	if kinds := s.kinds(got.ID); strings.Count(kinds, "node.ready") != 2 || strings.Count(kinds, "node.joining") != 1 {
 		t.Errorf("after a restart: %s", kinds)
 	}
+	// Asked to, it serves a rescue shell instead, and its disk stays.
+	if err := s.client.Call(s.ctx, http.MethodPost, "/api/machines/first/rescue", nil, map[string]any{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	rescued := &Machine{URL: s.url, Inventory: m.Inventory, Disk: m.Disk, Log: m.Log}
+	ctx, cancel := context.WithCancel(s.ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- rescued.Run(ctx) }()
+	s.until("the rescue shell", func() bool {
+		s.get("/api/machines/first/output", nil, &output)
+		return len(output.Items) > 0 && strings.Contains(fmt.Sprint(output.Items), "1 keys could log in")
+	})
+	if got := s.machine(m.Inventory.BootMAC); got.Phase != machine.PhaseRescue || got.Inventory.Disks[0].Contents != "Rackseed node first" {
+		t.Errorf("in the rescue: %+v, %+v", got, got.Inventory)
+	}
+	cancel()
+	<-ended
 	// An empty one cannot.
 	empty := &Machine{URL: s.url, Inventory: m.Inventory, Log: m.Log}
 	if err := empty.Run(s.ctx); err == nil || !strings.Contains(err.Error(), "its own disk, which is empty") {
@@ -199,6 +218,9 @@ func TestFromFirstPacketToReady(t *testing.T) {
 func TestFailsOnceAndIsRetried(t *testing.T) {
 	s := serve(t)
 	m := &Machine{URL: s.url, Inventory: Hardware(4), Pace: time.Millisecond, Fail: wire.StepImage, Log: slog.New(slog.DiscardHandler)}
+	if err := s.client.Call(s.ctx, http.MethodPost, "/api/discovery/open", nil, map[string]any{}, nil); err != nil {
+		t.Fatal(err)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(s.ctx) }()
 	var got api.Machine
@@ -223,6 +245,15 @@ func TestFailsOnceAndIsRetried(t *testing.T) {
 	}
 	if phase(machine.PhaseReady)(); got.Phase != machine.PhaseReady {
 		t.Errorf("machine: %+v", got)
+	}
+}
+
+// A production server that happens to restart here comes back as it was.
+func TestUnknownMachineBootsItsOwnSystem(t *testing.T) {
+	s := serve(t)
+	m := &Machine{URL: s.url, Inventory: Hardware(3), Log: slog.New(slog.DiscardHandler)}
+	if err := m.Run(s.ctx); !errors.Is(err, ErrOwnSystem) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -15,6 +15,14 @@ var (
 	Unfinished = Data + "-new"
 )
 
+const brokenOff, ofNode = "broken-off Rackseed install", "Rackseed node"
+
+// IsNode says whether a disk that is so described holds a node of ours, or what
+// an install that was broken off left of one.
+func IsNode(text string) bool {
+	return text == brokenOff || text == ofNode || strings.HasPrefix(text, ofNode+" ")
+}
+
 // Data is the beginning of the data partition's name.
 const Data = "rs-data"
 
@@ -38,15 +46,15 @@ func node(names []string) (string, bool) {
 	}
 	switch last := names[n]; {
 	case last == Unfinished:
-		return "broken-off Rackseed install", true
+		return brokenOff, true
 	case last == Data:
-		return "Rackseed node", true
+		return ofNode, true
 	case strings.HasPrefix(last, Data+" "):
 		name := strings.TrimPrefix(last, Data+" ")
 		if !machine.IsHostName(name) { // cut, or not ours
 			name = fmt.Sprintf("%q", name)
 		}
-		return "Rackseed node " + name, true
+		return ofNode + " " + name, true
 	}
 	return "", false
 }

@@ -56,6 +56,7 @@ type Installer struct {
 	// Reported is the inventory that the approval was given for.
 	Reported machine.Inventory
 	LoadFS   func() error // loads the file systems' kernel modules
+	SetRTC   func() error // gives the machine's clock the time
 
 	replaced *edges // by tests; nil is the machine's own
 }
@@ -229,6 +230,11 @@ func (r *run) finish(context.Context) (string, error) {
 	}
 	if err := flush(r.disk.Path); err != nil {
 		return "", err
+	}
+	// Only now that the machine is ours: another system's clock may be in local
+	// time.
+	if err := r.SetRTC(); err != nil {
+		r.Log.Warn("the machine's clock was not set", "error", err)
 	}
 	return "installed; the machine restarts into the node", nil
 }

@@ -154,6 +154,7 @@ func newLab(t *testing.T) *lab {
 		},
 		Look:   l.look,
 		LoadFS: func() error { return nil },
+		SetRTC: func() error { return nil },
 	}
 	reported, err := l.look(l.disk)
 	if err != nil {

@@ -27,8 +27,20 @@ const (
 	farewell = 15 * time.Second
 )
 
-// ErrRevoked ends a session: a newer one exists, or the intent was taken back.
-var ErrRevoked = errors.New("revoked by the boot service")
+var (
+	// ErrRevoked ends a session: a newer one exists, or the intent was taken back.
+	ErrRevoked = errors.New("revoked by the boot service")
+	// ErrLeft ends a session that nobody approved in time.
+	ErrLeft = errors.New("sent back to the machine's own disk")
+)
+
+// Rescue is the shell for operators.
+type Rescue interface {
+	// Serve lets these SSH keys log in, and no others, from now on.
+	Serve(keys []string) error
+	// Drain takes no more log-ins and waits until the last shell has ended.
+	Drain()
+}
 
 // Session is what Run needs.
 type Session struct {
@@ -39,13 +51,15 @@ type Session struct {
 	Log     *slog.Logger
 	// Install carries out one order and reports its steps but the last.
 	Install func(context.Context, wire.Order) error
+	Rescue  Rescue
 
 	pace time.Duration // of tests; 0 is the usual
 }
 
 // Run opens the session and follows orders until a machine is installed (nil),
-// the session is revoked (ErrRevoked) or ctx ends. A failed install stays here:
-// it is told, and tried again under a higher epoch.
+// the session is revoked (ErrRevoked) or at its end (ErrLeft), or ctx ends. A
+// failed install stays here: it is told, and tried again under a higher epoch.
+// Shells of a rescue end before the session does.
 func (s *Session) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -58,7 +72,7 @@ func (s *Session) Run(ctx context.Context) error {
 	defer func() { stopLog() }()
 
 	var tried attempt
-	reason := ""
+	reason, rescuing := "", false
 	for {
 		order, err := s.Client.Order(ctx, poll)
 		if ctx.Err() != nil {
@@ -90,8 +104,26 @@ func (s *Session) Run(ctx context.Context) error {
 		switch decide(order, tried) {
 		case stop:
 			s.Log.Warn("this session is revoked", "reason", order.Reason)
-			s.flushLog(ctx)
+			s.end(ctx, rescuing)
 			return fmt.Errorf("%w: %s", ErrRevoked, order.Reason)
+		case leave:
+			s.Log.Info("this machine restarts to its own disk", "reason", order.Reason)
+			s.end(ctx, rescuing)
+			return fmt.Errorf("%w: %s", ErrLeft, order.Reason)
+		case rescue:
+			rescuing = true
+			text := ""
+			if err := s.Rescue.Serve(order.SSHKeys); err != nil {
+				text = err.Error()
+			}
+			if text != reason && text != "" {
+				s.Log.Error("there is no rescue shell; trying again", "error", text)
+			}
+			reason = text
+			// The keys may be changed meanwhile.
+			if err := sleep(ctx, s.each(watchEvery)); err != nil {
+				return err
+			}
 		case install:
 			tried = attempt{order.Intent, order.Epoch}
 			reason = ""
@@ -103,9 +135,9 @@ func (s *Session) Run(ctx context.Context) error {
 				return err
 			}
 		case wait:
-			if order.Reason != reason {
-				s.Log.Info("waiting for approval", "reason", order.Reason)
-				reason = order.Reason
+			if text := waiting(order); text != reason {
+				s.Log.Info(text)
+				reason = text
 			}
 			if err := sleep(ctx, s.pause()); err != nil {
 				return err
@@ -114,11 +146,33 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 }
 
-func (s *Session) pause() time.Duration {
+// waiting is what a machine that waits says on its screen.
+func waiting(o wire.Order) string {
+	text := "waiting: " + o.Reason
+	if !o.Until.IsZero() {
+		text += "; otherwise this machine goes back to its own disk at " + o.Until.UTC().Format("2006-01-02 15:04:05 MST")
+	}
+	return text
+}
+
+// end gives people in a rescue shell the time that they need, and the log its
+// way.
+func (s *Session) end(ctx context.Context, rescuing bool) {
+	if rescuing {
+		s.Log.Warn("the rescue shell takes no more log-ins; the machine restarts when the last one has ended")
+		s.Rescue.Drain()
+	}
+	s.flushLog(ctx)
+}
+
+func (s *Session) pause() time.Duration { return s.each(pace) }
+
+// each is a time between two rounds, which tests shorten.
+func (s *Session) each(usual time.Duration) time.Duration {
 	if s.pace > 0 {
 		return s.pace
 	}
-	return pace
+	return usual
 }
 
 type action int
@@ -127,6 +181,8 @@ const (
 	wait action = iota
 	install
 	stop
+	leave
+	rescue
 )
 
 // attempt is an install that ended, one way or the other.
@@ -141,6 +197,10 @@ func decide(o wire.Order, last attempt) action {
 	switch o.Kind {
 	case wire.OrderRevoked:
 		return stop
+	case wire.OrderLeave:
+		return leave
+	case wire.OrderRescue:
+		return rescue
 	case wire.OrderInstall:
 		if o.Intent != "" && (o.Intent != last.intent || o.Epoch > last.epoch) {
 			return install

@@ -138,7 +138,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("%d requests for a session", s.sessions)
 	}
 	log := strings.Join(append(s.lines["s-2"], s.lines["s-3"]...), "\n")
-	for _, want := range []string{"the discovery window is closed", "not approved yet", "install ordered", "epoch=2"} {
+	for _, want := range []string{"the discovery window is closed", "waiting: not approved yet", "install ordered", "epoch=2"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
 		}
@@ -172,6 +172,71 @@ func TestRevoked(t *testing.T) {
 	}
 }
 
+// A machine that waits says until when, and goes when that has come.
+func TestLeave(t *testing.T) {
+	until := time.Date(2026, 11, 26, 12, 30, 0, 0, time.UTC)
+	waiting := wire.Order{Kind: wire.OrderWait, Reason: "waiting for approval in the console", Until: until}
+	s := &service{orders: []any{waiting, waiting, wire.Order{Kind: wire.OrderLeave, Reason: "nobody approved it within 30m"}}}
+	session := start(t, s, func(context.Context, wire.Order, func(wire.Report)) error {
+		t.Error("an install ran")
+		return nil
+	})
+	if err := session.Run(t.Context()); !errors.Is(err, ErrLeft) || !strings.Contains(err.Error(), "nobody approved it within 30m") {
+		t.Errorf("%v", err)
+	}
+	log := strings.Join(s.lines["s-2"], "\n")
+	const told = "waiting for approval in the console; otherwise this machine goes back to its own disk at 2026-11-26 12:30:00 UTC"
+	if strings.Count(log, told) != 1 || !strings.Contains(log, "restarts to its own disk") || !strings.Contains(log, "nobody approved it within 30m") {
+		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// shell is a rescue shell.
+type shell struct {
+	told []string
+	err  error
+}
+
+func (r *shell) Serve(keys []string) error {
+	r.told = append(r.told, strings.Join(keys, "+"))
+	return r.err
+}
+func (r *shell) Drain() { r.told = append(r.told, "drained") }
+
+// The shell is told which keys log in, as often as they change, and ends before
+// the session does. Nothing is installed.
+func TestRescue(t *testing.T) {
+	order := func(keys ...string) wire.Order {
+		return wire.Order{Kind: wire.OrderRescue, Intent: "r-1", SSHKeys: keys}
+	}
+	s := &service{orders: []any{order("ann"), http.StatusServiceUnavailable, order("ann", "bob"), wire.Order{Kind: wire.OrderRevoked, Reason: "it restarted"}}}
+	session := start(t, s, func(context.Context, wire.Order, func(wire.Report)) error {
+		t.Error("an install ran")
+		return nil
+	})
+	r := &shell{}
+	session.Rescue = r
+	if err := session.Run(t.Context()); !errors.Is(err, ErrRevoked) {
+		t.Errorf("%v", err)
+	}
+	if got := strings.Join(r.told, ", "); got != "ann, ann+bob, drained" {
+		t.Errorf("the shell was told: %s", got)
+	}
+}
+
+func TestRescueThatDoesNotOpen(t *testing.T) {
+	order := wire.Order{Kind: wire.OrderRescue, SSHKeys: []string{"ann"}}
+	s := &service{orders: []any{order, order, wire.Order{Kind: wire.OrderRevoked}}}
+	session := start(t, s, nil)
+	session.Rescue = &shell{err: errors.New("address already in use")}
+	if err := session.Run(t.Context()); !errors.Is(err, ErrRevoked) {
+		t.Errorf("%v", err)
+	}
+	if log := strings.Join(s.lines["s-2"], "\n"); strings.Count(log, "address already in use") != 1 {
+		t.Errorf("the log:\n%s", log)
+	}
+}
+
 func TestDecide(t *testing.T) {
 	install1 := wire.Order{Kind: wire.OrderInstall, Intent: "i-1", Epoch: 3}
 	for _, c := range []struct {
@@ -182,6 +247,8 @@ func TestDecide(t *testing.T) {
 		{wire.Order{Kind: wire.OrderWait}, attempt{}, wait},
 		{wire.Order{Kind: wire.OrderRevoked}, attempt{}, stop},
 		{wire.Order{Kind: "dance"}, attempt{}, wait},
+		{wire.Order{Kind: wire.OrderLeave}, attempt{}, leave},
+		{wire.Order{Kind: wire.OrderRescue}, attempt{"i-1", 3}, rescue},
 		{wire.Order{Kind: wire.OrderInstall}, attempt{}, wait},
 		{install1, attempt{}, install},
 		{install1, attempt{"i-1", 3}, wait},

@@ -65,6 +65,9 @@ func run(ctx context.Context, args []string) error {
 			ended[i] = m.Run(ctx)
 			if ended[i] == nil {
 				m.Log.Info("its node is Ready")
+			} else if errors.Is(ended[i], simulate.ErrOwnSystem) {
+				m.Log.Info("nothing to do here", "why", ended[i])
+				ended[i] = nil
 			} else if ctx.Err() == nil {
 				m.Log.Error("it cannot go on", "error", ended[i])
 			}
