@@ -42,7 +42,7 @@ func (g *graph) target(name string) (*step.Step, error) {
 	var s *step.Step
 	var err error
 	switch name {
-	case "tools", "boot", "build", "peers", "node-packages", "nodejs-packages":
+	case "tools", "boot", "build", "peers", "rescue", "node-packages", "nodejs-packages":
 		s, err = g.archive.Unpacked(g.ctx, strings.TrimSuffix(name, "-packages"))
 	case "clients":
 		s, err = g.clients()
@@ -192,14 +192,15 @@ func (g *graph) kernel() (*step.Step, error) {
 
 // initrds: what each has beside the kernel's modules.
 var initrds = map[string]struct {
-	program  string
-	modules  []string
-	programs []string
-	console  bool
+	program string
+	modules []string
+	tools   []string // Debian programs of the set tools
+	rescue  []string // and of the set rescue
+	console bool
 }{
-	"appliance-initrd": {"rackseed", initramfs.Wide, fileSystemTools, true},
-	"installer-initrd": {"installer", initramfs.Wide, fileSystemTools, false},
-	"node-initrd":      {"nodeinit", initramfs.Root, nil, false},
+	"appliance-initrd": {"rackseed", initramfs.Wide, fileSystemTools, nil, true},
+	"installer-initrd": {"installer", initramfs.Wide, append([]string{"usr/sbin/e2fsck"}, fileSystemTools...), []string{"usr/bin/busybox"}, false},
+	"node-initrd":      {"nodeinit", initramfs.Root, nil, nil, false},
 }
 
 var fileSystemTools = []string{"usr/sbin/mke2fs", "usr/sbin/mkfs.fat"}
@@ -209,6 +210,13 @@ func (g *graph) initrd(name string) (*step.Step, error) {
 	deps, err := g.targets(want.program, "boot", "tools")
 	if err != nil {
 		return nil, err
+	}
+	if len(want.rescue) > 0 {
+		r, err := g.target("rescue")
+		if err != nil {
+			return nil, err
+		}
+		deps = append(deps, r)
 	}
 	if want.console {
 		c, err := g.target("console")
@@ -226,14 +234,19 @@ func (g *graph) initrd(name string) (*step.Step, error) {
 		Make: func(ctx context.Context, out string, dirs []string, _ io.Writer) error {
 			s := initramfs.Spec{
 				Init: filepath.Join(dirs[0], want.program), Kernel: dirs[1], Modules: want.modules,
-				Debian: dirs[2], Programs: want.programs, Epoch: pins.SourceDateEpoch,
+				Programs: []initramfs.Debian{{Root: dirs[2], Paths: want.tools}}, Epoch: pins.SourceDateEpoch,
 				Run: tools.Root(dirs[2]).Command, Files: map[string]string{},
 			}
-			if len(want.programs) > 0 {
+			if len(want.tools) > 0 {
 				s.Files["etc/mke2fs.conf"] = filepath.Join(dirs[2], "etc/mke2fs.conf")
 			}
+			more := dirs[3:]
+			if len(want.rescue) > 0 {
+				s.Programs = append(s.Programs, initramfs.Debian{Root: more[0], Paths: want.rescue})
+				more = more[1:]
+			}
 			if want.console {
-				s.Files["usr/share/rackseed/console"] = dirs[3]
+				s.Files["usr/share/rackseed/console"] = more[0]
 			}
 			return initramfs.Write(ctx, filepath.Join(out, "initrd.img"), s)
 		},

@@ -20,11 +20,17 @@ type Spec struct {
 	Init     string            // the program that becomes /init
 	Kernel   string            // unpacked Debian root with the kernel's modules
 	Modules  []string          // Wide or Root
-	Debian   string            // unpacked Debian root with Programs
-	Programs []string          // Debian paths: "usr/sbin/mke2fs"
+	Programs []Debian          // beside it
 	Files    map[string]string // path in the initramfs → file or folder on the host
 	Epoch    int64             // date of everything, seconds
 	Run      Command           // runs depmod
+}
+
+// Debian are programs of an unpacked Debian root, at their own paths:
+// "usr/sbin/mke2fs".
+type Debian struct {
+	Root  string
+	Paths []string
 }
 
 // Format changes when the same Spec gives other bytes: an input of the steps.
@@ -48,8 +54,10 @@ func Write(ctx context.Context, out string, s Spec) error {
 	if err := t.modules(ctx, s.Kernel, scratch, s.Modules, s.Run); err != nil {
 		return err
 	}
-	if err := t.programs(s.Debian, s.Programs...); err != nil {
-		return err
+	for _, p := range s.Programs {
+		if err := t.programs(p.Root, p.Paths...); err != nil {
+			return err
+		}
 	}
 	for at, from := range s.Files {
 		if err := t.add(at, from); err != nil {
