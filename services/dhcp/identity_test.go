@@ -83,7 +83,7 @@ func TestIdentity(t *testing.T) {
 		board   = "4c4c4544-0042-3510-8052-b4c04f4d3132"
 		turned  = "44454c4c-4200-1035-8052-b4c04f4d3132" // the same octets in the other order
 		another = "4c4c4544-0042-3510-8052-b4c04f4d3133"
-		junk    = "03000200-0400-0500-0006-000700080009"
+		junk    = "12345678-1234-5678-90ab-cddeefaabbcc"
 	)
 	type packet struct {
 		card int

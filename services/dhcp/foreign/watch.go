@@ -16,10 +16,9 @@ const (
 	// clients are served. A server that pings an address before it offers it
 	// takes three seconds.
 	listenTime = 4 * time.Second
-	// quietTime without a sign of another server, and quietProbes that nobody
-	// answered, and it counts as gone.
-	quietTime   = 5 * time.Minute
-	quietProbes = 3
+	// quietTime without a sign of another server, and it counts as gone, unless
+	// it answers one of the probes of listening again.
+	quietTime = 5 * time.Minute
 	// spread of quietTime between appliances: of two that silenced each other
 	// one goes on first, and the other then hears it.
 	spread = 30 * time.Second
@@ -59,7 +58,6 @@ type watch struct {
 	begun  time.Time // the schedule's zero
 	probed time.Time // the last probe; before begun: none of this schedule
 	heard  time.Time // the last sign of another server
-	silent int       // probes since then
 	seen   []server  // since the link was last served
 }
 
@@ -125,7 +123,7 @@ func earlier(a, b time.Time) time.Time {
 
 // quiet says whether no other server shows.
 func (w *watch) quiet(now time.Time) bool {
-	return w.heard.IsZero() || now.Sub(w.heard) >= quietTime+w.spread && w.silent >= quietProbes
+	return w.heard.IsZero() || now.Sub(w.heard) >= quietTime+w.spread
 }
 
 // tick does what is due: probe says to send one now.
@@ -144,7 +142,6 @@ func (w *watch) tick(now time.Time) (probe bool, told []state.Note) {
 	}
 	if !now.Before(w.due()) {
 		w.probed, probe = now, true
-		w.silent++
 	}
 	return probe, told
 }
@@ -165,7 +162,7 @@ func (w *watch) decide(now time.Time) (told []state.Note) {
 
 // hear notes a sign of another server.
 func (w *watch) hear(s Sighting, now time.Time) (told []state.Note) {
-	w.heard, w.silent = now, 0
+	w.heard = now
 	if w.phase == serving || w.phase == listening {
 		w.phase = yielding
 	}
