@@ -86,7 +86,13 @@ func New(server, fingerprint, token string) (*Client, error) {
 		TLSClientConfig: config, Proxy: http.ProxyFromEnvironment,
 		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: requestTimeout,
 	}
-	return &Client{server: u, token: token, tls: config, http: &http.Client{Transport: transport, Timeout: requestTimeout}}, nil
+	return &Client{server: u, token: token, tls: config, http: &http.Client{Transport: transport, Timeout: requestTimeout, CheckRedirect: stay}}, nil
+}
+
+// stay follows no redirect: no boot service makes one, and the token would go
+// along to another port of its host.
+func stay(r *http.Request, _ []*http.Request) error {
+	return fmt.Errorf("it sends us away to %s, which no boot service does", r.URL.Redacted())
 }
 
 // Server is the boot service's URL.
@@ -176,7 +182,7 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 // Download writes the answer to a GET to w as it comes, however large it is and
 // long it takes. An error leaves w with a part of it.
 func (c *Client) Download(ctx context.Context, path string, w io.Writer) (int64, error) {
-	unhurried := &http.Client{Transport: c.http.Transport}
+	unhurried := &http.Client{Transport: c.http.Transport, CheckRedirect: stay}
 	body, err := c.ask(ctx, unhurried, http.MethodGet, path, nil, nil)
 	if err != nil {
 		return 0, err

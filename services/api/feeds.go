@@ -21,6 +21,8 @@ type siteFeed struct {
 	machines  map[machine.ID]seen
 	changed   <-chan struct{} // closed: a machine may have changed
 	look      time.Time       // when one changes by time alone; zero: none does
+	site      machine.Site    // what they were shown by
+	window    bool
 }
 
 // seen is what was sent of a machine, and what it was made from. Values of the
@@ -31,14 +33,13 @@ type seen struct {
 	shown Machine
 }
 
-// sources are what show reads, of one machine.
+// sources are what show reads of one machine. What it reads for all of them is
+// in the feed.
 type sources struct {
 	machine    machine.Machine
 	orders     Orders
 	boot       state.Boot
 	waitingFor string
-	site       machine.Site
-	window     bool
 	invited    bool
 }
 
@@ -105,19 +106,21 @@ func (f *siteFeed) sendMachines(view state.View, write func(any) error) error {
 	open, until := view.Discovery(at)
 	f.lookAt(until)
 	site, _ := view.Site()
-	now := map[machine.ID]seen{}
+	anew := f.window != open || !reflect.DeepEqual(f.site, site)
+	f.window, f.site = open, site
+	now, bootstrap := map[machine.ID]seen{}, view.Bootstrap()
 	for _, m := range view.Machines() {
 		invited := m.Invited.After(at)
 		if invited {
 			f.lookAt(m.Invited)
 		}
-		from := sources{m, ordersOf(view, m.ID), view.Boot(m.ID), waitingFor(view, m, at), site, open, invited}
+		from := sources{m, ordersOf(view, bootstrap, m.ID), view.Boot(m.ID), waitingFor(view, m, at), invited}
 		old, known := f.machines[m.ID]
-		if known && reflect.DeepEqual(old.from, from) {
+		if known && !anew && reflect.DeepEqual(old.from, from) {
 			now[m.ID] = old
 			continue
 		}
-		shown := show(view, m, at)
+		shown := show(view, m, from.orders, at)
 		now[m.ID] = seen{from, shown}
 		if known && reflect.DeepEqual(old.shown, shown) {
 			continue

@@ -97,9 +97,10 @@ func revocable(m machine.Machine, o Orders) (ids []string) {
 	return ids
 }
 
-// ordersOf are the orders of a machine.
-func ordersOf(view state.View, id machine.ID) Orders {
-	return Orders{Install: view.InstallIntent(id), Join: view.JoinIntent(id), Rescue: view.RescueIntent(id), Bootstrap: view.Bootstrap()}
+// ordersOf are the orders of a machine. bootstrap is the view's, which takes a
+// search of all intents: once for all machines.
+func ordersOf(view state.View, bootstrap *machine.Intent, id machine.ID) Orders {
+	return Orders{Install: view.InstallIntent(id), Join: view.JoinIntent(id), Rescue: view.RescueIntent(id), Bootstrap: bootstrap}
 }
 
 // waitingFor says why a node that is installed is not in the cluster: what its
@@ -118,9 +119,8 @@ func waitingFor(v netboot.Orders, m machine.Machine, now time.Time) string {
 	return order.Reason
 }
 
-// show is a machine as people see it at a time.
-func show(view state.View, m machine.Machine, now time.Time) Machine {
-	o := ordersOf(view, m.ID)
+// show is a machine as people see it at a time, with its orders.
+func show(view state.View, m machine.Machine, o Orders, now time.Time) Machine {
 	site, _ := view.Site()
 	if m.MACs == nil {
 		m.MACs = []machine.MAC{}
@@ -233,9 +233,10 @@ func (s *Server) registerMachines(api huma.API) {
 	huma.Register(api, operation("machines", http.MethodGet, "/api/machines", "machines", "Machines, in the order they were seen"),
 		func(context.Context, *struct{}) (*body[List[Machine]], error) {
 			view, now := s.Store.View(), s.Now()
+			bootstrap := view.Bootstrap()
 			var list []Machine
 			for _, m := range view.Machines() {
-				list = append(list, show(view, m, now))
+				list = append(list, show(view, m, ordersOf(view, bootstrap, m.ID), now))
 			}
 			return items(list), nil
 		})
@@ -246,7 +247,7 @@ func (s *Server) registerMachines(api huma.API) {
 			if err != nil {
 				return nil, err
 			}
-			return &body[Machine]{show(view, m, s.Now())}, nil
+			return &body[Machine]{show(view, m, ordersOf(view, view.Bootstrap(), m.ID), s.Now())}, nil
 		})
 	huma.Register(api, operation("why", http.MethodGet, "/api/machines/{id}/why", "machines",
 		"Why a machine does what it does, or nothing", http.StatusNotFound),
@@ -346,7 +347,7 @@ func (s *Server) retry(ctx context.Context, view state.View, m machine.Machine, 
 }
 
 func (s *Server) revoke(ctx context.Context, view state.View, m machine.Machine, in RevokeRequest) error {
-	intents := revocable(m, ordersOf(view, m.ID))
+	intents := revocable(m, ordersOf(view, view.Bootstrap(), m.ID))
 	if len(intents) == 0 {
 		return huma.Error409Conflict("machine " + string(m.ID) + ": nothing is ordered that is not over; what is done cannot be revoked")
 	}
@@ -380,7 +381,7 @@ func (s *Server) again(id machine.ID) (Machine, error) {
 	if !ok {
 		return Machine{}, huma.Error404NotFound("machine " + string(id) + " was forgotten meanwhile")
 	}
-	return show(view, m, s.Now()), nil
+	return show(view, m, ordersOf(view, view.Bootstrap(), m.ID), s.Now()), nil
 }
 
 func (s *Server) lines(ctx context.Context, c machine.Chunk) (Lines, error) {

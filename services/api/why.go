@@ -31,14 +31,28 @@ type facts struct {
 	waitingFor    string
 	told          state.Boot
 	health        []Health
-	events        []machine.Event // all of the machine's, oldest first
+	bootWhy       string          // the event that told its last boot decision
+	events        []machine.Event // its last, oldest first
 }
 
 func factsOf(view state.View, m machine.Machine, health []Health, now time.Time) facts {
-	return facts{
-		health: health,
-		now:    now, machine: m, orders: ordersOf(view, m.ID), circumstances: view.Circumstances(m, now),
-		waitingFor: waitingFor(view, m, now), told: view.Boot(m.ID), events: view.Events(0, m.ID, 0),
+	f := facts{
+		now: now, machine: m, orders: ordersOf(view, view.Bootstrap(), m.ID), circumstances: view.Circumstances(m, now),
+		waitingFor: waitingFor(view, m, now), told: view.Boot(m.ID), health: health,
+	}
+	for after := uint64(0); ; {
+		list := view.Events(after, m.ID, page)
+		for _, e := range list {
+			if e.Kind == "boot.decided" {
+				f.bootWhy = e.Text
+			}
+			after = e.Seq
+		}
+		f.events = append(f.events, list...)
+		f.events = f.events[max(0, len(f.events)-whyEvents):]
+		if len(list) < page {
+			return f
+		}
 	}
 }
 
@@ -48,12 +62,7 @@ func explain(f facts) Why {
 	w := Why{
 		Machine: MachineRef{ID: f.machine.ID, Name: f.machine.Name}, Phase: f.machine.Phase,
 		Boot: shownBoot(f.told), NextBoot: nextBoot(f.machine, f.orders.Install, f.circumstances), WaitingFor: f.waitingFor,
-		Causes: []string{}, Todo: []string{}, Events: append([]machine.Event{}, f.events[max(0, len(f.events)-whyEvents):]...),
-	}
-	for _, e := range f.events {
-		if e.Kind == "boot.decided" {
-			w.BootWhy = e.Text
-		}
+		BootWhy: f.bootWhy, Causes: []string{}, Todo: []string{}, Events: append([]machine.Event{}, f.events...),
 	}
 	f.say(&w)
 	return w

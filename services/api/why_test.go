@@ -48,7 +48,7 @@ func TestExplain(t *testing.T) {
 		{"no kernel, and the boot service has a fault", facts{machine: in(machine.PhaseSeen, 4*time.Minute, ""), told: told(machine.BootInstall, 4*time.Minute),
 			health: []Health{{Name: "netboot", Text: "port 80 is taken"}}}, "never fetched its kernel", "netboot has a fault: port 80 is taken", "screen"},
 		{"sent to its disk", facts{machine: in(machine.PhaseSeen, time.Minute, ""), told: told(machine.BootLocal, time.Minute),
-			events: []machine.Event{{Kind: "boot.decided", Text: "Boots its own disk: the discovery window is closed"}}},
+			bootWhy: "Boots its own disk: the discovery window is closed"},
 			"boots its own disk … the discovery window is closed", "", "Open the discovery window"},
 		{"sent to its disk, the window opened since", facts{machine: in(machine.PhaseSeen, time.Minute, ""), told: told(machine.BootLocal, time.Minute),
 			circumstances: machine.Circumstances{Window: true}}, "next time it netboots, it boots the installer", "", "Restart it"},
