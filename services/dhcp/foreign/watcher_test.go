@@ -94,6 +94,21 @@ func (b *bench) told() string {
 	return strings.Join(out, " ")
 }
 
+// asked is the request in a frame; nil, and the test failed, if there is none.
+func asked(t *testing.T, b []byte) *dhcpv4.DHCPv4 {
+	f, err := frame.ParseUDP(b)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	request, err := dhcpv4.FromBytes(f.Payload)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	return request
+}
+
 // serverOn is a DHCP server that answers each probe until it is switched off.
 func (b *bench) serverOn(t *testing.T, mods ...dhcpv4.Modifier) (off func()) {
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -102,14 +117,8 @@ func (b *bench) serverOn(t *testing.T, mods ...dhcpv4.Modifier) (off func()) {
 		for {
 			select {
 			case p := <-b.out:
-				f, err := frame.ParseUDP(p)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				request, err := dhcpv4.FromBytes(f.Payload)
-				if err != nil {
-					t.Error(err)
+				request := asked(t, p)
+				if request == nil {
 					return
 				}
 				answer := said(t, dhcpv4.MessageTypeOffer, request.ClientHWAddr, append(mods, dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 168, 1, 1))))...)
@@ -272,14 +281,8 @@ func (a *appliance) answered(ctx context.Context, t *testing.T, b *appliance) {
 		case <-ctx.Done():
 			return
 		}
-		f, err := frame.ParseUDP(p)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		request, err := dhcpv4.FromBytes(f.Payload)
-		if err != nil {
-			t.Error(err)
+		request := asked(t, p)
+		if request == nil {
 			return
 		}
 		if _, _, is := Probe(request); !is || !b.w.Open() {
