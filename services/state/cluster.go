@@ -55,7 +55,7 @@ func (c *change) imagePublish(x ImagePublish) error {
 			continue
 		}
 		c.put(tableImages, &i)
-		c.event("", "image.published", machine.Info, fmt.Sprintf("Image %s is %.19s…", i.Ref, i.Digest), "ref", i.Ref, "digest", i.Digest)
+		c.event("", "image.published", machine.Info, fmt.Sprintf("Image %s is %.19s…", i.Ref, i.Digest), "ref", i.Ref, "digest", i.Digest, "by", c.by)
 	}
 	return nil
 }
