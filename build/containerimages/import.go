@@ -148,8 +148,10 @@ func importArchive(ctx context.Context, programs, ctr, root, archive string, log
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	for _, args := range [][]string{
-		{"images", "import", "--local", "--snapshotter", "overlayfs", "--discard-unpacked-layers", "--label", "io.cri-containerd.image=managed", archive},
-		{"images", "label", pins.ImagePause, "io.cri-containerd.pinned=pinned"},
+		{"images", "import", "--local", "--snapshotter", "overlayfs", "--discard-unpacked-layers", "--label", "io.cri-containerd.image=managed",
+			// There is nowhere to pull them from again: the kubelet must not
+			// collect them on a full disk (KEP-2040).
+			"--label", "io.cri-containerd.pinned=pinned", archive},
 		// Collects what nothing refers to, and returns when it is gone.
 		{"content", "prune", "references"},
 	} {

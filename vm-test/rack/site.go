@@ -46,6 +46,9 @@ cluster:
 			fmt.Fprintf(&b, "  - mac: %s\n    name: node-%d\n    profile: %s\n    approve: true\n", MachineMAC(i), i, role)
 		}
 	}
+	if !c.Approve { // nobody is listed, and all are ours
+		b.WriteString("discovery:\n  always: true\n")
+	}
 	b.WriteString(c.Site)
 	return []byte(b.String())
 }
