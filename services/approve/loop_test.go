@@ -11,56 +11,38 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
 // lived is a real state with the loop over it.
 type lived struct {
-	t     *testing.T
-	store *state.Store
-	ctx   context.Context
+	*statetest.State
+	t   *testing.T
+	ctx context.Context
 }
 
 func live(t *testing.T) lived {
 	t.Helper()
-	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	if err := store.WaitLeader(ctx); err != nil {
-		t.Fatal(err)
-	}
-	l := lived{t, store, ctx}
-	running, stop := context.WithCancel(ctx)
+	l := lived{statetest.Open(t), t, ctx}
 	done := make(chan error, 1)
-	loop := &Loop{Store: store, Logger: slog.New(slog.DiscardHandler)}
-	go func() { done <- loop.Run(running) }()
+	loop := &Loop{Store: l.Store, Logger: slog.New(slog.DiscardHandler)}
+	go func() { done <- loop.Run(ctx) }()
 	t.Cleanup(func() {
-		stop()
+		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("the loop ended with %v", err)
 		}
-		cancel()
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	return l
-}
-
-func (l lived) propose(c state.Command) {
-	l.t.Helper()
-	if _, err := l.store.Propose(l.ctx, "test", c); err != nil {
-		l.t.Fatalf("%s: %v", c.Kind(), err)
-	}
 }
 
 // until waits for a state in which it holds.
 func (l lived) until(what string, holds func(state.View) bool) {
 	l.t.Helper()
 	for {
-		v := l.store.View()
+		v := l.View()
 		changed := v.Changed()
 		if holds(v) {
 			return
@@ -79,7 +61,7 @@ func (l lived) session(id machine.ID, mac machine.MAC, n byte, contents string) 
 	l.t.Helper()
 	key := sha256.Sum256([]byte{n, byte(len(mac)), mac[len(mac)-1]})
 	s := machine.Session{ID: "s-" + string(mac[len(mac)-1]) + string('0'+rune(n)), SignKey: key[:], SealKey: key[:], Opened: time.Unix(0, 0)}
-	l.propose(state.SessionOpen{NewID: id, Session: s, Inventory: machine.Inventory{
+	l.Must(state.SessionOpen{NewID: id, Session: s, Inventory: machine.Inventory{
 		Firmware: "uefi", BootMAC: mac, NICs: []machine.NIC{{Name: "eth0", MAC: mac}}, Disks: []machine.Disk{drive("/dev/sda", "A", contents)}}})
 	return s
 }
@@ -92,7 +74,7 @@ func TestLoop(t *testing.T) {
 			DHCP: &machine.SiteDHCP{From: ip("10.77.0.100"), To: ip("10.77.0.199")}}},
 		Machines: []machine.ListedMachine{{MAC: mac1, Approve: true}},
 	}
-	l.propose(state.SiteApply{Site: site})
+	l.Must(state.SiteApply{Site: site})
 	l.session("m-00000001", mac1, 1, machine.Empty)
 	l.session("m-00000002", mac2, 1, machine.Empty) // not listed
 
@@ -106,10 +88,10 @@ func TestLoop(t *testing.T) {
 		return n
 	}
 	l.until("the reason is told", func(v state.View) bool { return told(v) == 1 })
-	l.propose(state.Note{Machine: "m-00000002", What: "x", Severity: machine.Info, Text: "x"})
-	l.propose(state.MachineSee{ID: "m-00000009", MAC: mac1, Via: "dhcp.discover"})
+	l.Must(state.Note{Machine: "m-00000002", What: "x", Severity: machine.Info, Text: "x"})
+	l.Must(state.MachineSee{ID: "m-00000009", MAC: mac1, Via: "dhcp.discover"})
 
-	l.propose(state.ImagePublish{Images: []machine.Image{{Ref: "node", Digest: "sha256:" + strings.Repeat("a", 64)}}})
+	l.Must(state.ImagePublish{Images: []machine.Image{{Ref: "node", Digest: "sha256:" + strings.Repeat("a", 64)}}})
 	open := func(session string) func(state.View) bool {
 		return func(v state.View) bool {
 			i := v.InstallIntent("m-00000001")
@@ -117,7 +99,7 @@ func TestLoop(t *testing.T) {
 		}
 	}
 	l.until("it is approved", open("s-11"))
-	v := l.store.View()
+	v := l.View()
 	if told(v) != 1 {
 		t.Errorf("the reason was told %d times", told(v))
 	}
@@ -129,25 +111,25 @@ func TestLoop(t *testing.T) {
 	// A restart in the middle: approved again, as what it was.
 	l.session("m-00000003", mac1, 2, machine.Empty)
 	l.until("it is approved again", open("s-12"))
-	if again, _ := l.store.View().Machine("m-00000001"); again.Name != m.Name || again.Address != m.Address || again.Profile != m.Profile {
+	if again, _ := l.View().Machine("m-00000001"); again.Name != m.Name || again.Address != m.Address || again.Profile != m.Profile {
 		t.Errorf("%+v, before %+v", again, m)
 	}
 
 	// Installed, then forgotten: a new session waits, since the entry's word
 	// counted. Machine two, listed now with something on its disk, waits too.
-	i := l.store.View().InstallIntent("m-00000001")
-	l.propose(state.IntentClaim{Intent: i.ID, Epoch: i.Epoch, Session: "s-12", Disk: drive("/dev/sda", "A", machine.Empty)})
-	l.propose(state.InstallReport{Machine: "m-00000001", Session: "s-12", Report: wire.Report{
+	i := l.View().InstallIntent("m-00000001")
+	l.Must(state.IntentClaim{Intent: i.ID, Epoch: i.Epoch, Session: "s-12", Disk: drive("/dev/sda", "A", machine.Empty)})
+	l.Must(state.InstallReport{Machine: "m-00000001", Session: "s-12", Report: wire.Report{
 		Number: 1, Intent: i.ID, Epoch: i.Epoch, Step: wire.StepReboot, Status: wire.StepDone}})
-	l.propose(state.BootstrapClaim{Machine: "m-00000001"})
+	l.Must(state.BootstrapClaim{Machine: "m-00000001"})
 	for n, event := range []wire.NodeEvent{wire.NodeBooted, wire.NodeJoined} {
-		l.propose(state.NodeReport{Machine: "m-00000001", Report: wire.NodeReport{BootID: "b", Number: uint64(n + 1), Event: event}})
+		l.Must(state.NodeReport{Machine: "m-00000001", Report: wire.NodeReport{BootID: "b", Number: uint64(n + 1), Event: event}})
 	}
-	l.propose(state.MachineForget{Machine: "m-00000001"})
+	l.Must(state.MachineForget{Machine: "m-00000001"})
 	l.session("m-00000004", mac1, 3, machine.Empty)
 	l.session("m-00000005", mac3, 1, "NTFS")
 	site.Machines = append(site.Machines, machine.ListedMachine{MAC: mac2, Approve: true}, machine.ListedMachine{MAC: mac3, Approve: true})
-	l.propose(state.SiteApply{Site: site})
+	l.Must(state.SiteApply{Site: site})
 	l.until("machine two is approved", func(v state.View) bool { return v.InstallIntent("m-00000002").Live() })
 	says := func(id machine.ID, text string) func(state.View) bool {
 		return func(v state.View) bool {
@@ -161,7 +143,7 @@ func TestLoop(t *testing.T) {
 	}
 	l.until("it is told why the forgotten one waits", says("m-00000004", "its entry was used by machine m-00000001"))
 	l.until("it is told why the full one waits", says("m-00000005", "disk /dev/sda is not empty (NTFS): a person must approve it"))
-	v = l.store.View()
+	v = l.View()
 	for _, id := range []machine.ID{"m-00000004", "m-00000005"} {
 		if last := v.InstallIntent(id); last != nil {
 			t.Errorf("machine %s was approved by the list: %+v", id, last)

@@ -103,7 +103,7 @@ func (c *chooser) findFixed() (own []netip.Addr) {
 // isListed says whether an entry of the site file's list is the client's, which
 // belongs to m (or nil).
 func (c *chooser) isListed(l machine.ListedMachine, m *machine.Machine) bool {
-	return l.MAC == c.mac || l.UUID != "" && (strings.EqualFold(l.UUID, c.uuid) || m != nil && strings.EqualFold(l.UUID, m.UUID))
+	return l.MAC == c.mac || l.HasUUID(c.uuid) || m != nil && l.HasUUID(m.UUID)
 }
 
 // excluded says why the client is served nothing here; "": it is served.

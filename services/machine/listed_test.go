@@ -48,4 +48,9 @@ func TestListedFirst(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %q", name, got, found, c.want)
 		}
 	}
+	for _, l := range []ListedMachine{{UUID: uuid}, {UUID: strings.ToUpper(swapped)}, {UUID: other}, {MAC: mac}} {
+		if want := l.UUID != other && l.UUID != ""; l.HasUUID(strings.ToUpper(uuid)) != want || l.HasUUID("") {
+			t.Errorf("%+v has UUID %s: want %v", l, uuid, want)
+		}
+	}
 }

@@ -232,6 +232,11 @@ func (s *Site) Listed(m Machine) (ListedMachine, bool) {
 	return ListedMachine{}, false
 }
 
+// HasUUID says whether the entry's UUID is that one, in either byte order.
+func (l ListedMachine) HasUUID(uuid string) bool {
+	return l.UUID != "" && (strings.EqualFold(l.UUID, uuid) || strings.EqualFold(l.UUID, SwapUUID(uuid)))
+}
+
 // Key names the entry by what it finds its machine by.
 func (l ListedMachine) Key() string {
 	if l.UUID != "" {
