@@ -49,6 +49,7 @@ type agent struct {
 	// The edges that a test on a build host has no node for.
 	markGood      func() error
 	sync          func() error // everything that kubeadm wrote
+	findEtcd      func(context.Context, wire.JoinSecret) (membership, error)
 	setRoutes     func([]podnet.Route) error
 	setMasquerade func(context.Context, podSubnet) error
 
@@ -81,14 +82,16 @@ func newAgent(root string, log *slog.Logger) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agent{
+	a := &agent{
 		sync: h.syncAll,
 		host: h, config: c, bootID: bootID, slot: rootSlot, client: client, reports: reports, log: log,
 		output:   newOutput(client, "node-"+bootID, log),
 		commands: commands{path: searchPath},
 		joined:   make(chan struct{}),
 		routes:   make(chan []podnet.Route, 1),
-	}, nil
+	}
+	a.findEtcd = a.etcdOfCluster
+	return a, nil
 }
 
 func (a *agent) run(ctx context.Context) error {

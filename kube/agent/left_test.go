@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/kube/etcd"
 	"github.com/rackseed/rackseed/kube/pki"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
@@ -63,10 +65,7 @@ func joined(t *testing.T) map[string]string {
 func TestLeft(t *testing.T) {
 	t.Parallel()
 	files := joined(t)
-	hash, err := pki.CertHash([]byte(files[authority]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	hash := hashOf(t, []byte(files[authority]))
 	whole := left{Begun: true, Identity: hash, Settings: true, CA: hash}
 	try := func(name string, files map[string]string, want left) {
 		h := lay(t, files)
@@ -132,10 +131,6 @@ func worker(t *testing.T) (n *node, ca []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash, err := pki.CertHash(secrets["pki/ca.crt"])
-	if err != nil {
-		t.Fatal(err)
-	}
 	b, err := config.JoinTemplate(config.Node{Name: "node-1", Address: testAddress.Addr()}, false)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +138,7 @@ func worker(t *testing.T) (n *node, ca []byte) {
 	n.write(config.JoinPath, string(b))
 	n.role(machine.RoleWorker)
 	n.s.order = wire.NodeOrder{Kind: wire.NodeJoin}
-	n.s.secret = wire.JoinSecret{Token: "abcdef.0123456789abcdef", CACertHashes: []string{hash}, Endpoint: "10.77.0.1:6443"}
+	n.s.secret = wire.JoinSecret{Token: "abcdef.0123456789abcdef", CACertHashes: []string{hashOf(t, secrets["pki/ca.crt"])}, Endpoint: "10.77.0.1:6443"}
 	n.program("systemctl", `echo "$@" >> "$ROOT/systemctl"`)
 	n.program("kubeadm", `echo "$@" > "$ROOT/arguments"
 mkdir -p "$ROOT/etc/kubernetes" "$ROOT/var/lib"
@@ -190,11 +185,7 @@ func TestInterruptedJoin(t *testing.T) {
 	}{"before": {false, "stop kubelet.service\n"}, "after": {true, "start kubelet.service\n"}} {
 		n, _ := worker(t)
 		files := joined(t)
-		hash, err := pki.CertHash([]byte(files[authority]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.s.secret.CACertHashes = []string{hash}
+		n.s.secret.CACertHashes = []string{hashOf(t, []byte(files[authority]))}
 		if !test.adopt {
 			delete(files, kubeletConf)
 		}
@@ -211,7 +202,7 @@ func TestInterruptedJoin(t *testing.T) {
 		if got := n.read("systemctl"); got != test.systemctl {
 			t.Errorf("%s: systemctl %s", name, got)
 		}
-		_, err = os.Stat(filepath.Join(n.root, "arguments"))
+		_, err := os.Stat(filepath.Join(n.root, "arguments"))
 		if ran := err == nil; ran == test.adopt {
 			t.Errorf("%s: kubeadm ran: %v", name, ran)
 		}
@@ -232,6 +223,100 @@ func TestJoinWaits(t *testing.T) {
 		return slices.Equal(n.s.lines["node-boot-1"], []string{"rackseed: waiting: refused by the test"})
 	})
 	n.untilEvents(wire.NodeBooted)
+}
+
+// members is a list of etcd's members that notes what is removed.
+type members struct {
+	list    []etcd.Member
+	removed []uint64
+	before  func() // what is looked at before a removal
+}
+
+func (m *members) Members(context.Context) ([]etcd.Member, error) { return m.list, nil }
+func (m *members) Remove(_ context.Context, member etcd.Member) error {
+	m.before()
+	m.removed = append(m.removed, member.ID)
+	return nil
+}
+
+// TestFurtherControlPlane joins over what a broken-off attempt left: a learner
+// of its own whose etcd runs, then nothing, then a member that has a vote.
+func TestFurtherControlPlane(t *testing.T) {
+	t.Parallel()
+	own := []string{etcd.PeerURL(testAddress.Addr())}
+	first := etcd.Member{ID: 1, Name: "node-0", PeerURLs: []string{"https://10.77.0.10:2380"}}
+	const data = etcdData + "/member/snap/db"
+	for name, test := range map[string]struct {
+		member  *etcd.Member
+		data    bool
+		removed []uint64
+		kept    bool // data and manifest
+		ctr     string
+	}{
+		"fresh":               {nil, false, nil, false, ""},
+		"a learner that runs": {&etcd.Member{ID: 2, Name: "node-1", PeerURLs: own, Learner: true}, true, []uint64{2}, false, "--namespace k8s.io tasks delete --force etcd-2\n"},
+		"it has a vote":       {&etcd.Member{ID: 2, Name: "node-1", PeerURLs: own}, true, nil, true, ""},
+	} {
+		n, ca := worker(t)
+		n.role(machine.RoleControlPlane)
+		n.write(authority, string(ca))
+		n.program("ctr", `case "$3 $4" in
+"containers list") printf "etcd-1\netcd-2\n" ;;
+"tasks list") printf "other\netcd-2\n" ;;
+"tasks delete") echo "$@" >> "$ROOT/ctr" ;;
+esac`)
+		m := &members{list: []etcd.Member{first}}
+		if test.member != nil {
+			m.list = append(m.list, *test.member)
+		}
+		if test.data {
+			n.write(data, "data")
+			n.write(etcdManifest, "kind: Pod\n")
+		}
+		m.before = func() {
+			if _, err := os.Stat(filepath.Join(n.root, data)); err != nil {
+				t.Errorf("%s: the data is gone before the member: %v", name, err)
+			}
+		}
+		a, err := newAgent(n.root, quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.commands.path = filepath.Join(n.root, "bin") + ":/usr/bin:/bin"
+		a.commands.env = []string{"ROOT=" + n.root}
+		a.findEtcd = func(context.Context, wire.JoinSecret) (membership, error) { return m, nil }
+		n.s.secret.CACertHashes = []string{hashOf(t, ca)}
+		if err := a.enter(t.Context(), stepJoin); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !slices.Equal(m.removed, test.removed) {
+			t.Errorf("%s: removed %v", name, m.removed)
+		}
+		for _, file := range []string{data, etcdManifest} {
+			if _, err := os.Stat(filepath.Join(n.root, file)); (err == nil) != test.kept {
+				t.Errorf("%s: %s: %v", name, file, err)
+			}
+		}
+		if ran, _ := os.ReadFile(filepath.Join(n.root, "ctr")); string(ran) != test.ctr {
+			t.Errorf("%s: ctr %s", name, ran)
+		}
+		want := "join --config " + filepath.Join(n.root, joinFile)
+		if test.data {
+			want += " --skip-phases preflight"
+		}
+		if got := n.read("arguments"); got != want+"\n" {
+			t.Errorf("%s: kubeadm %s", name, got)
+		}
+	}
+}
+
+func hashOf(t *testing.T, ca []byte) string {
+	t.Helper()
+	hash, err := pki.CertHash(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hash
 }
 
 // TestForeignAuthority: a control plane whose keys are another cluster's never

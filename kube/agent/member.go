@@ -29,7 +29,7 @@ const passTime = 10 * time.Minute
 // control plane joins: kubeadm goes on with what it added itself, and is stuck
 // for ever on anything else.
 func (a *agent) members(ctx context.Context, secret wire.JoinSecret) error {
-	client, err := a.etcd(ctx, secret)
+	client, err := a.findEtcd(ctx, secret)
 	if err != nil {
 		return err
 	}
@@ -109,8 +109,14 @@ func (a *agent) ctr(ctx context.Context, args ...string) (lines []string, err er
 	return lines, nil
 }
 
-// etcd finds the members of etcd by the cluster's control planes.
-func (a *agent) etcd(ctx context.Context, secret wire.JoinSecret) (etcd.Client, error) {
+// membership is etcd's list of members.
+type membership interface {
+	Members(context.Context) ([]etcd.Member, error)
+	Remove(context.Context, etcd.Member) error
+}
+
+// etcdOfCluster finds the members of etcd by the cluster's control planes.
+func (a *agent) etcdOfCluster(ctx context.Context, secret wire.JoinSecret) (membership, error) {
 	pair := func(name string) (cert, key []byte, err error) {
 		if cert, err = os.ReadFile(a.host.path(kubernetes + "/pki/" + name + ".crt")); err != nil {
 			return nil, nil, err
@@ -121,30 +127,30 @@ func (a *agent) etcd(ctx context.Context, secret wire.JoinSecret) (etcd.Client, 
 	who := pki.Client{Cluster: "rackseed", Server: "https://" + secret.Endpoint, User: "rackseed:" + a.config.Name, Groups: []string{pki.AdminGroup}, Lifetime: passTime}
 	ca, caKey, err := pair("ca")
 	if err != nil {
-		return etcd.Client{}, err
+		return nil, err
 	}
 	b, err := pki.Kubeconfig(ca, caKey, time.Now(), who)
 	if err != nil {
-		return etcd.Client{}, err
+		return nil, err
 	}
 	endpoints, err := controlPlanes(ctx, b, a.config.Address.Addr())
 	if err != nil {
-		return etcd.Client{}, err
+		return nil, err
 	}
 	if ca, caKey, err = pair("etcd/ca"); err != nil {
-		return etcd.Client{}, err
+		return nil, err
 	}
 	cert, key, err := pki.ClientCertificate(ca, caKey, time.Now(), who)
 	if err != nil {
-		return etcd.Client{}, fmt.Errorf("a certificate for etcd: %w", err)
+		return nil, fmt.Errorf("a certificate for etcd: %w", err)
 	}
 	pass, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return etcd.Client{}, err
+		return nil, err
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
-		return etcd.Client{}, errors.New("etcd's authority on this node is no certificate: install it again")
+		return nil, errors.New("etcd's authority on this node is no certificate: install it again")
 	}
 	return etcd.Client{Endpoints: endpoints, TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pass}, MinVersion: tls.VersionTLS12}}, nil
 }

@@ -156,7 +156,7 @@ func New(t *testing.T) *Plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kubeadm = []byte(strings.Replace(string(kubeadm), "clusterName:", "certificatesDir: "+p.in("")+"\nclusterName:", 1))
+	kubeadm = []byte(strings.Replace(string(kubeadm), "clusterName:", "certificatesDir: "+p.PKI("")+"\nclusterName:", 1))
 	if _, err := Kubeadm(t, "init", "phase", "certs", "all", "--config", p.File("kubeadm.yaml", kubeadm)); err != nil {
 		t.Fatal(err)
 	}
@@ -168,17 +168,17 @@ func New(t *testing.T) *Plane {
 	return p
 }
 
-// in is a file that kubeadm made of the cluster's PKI.
-func (p *Plane) in(name string) string { return filepath.Join(p.dir, "pki", name) }
+// PKI is the path of a file of the cluster's PKI, as kubeadm names it.
+func (p *Plane) PKI(name string) string { return filepath.Join(p.dir, "pki", name) }
 
 // StartAPI starts the API server.
 func (p *Plane) StartAPI() (stop func()) {
 	p.t.Helper()
 	return Spawn(p.t, "kube-apiserver", Program(p.t, "RACKSEED_KUBERNETES"), "kube-apiserver", "--etcd-servers", p.etcd,
 		"--bind-address=127.0.0.1", "--secure-port", p.port, "--endpoint-reconciler-type=none",
-		"--service-cluster-ip-range=10.96.0.0/16", "--client-ca-file", p.in("ca.crt"),
-		"--tls-cert-file", p.in("apiserver.crt"), "--tls-private-key-file", p.in("apiserver.key"),
-		"--service-account-key-file", p.in("sa.pub"), "--service-account-signing-key-file", p.in("sa.key"),
+		"--service-cluster-ip-range=10.96.0.0/16", "--client-ca-file", p.PKI("ca.crt"),
+		"--tls-cert-file", p.PKI("apiserver.crt"), "--tls-private-key-file", p.PKI("apiserver.key"),
+		"--service-account-key-file", p.PKI("sa.pub"), "--service-account-signing-key-file", p.PKI("sa.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth")
 }
@@ -188,8 +188,8 @@ func (p *Plane) StartManager(controllers ...string) {
 	p.t.Helper()
 	Spawn(p.t, "kube-controller-manager", Program(p.t, "RACKSEED_KUBERNETES"), "kube-controller-manager",
 		"--kubeconfig", p.File("manager.conf", p.Kubeconfig("system:kube-controller-manager")),
-		"--use-service-account-credentials", "--service-account-private-key-file", p.in("sa.key"),
-		"--cluster-signing-cert-file", p.in("ca.crt"), "--cluster-signing-key-file", p.in("ca.key"),
+		"--use-service-account-credentials", "--service-account-private-key-file", p.PKI("sa.key"),
+		"--cluster-signing-cert-file", p.PKI("ca.crt"), "--cluster-signing-key-file", p.PKI("ca.key"),
 		"--leader-elect=false", "--secure-port=0", "--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16",
 		"--service-cluster-ip-range=10.96.0.0/16", "--controllers="+strings.Join(controllers, ","))
 }
