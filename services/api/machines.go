@@ -366,7 +366,7 @@ func (s *Server) look(ctx context.Context, _ state.View, m machine.Machine, in F
 	return err
 }
 
-func (s *Server) rescue(ctx context.Context, view state.View, m machine.Machine, _ struct{}) error {
+func (s *Server) rescue(ctx context.Context, view state.View, m machine.Machine, _ RescueRequest) error {
 	if site, _ := view.Site(); len(site.SSHKeys) == 0 {
 		return huma.Error409Conflict("machine " + string(m.ID) + ": nobody could log in to its rescue shell: the site file has no sshKeys")
 	}

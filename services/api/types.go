@@ -240,6 +240,10 @@ type RevokeRequest struct {
 	Reason string `json:"reason,omitempty" doc:"Why, for the timeline." maxLength:"200"`
 }
 
+// RescueRequest asks for a rescue shell; there is nothing to choose. It has a
+// name because generated types are called by it.
+type RescueRequest struct{}
+
 // SetupRequest makes the first person who may log in. It works once.
 type SetupRequest struct {
 	Code     string `json:"code" doc:"The setup code on the appliance's screen." maxLength:"64"`

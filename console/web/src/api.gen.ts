@@ -408,9 +408,6 @@ export interface MachineRef {
   name?: string;
 }
 
-export type MachineRequestStruct {}Body = {
-};
-
 export interface NIC {
   carrier: boolean;
   driver?: string;
@@ -529,6 +526,9 @@ export interface Program {
   /** Version of the Go module; (devel) for a build from a checkout. */
   version: string;
 }
+
+export type RescueRequest = {
+};
 
 export interface Reservation {
   /** The address it always gets. */
@@ -940,7 +940,7 @@ export interface Operations {
     method: "POST";
     path: "/api/machines/{id}/rescue";
     params: { id: string };
-    request: MachineRequestStruct {}Body;
+    request: RescueRequest;
     response: Machine;
   };
   /** Let a failed install begin again */
