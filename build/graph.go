@@ -135,7 +135,8 @@ var clients = []struct {
 		"atftp", "atftpd", "busybox", "curl", "dhclient", "dnsmasq", "in.tftpd", "ip",
 		"kea-dhcp4", "nft", "nginx", "perfdhcp", "tftp", "wrk",
 	}},
-	{"tools", []string{"mke2fs"}},
+	{"tools", []string{"mke2fs", "mkfs.fat", "sfdisk"}},
+	{"node-packages", []string{"cryptsetup", "lvm", "mkswap", "wipefs"}},
 }
 
 // clients makes a folder bin that is put into PATH.
