@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rackseed/rackseed/services/internal/netns"
 	"github.com/rackseed/rackseed/services/machine"
@@ -510,6 +513,32 @@ func TestPortIsNotShared(t *testing.T) {
 	if c, err := openSocket(t.Context(), hostLink()); err == nil {
 		t.Errorf("a second server on the same link: %v", c.Close())
 	} else if !strings.Contains(err.Error(), "is another DHCP server running here?") {
+		t.Error(err)
+	}
+}
+
+// What a whole room sends at once waits in the kernel until it is read. The
+// kernel counts twice what was asked for (socket(7)).
+func TestReceiveBuffer(t *testing.T) {
+	join(t)
+	c, err := openSocket(t.Context(), hostLink())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	raw, err := c.(*socket).udp.PacketConn.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil || n != 2*receiveBuffer {
+			t.Errorf("the receive buffer has %d bytes, %v", n, err)
+		}
+	}); err != nil {
 		t.Error(err)
 	}
 }

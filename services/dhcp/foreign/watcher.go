@@ -101,7 +101,10 @@ func (w *Watcher) Run(ctx context.Context, wire Wire) error {
 	}
 	err = errors.Join(err, wire.Close()) // which ends read
 	reading.Wait()
-	w.decide(ctx, func(watch *watch) []state.Note { watch.carrier(false, w.Now()); return nil })
+	// What hinders service is not over because nobody looks.
+	w.mu.Lock()
+	w.watch.carrier(false, w.Now())
+	w.mu.Unlock()
 	return err
 }
 
