@@ -47,6 +47,7 @@ func propose(t *testing.T, store *state.Store, c state.Command) {
 // approved makes the machine one that somebody approved.
 func approved(t *testing.T, store *state.Store) {
 	t.Helper()
+	propose(t, store, state.MachineInvite{Machine: of, Until: time.Now().Add(time.Hour)})
 	propose(t, store, state.SessionOpen{
 		Session:   machine.Session{ID: "s-9", SignKey: make([]byte, 32), SealKey: make([]byte, 32)},
 		Inventory: machine.Inventory{Firmware: "uefi", BootMAC: "52:54:00:00:00:01", NICs: []machine.NIC{{MAC: "52:54:00:00:00:01"}}},
