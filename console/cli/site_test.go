@@ -174,6 +174,8 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestCompletion(t *testing.T) {
+	defer func(usual time.Duration) { completionTimeout = usual }(completionTimeout)
+	completionTimeout = 60 * time.Second
 	r := newRig(t)
 	complete := func(args ...string) string {
 		t.Helper()

@@ -20,6 +20,13 @@ export function stamp(time: string): string {
   return new Date(time).toLocaleString([], { hour12: false })
 }
 
+// minute is a time of day without its seconds, with the date unless it is today.
+export function minute(time: string): string {
+  const at = new Date(time)
+  const day = at.toDateString() === new Date().toDateString() ? {} : ({ weekday: 'short', day: 'numeric', month: 'short' } as const)
+  return at.toLocaleString([], { ...day, hour: '2-digit', minute: '2-digit', hour12: false })
+}
+
 // since is the time from one moment to another, as 4 s or 3 min 20 s.
 export function since(from: string, to: string): string {
   const seconds = Math.max(0, Math.round((Date.parse(to) - Date.parse(from)) / 1000))

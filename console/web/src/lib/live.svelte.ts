@@ -1,7 +1,7 @@
 // What the boot service knows, as it happens: one stream feeds every page.
 
 import { SvelteMap } from 'svelte/reactivity'
-import type { Event, EventList, Machine, MachineList } from '../api.gen'
+import type { Discovery, Event, EventList, Machine, MachineList } from '../api.gen'
 import { request } from './api'
 import { openStream, type Stream } from './socket'
 import type { StreamMessage } from './types'
@@ -15,6 +15,8 @@ const recentEvents = 200
 class Live {
   machines = new SvelteMap<string, Machine>()
   events = $state.raw<Event[]>([])
+  // discovery is the discovery window; undefined until it was told.
+  discovery = $state.raw<Discovery>()
   connected = $state(false)
   // complete: the machines were told once, so that one which is not here is
   // not known.
@@ -48,6 +50,7 @@ class Live {
   #clear() {
     this.machines.clear()
     this.events = []
+    this.discovery = undefined
     this.complete = false
     this.last = 0
   }
@@ -72,6 +75,9 @@ class Live {
         break
       case 'machine':
         this.machines.set(m.machine.id, m.machine)
+        break
+      case 'discovery':
+        this.discovery = m.discovery
         break
       case 'forgotten':
         this.machines.delete(m.id)

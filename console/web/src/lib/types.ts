@@ -1,6 +1,6 @@
 // Shorthands over the generated types.
-import type { Action, Machine, StreamEvent, StreamForgotten, StreamGap, StreamHello, StreamMachine } from '../api.gen'
+import type { Action, Machine, Operations } from '../api.gen'
 
 export type Phase = Machine['phase']
 export type ActionName = Action['name']
-export type StreamMessage = StreamHello | StreamEvent | StreamGap | StreamMachine | StreamForgotten
+export type StreamMessage = Operations['stream']['message']

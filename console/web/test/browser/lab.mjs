@@ -23,8 +23,10 @@ export const password = 'correct horse battery'
 // because it only costs when something is wrong.
 export const waitLimit = 60_000
 
+// siteFile is a site whose discovery window is always open, unless it is told
+// otherwise.
 export function siteFile(changes = {}) {
-  const { from = '192.0.2.100', name = 'lab' } = changes
+  const { from = '192.0.2.100', name = 'lab', always = true } = changes
   return `version: 1
 name: ${name}
 serviceAddress: 192.0.2.1
@@ -34,6 +36,8 @@ links:
     dhcp:
       from: ${from}
       to: 192.0.2.200
+discovery:
+  always: ${always}
 operators:
   - name: tests
     tokenSHA256: ${createHash('sha256').update(operatorToken).digest('hex')}
