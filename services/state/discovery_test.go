@@ -180,11 +180,13 @@ func TestWhatMayBeErased(t *testing.T) {
 		claim func(*IntentClaim)
 		want  string
 	}{
-		"empty":             {"", func(*IntentClaim) {}, ""},
-		"full, unnamed":     {"", ntfs, "is not empty (MBR, 1 partition: NTFS), and the approval names nothing"},
-		"full, named":       {"MBR, 1 partition: NTFS", ntfs, ""},
-		"full, other named": {"ext4", ntfs, "holds MBR, 1 partition: NTFS, and the approval names ext4"},
-		"named, and empty":  {"ext4", func(*IntentClaim) {}, ""},
+		"empty":              {"", func(*IntentClaim) {}, ""},
+		"full, unnamed":      {"", ntfs, "is not empty (MBR, 1 partition: NTFS), and the approval names nothing"},
+		"full, named":        {"MBR, 1 partition: NTFS", ntfs, ""},
+		"full, other named":  {"ext4", ntfs, "holds MBR, 1 partition: NTFS, and the approval names ext4"},
+		"long, named":        {clipTo(strings.Repeat("GPT ", 200), maxField), func(x *IntentClaim) { x.Disk.Contents = strings.Repeat("GPT ", 200) }, ""},
+		"long, clipped more": {clipTo(strings.Repeat("GPT ", 200), maxFieldLarge), func(x *IntentClaim) { x.Disk.Contents = strings.Repeat("GPT ", 200) }, ""},
+		"named, and empty":   {"ext4", func(*IntentClaim) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -190,10 +190,7 @@ func (c *change) intentClaim(x IntentClaim) error {
 	if i.Intent.Status != machine.IntentOpen {
 		return refuse("install intent %s is %s: nothing may be written", x.Intent, i.Intent.Status)
 	}
-	why := unfit(x.Disk, i.Intent.Disk)
-	if why == "" {
-		why = c.occupied(x.Disk, i)
-	}
+	why := c.unfitFor(x.Disk, i)
 	if why != "" {
 		return refuse("install intent %s: disk %.80s %s: nothing may be written", x.Intent, x.Disk.Path, why)
 	}
@@ -225,6 +222,25 @@ func unfit(d machine.Disk, hint machine.DiskHint) string {
 		return fmt.Sprintf("(%s) is not the one that was approved (%s)", diskWords(d), hint)
 	}
 	return ""
+}
+
+// unfitFor says why a disk must not be written under an intent; "": it may. What
+// was approved had its texts clipped, to one of two lengths.
+func (c *change) unfitFor(d machine.Disk, i *intentRow) (why string) {
+	for n, limit := range []int{maxField, maxFieldLarge} {
+		short := clipDisk(d, limit)
+		now := unfit(short, i.Intent.Disk)
+		if now == "" {
+			now = c.occupied(short, i)
+		}
+		if now == "" {
+			return ""
+		}
+		if n == 0 {
+			why = now
+		}
+	}
+	return why
 }
 
 // occupied says why a disk must not be written because of what is on it; "": it
