@@ -72,7 +72,9 @@ dev: ## boot service and console on loopback, without virtual machines; MACHINES
 		.run/dev/simulate -n "$$MACHINES" -pace 1s -disks .run/dev/disks -url "http://127.0.0.1:$${HTTP_PORT:-8080}" &
 		trap "kill $$! 2>/dev/null || true" EXIT
 	fi
-	.run/dev/rackseed serve --dev --data .run/dev/data --images .run/dev/images --site "$${SITE:-docs/site.example.yaml}" --console out/console \
+	# The machines here are simulated: all that ask may be looked at.
+	{ cat docs/site.example.yaml; printf '\ndiscovery:\n  always: true\n'; } > .run/dev/site.yaml
+	.run/dev/rackseed serve --dev --data .run/dev/data --images .run/dev/images --site "$${SITE:-.run/dev/site.yaml}" --console out/console \
 		--https "127.0.0.1:$${CONSOLE_PORT:-8443}" --http "127.0.0.1:$${HTTP_PORT:-8080}"
 
 # --- Proving it -----------------------------------------------------------------
