@@ -21,6 +21,10 @@ serviceAddress: %s
 `, ServiceAddress)
 	if !c.Host.KVM {
 		b.WriteString("emulated: true\n")
+		// GRUB fetches at a tenth of iPXE's speed in an emulated machine.
+		if !strings.Contains(c.Site, "netboot:") {
+			b.WriteString("netboot: {uefi: ipxe}\n")
+		}
 	}
 	fmt.Fprintf(&b, `links:
   - mac: %s
