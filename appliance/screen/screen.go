@@ -133,12 +133,20 @@ func (p *page) health(v View) {
 		p.item("Note", w)
 	}
 	well := []string{}
+	var texts []string
+	unwell := map[string][]string{} // by text: one cause stops several parts
 	for _, h := range v.Status.Health {
 		if h.OK {
 			well = append(well, h.Name)
-		} else {
-			p.item("NOT WELL", h.Name+": "+h.Text)
+			continue
 		}
+		if unwell[h.Text] == nil {
+			texts = append(texts, h.Text)
+		}
+		unwell[h.Text] = append(unwell[h.Text], h.Name)
+	}
+	for _, text := range texts {
+		p.item("NOT WELL", strings.Join(unwell[text], ", ")+": "+text)
 	}
 	if len(well) > 0 {
 		p.item("Well", strings.Join(well, ", "))

@@ -39,7 +39,7 @@ var views = map[string]View{
 		Faults:   []string{"eth7: no link has this name; there are eth0, eth1"},
 	},
 	"memory-only": {
-		Status: &Status{Site: "lab", ConsoleURLs: []string{"https://10.77.0.1"}, Health: []Health{{"dhcp", true, ""}}},
+		Status: &Status{Site: "lab", ConsoleURLs: []string{"https://10.77.0.1"}, Health: []Health{{"dhcp", true, ""}, {"tftp", false, "waiting"}, {"netboot", false, "waiting"}}},
 		Lost:   "/dev/sr0 cannot be written (a CD)", MemoryOnly: true,
 	},
 	"no-site": {

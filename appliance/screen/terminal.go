@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -297,10 +298,14 @@ func (t *Terminal) next(shown []string) (string, []string) {
 	var b strings.Builder
 	b.WriteString("\x1b[H") // home; each line erases what was behind it, so nothing flickers
 	for _, l := range page[:len(page)-1] {
+		rest := "\x1b[K"
+		if utf8.RuneCountInString(l) >= width {
+			rest = "" // the cursor stays in the last column, which it would erase
+		}
 		if strings.HasPrefix(l, mark) {
 			l = "\x1b[1;37;41m" + l + "\x1b[0m" // bold white on red
 		}
-		b.WriteString(l + "\x1b[K\r\n")
+		b.WriteString(l + rest + "\r\n")
 	}
 	b.WriteString("\x1b[J" + cut(typed, width-1))
 	return b.String(), page
