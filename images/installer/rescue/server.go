@@ -137,8 +137,17 @@ func (s *Server) accept(l net.Listener) {
 		}
 		go func() {
 			defer s.leave()
+			defer s.guard()
 			s.connection(c)
 		}()
+	}
+}
+
+// guard keeps a fault of ours in one connection from ending PID 1, and with it
+// the machine.
+func (s *Server) guard() {
+	if p := recover(); p != nil {
+		s.Log.Error("a fault of the rescue shell", "fault", p)
 	}
 }
 
@@ -219,6 +228,7 @@ func (s *Server) connection(c net.Conn) {
 		}
 		go func() {
 			defer func() { <-running; s.sessions.Done() }()
+			defer s.guard()
 			(&session{Server: s, channel: accepted, from: from}).serve(asked)
 		}()
 	}

@@ -85,7 +85,11 @@ func (c *session) serve(requests <-chan *ssh.Request) {
 					cmd, err := c.command(r)
 					if ok = err == nil; ok {
 						started = true
-						go func() { defer close(ended); c.run(cmd) }()
+						go func() {
+							defer close(ended)
+							defer c.guard()
+							c.run(cmd)
+						}()
 					}
 				}
 			default:
