@@ -16,21 +16,6 @@ import (
 
 func TestMain(m *testing.M) { netns.Main(m) }
 
-// until waits for a condition, at most 20 seconds.
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s did not happen", what)
-		}
-	}
-}
-
 // dnsmasq runs on a peer until the test ends. It returns where it keeps leases.
 func dnsmasq(t *testing.T, p *netns.Peer, args ...string) (leases string) {
 	t.Helper()
@@ -50,7 +35,7 @@ func dnsmasq(t *testing.T, p *netns.Peer, args ...string) (leases string) {
 		}
 		server.Wait() // tells of the kill
 	})
-	until(t, "dnsmasq listens on port 67", func() bool { return strings.Contains(p.Run("cat", "/proc/net/udp"), ":0043 ") })
+	netns.Until(t, "dnsmasq listens on port 67", func() bool { return strings.Contains(p.Run("cat", "/proc/net/udp"), ":0043 ") })
 	return leases
 }
 

@@ -142,6 +142,21 @@ func (p *Peer) Run(name string, args ...string) string {
 	return output(p.t, p.Command(name, args...))
 }
 
+// Until waits for a condition, at most 20 seconds.
+func Until(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
 // Run runs a program in the test's own namespace.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
