@@ -23,7 +23,7 @@ const (
 // claims are members of arrays, pools and volume managers, and encryption: they
 // claim the whole device. Places and magics are those of libblkid
 // (util-linux, libblkid/src/superblocks).
-var claims = []magic{
+var claims = append(promiseMembers(), []magic{
 	{"ddf_raid_member", -sector, "\xde\x11\xde\x11", 0, 0},
 	{"ddf_raid_member", -257 * sector, "\xde\x11\xde\x11", 0, 0},
 	{"lsi_mega_raid_member", -sector, "$XIDE$", 0, 0},
@@ -33,19 +33,6 @@ var claims = []magic{
 	{"hpt37x_raid_member", 4608 + 32, "\xfd\x16\x78\x5a", 0, 0},
 	{"hpt45x_raid_member", -11 * sector, "\xf3\x16\x78\x5a", 0, 0},
 	{"hpt45x_raid_member", -11 * sector, "\xfd\x16\x78\x5a", 0, 0},
-	{"promise_fasttrack_raid_member", -63 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -255 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -256 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -16 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -399 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -591 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -675 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -735 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -911 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -951 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -974 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -991 * sector, promise, 0, 0},
-	{"promise_fasttrack_raid_member", -3087 * sector, promise, 0, 0},
 	{"ceph_bluestore", 0, "bluestore block device", 0, 0},
 	{"VMFS_volume_member", 1 << 20, "\x0d\xd0\x01\xc0", 0, 0},
 	{"VMFS", vmfsSB, "\x5e\xf1\xab\x2f", vmfsSB + 29, 128},
@@ -63,10 +50,19 @@ var claims = []magic{
 	{"ldm", 6 * sector, "PRIVHEAD", 0, 0},
 	{"ldm", -sector, "PRIVHEAD", 0, 0},
 	{"DM_integrity", 0, "integrt\x00", 0, 0},
+}...)
+
+// promiseMembers are where Promise's controllers put their metadata, in sectors
+// from the end, each model at a place of its own.
+func promiseMembers() []magic {
+	var list []magic
+	for _, n := range []int64{16, 63, 255, 256, 399, 591, 675, 735, 911, 951, 974, 991, 3087} {
+		list = append(list, magic{"promise_fasttrack_raid_member", -n * sector, "Promise Technology, Inc.", 0, 0})
+	}
+	return list
 }
 
 const (
-	promise  = "Promise Technology, Inc."
 	bcachefs = "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"
 	stratis  = "!Stra0tis\x86\xff\x02^\x41rh"
 )
