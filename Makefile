@@ -113,8 +113,9 @@ test-vm: ## the ISO, booted in QEMU, and a machine installed from it to Ready
 	go test -tags vm -count=1 -timeout 60m -v ./vm-test/scenario
 
 .PHONY: test-full
-test-full: test ## all of that, and the slow ones: what is built twice, and compared
+test-full: test ## all of that, and the slow ones: what is built twice, and compared; every firmware (out/firmware.md)
 	go test -tags slow -timeout 60m ./build/...
+	go test -tags full -count=1 -timeout 120m -v ./vm-test/scenario
 
 .PHONY: bench
 bench: ## side by side with others' programs; lines "bench NAME ours=… peer=… ratio=…"
