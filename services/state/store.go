@@ -26,7 +26,8 @@ type Config struct {
 	InMemory bool // tests: nothing on disk
 	// Halt is called once when an entry cannot be applied; nothing is applied
 	// after it. nil: panic, so that the process ends.
-	Halt func(error)
+	Halt    func(error)
+	segment int // bytes of a segment of the log; tests: 0 is segmentSize
 	// Transport carries Raft between replicas. nil: one that listens nowhere,
 	// for a replica that is alone.
 	Transport raft.Transport
@@ -37,6 +38,9 @@ const (
 	epochLimit    = 10 * time.Second // for a new leader's first entry to be taken
 	keptSnapshots = 2
 	cachedEntries = 512 // newest log entries kept in memory
+	// segmentSize is what a segment of the log takes on disk, in bytes, from its
+	// beginning: it is raft-wal's own default, far below what others leave free.
+	segmentSize = 64 << 20
 )
 
 // Store is one replica of the state.
@@ -61,6 +65,9 @@ func Open(config Config) (*Store, error) {
 	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.segment == 0 {
+		config.segment = segmentSize
 	}
 	if config.Halt == nil {
 		config.Halt = func(err error) { panic(err) }
@@ -108,11 +115,16 @@ func (s *Store) start() error {
 		settings.HeartbeatTimeout, settings.ElectionTimeout = 20*time.Millisecond, 20*time.Millisecond
 		settings.LeaderLeaseTimeout, settings.CommitTimeout = 20*time.Millisecond, 5*time.Millisecond
 	}
-	exists, err := raft.HasExistingState(kept.log, kept.stable, kept.snapshots)
+	begun, err := kept.begun(s.config.Dir)
 	if err != nil {
 		return fmt.Errorf("reading what is there: %w", err)
 	}
-	if !exists {
+	if !begun {
+		// A bootstrap that was cut off left the first term, which makes Raft
+		// refuse another.
+		if err := kept.stable.SetUint64(termKey, 0); err != nil {
+			return fmt.Errorf("making the log: %w", err)
+		}
 		one := raft.Configuration{Servers: []raft.Server{{ID: settings.LocalID, Address: transport.LocalAddr()}}}
 		if err := raft.BootstrapCluster(settings, kept.log, kept.stable, kept.snapshots, transport, one); err != nil {
 			return fmt.Errorf("making the log: %w", err)
@@ -159,7 +171,12 @@ func (s *Store) openStores() (stores, error) {
 	// would keep the next Open of this process waiting for ever: it is ours.
 	meta := &metadb.BoltMetaDB{}
 	s.closers = append([]io.Closer{meta}, s.closers...)
-	entries, err := wal.Open(log, wal.WithLogger(logger.Named("wal")), wal.WithMetaStore(meta))
+	if err := metaIntact(s.config.Dir, log); err != nil {
+		return stores{}, err
+	}
+	entries, err := openLog(log, meta, func() (*wal.WAL, error) {
+		return wal.Open(log, wal.WithLogger(logger.Named("wal")), wal.WithMetaStore(meta), wal.WithSegmentSize(s.config.segment))
+	})
 	if err != nil {
 		return stores{}, fmt.Errorf("opening the log: %w", err)
 	}
