@@ -143,7 +143,7 @@ func FuzzDescribe(f *testing.F) {
 		f.Add(head, head[:512])
 	}
 	f.Fuzz(func(t *testing.T, head, tail []byte) {
-		const size = 64 << 20
+		const size = 3 << 20
 		d := specimen.New(size)
 		d.Put(0, string(head[:min(len(head), size)])).Put(-int64(min(len(tail), size)), string(tail[:min(len(tail), size)]))
 		text, err := contents.Describe(d, size, 512)
