@@ -24,6 +24,7 @@ type contents struct {
 	Path   string          `json:"path"` // of the disk
 	Node   wire.NodeConfig `json:"node"`
 	Joined bool            `json:"joined"` // kubeadm ended well: it never runs again
+	Told   bool            `json:"told"`   // and the boot service knows
 }
 
 // readDisk finds what an earlier process installed.

@@ -129,7 +129,7 @@ func argument(words []string) (string, []string) {
 // netboot does what iPXE does until it has started something: it asks again as
 // long as the boot service is away or has it wait.
 func (m *Machine) netboot(ctx context.Context) (boot, error) {
-	http := &http.Client{}
+	http := &http.Client{Transport: m.Transport}
 	defer http.CloseIdleConnections()
 	told := ""
 	for {

@@ -22,6 +22,8 @@ func Hardware(number int) machine.Inventory {
 	switch (number - 1) % 3 {
 	case 0:
 		i.Manufacturer, i.Product, i.Serial = "Supermicro", "SYS-110P-WR", serial("S4718X")
+		i.AssetTag = serial("R7-")
+		i.BootOrder = []string{"Boot0003 PXE IPv4 ens1f0", "Boot0001 UEFI OS"}
 		i.BIOSVersion, i.Firmware, i.SecureBoot = "1.9", "uefi", true
 		i.CPU = machine.CPU{Model: "Intel(R) Xeon(R) Silver 4314 CPU @ 2.40GHz", Sockets: 1, Cores: 16, Threads: 32}
 		i.MemoryBytes = 128 << 30

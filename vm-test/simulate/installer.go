@@ -21,8 +21,15 @@ import (
 // runInstaller is one boot of the installer; nil means that the machine is
 // installed and restarts.
 func (m *Machine) runInstaller(ctx context.Context, b boot) error {
-	j := journal.New(journal.Limit)
-	log := slog.New(pid1.NewLineHandler(slog.LevelInfo, j.Append))
+	sign, seal, err := wire.NewKeys()
+	if err != nil {
+		return err
+	}
+	j, key := journal.New(journal.Limit), string(sign.Public().(ed25519.PublicKey))
+	log := slog.New(pid1.NewLineHandler(slog.LevelInfo, func(line string) {
+		m.said(key, line)
+		j.Append(line)
+	}))
 	log.Info("Rackseed installer", "version", "simulated", "mode", b.Kind, "service", b.Service)
 	found := m.inventory()
 	for _, n := range found.NICs {
@@ -31,12 +38,8 @@ func (m *Machine) runInstaller(ctx context.Context, b boot) error {
 	for _, d := range found.Disks {
 		log.Info("disk", "path", d.Path, "transport", d.Transport, "model", d.Model, "serial", d.Serial, "bytes", d.Bytes, "contents", d.Contents)
 	}
-	sign, seal, err := wire.NewKeys()
-	if err != nil {
-		return err
-	}
 	reports := report.New()
-	service := client.New(b.Service, sign, log)
+	service := m.service(b.Service, sign, log)
 	s := &session.Session{
 		Client: service, Journal: j, Reports: reports, Log: log,
 		Request: wire.SessionRequest{
@@ -45,7 +48,7 @@ func (m *Machine) runInstaller(ctx context.Context, b boot) error {
 		},
 		Rescue: &shell{log: log},
 		Install: func(ctx context.Context, order wire.Order) error {
-			return (&install{Machine: m, service: service, seal: seal, reports: reports, log: log, order: order}).run(ctx)
+			return (&install{Machine: m, key: key, service: service, seal: seal, reports: reports, log: log, order: order}).run(ctx)
 		},
 	}
 	return s.Run(ctx)
@@ -74,6 +77,7 @@ func (s *shell) Drain() {}
 // install is one try of an install.
 type install struct {
 	*Machine
+	key     string // its session's signing key
 	service *client.Client
 	seal    *ecdh.PrivateKey
 	reports *report.Reporter
@@ -145,6 +149,18 @@ func (i *install) lines(ctx context.Context, lines ...string) error {
 	return nil
 }
 
+// writes says that the disk is written now.
+func (i *install) writes() {
+	if i.Observer == nil {
+		return
+	}
+	for _, d := range i.inventory().Disks {
+		if d.Path == i.disk.Path {
+			i.Observer.Writes(i.key, d, i.order)
+		}
+	}
+}
+
 // choose also asks for the permission to write, as the installer does.
 func (i *install) choose(ctx context.Context) (string, error) {
 	if i.order.Image == nil {
@@ -160,6 +176,7 @@ func (i *install) choose(ctx context.Context) (string, error) {
 }
 
 func (i *install) partition(ctx context.Context) (string, error) {
+	i.writes()
 	i.Machine.installed = nil
 	i.write(i.disk.Path, "broken-off Rackseed install")
 	return fmt.Sprintf("disk %s has five partitions", i.disk.Path), i.lines(ctx,
@@ -179,6 +196,7 @@ func (i *install) image(ctx context.Context) (string, error) {
 		total += f.Size
 	}
 	for _, f := range i.order.Image.Files {
+		i.writes()
 		err := i.service.Fetch(ctx, f, nowhere{}, func(done int64) {
 			i.tell(wire.StepImage, wire.StepProgress, f.Name, before+done, total)
 		})
@@ -234,6 +252,7 @@ func (i *install) bootloader(ctx context.Context) (string, error) {
 }
 
 func (i *install) finish(context.Context) (string, error) {
+	i.writes()
 	i.Machine.installed = &contents{Path: i.disk.Path, Node: i.node}
 	i.write(i.disk.Path, "Rackseed node "+i.node.Name)
 	return "installed; the machine restarts into the node", i.writeDisk()

@@ -10,14 +10,18 @@ package simulate
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
+	"github.com/rackseed/rackseed/images/installer/client"
 	"github.com/rackseed/rackseed/images/installer/session"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // restarts bounds how often a machine whose sessions are revoked starts again.
@@ -35,10 +39,27 @@ type Machine struct {
 	// "": it is kept in memory.
 	Disk string
 	Log  *slog.Logger
+	// Transport carries requests; nil: the network.
+	Transport http.RoundTripper
+	// Observer sees what a machine does that its requests do not say; nil: nobody.
+	Observer Observer
+	// Joins says that the boot service has a cluster, or the likeness of one: the
+	// node asks for what it joins by.
+	Joins bool
 
 	installed *contents         // of the disk, or nil
 	written   map[string]string // contents of disks that installers wrote, by their paths
 	failed    bool              // Fail has happened
+}
+
+// Observer sees what a machine does that its requests do not say. boot is the
+// signing key of the installer's session, or the node's boot ID.
+type Observer interface {
+	// Said is called for each line of a boot's log.
+	Said(boot, line string)
+	// Writes is called before anything is written to a disk, which is as it is
+	// then, and with the order that says so.
+	Writes(boot string, disk machine.Disk, order wire.Order)
 }
 
 // ErrOwnSystem says that the boot service sent a machine to what was on its disk
@@ -63,6 +84,22 @@ func (m *Machine) write(path, text string) {
 		m.written = map[string]string{}
 	}
 	m.written[path] = text
+}
+
+// said tells the observer of a line.
+func (m *Machine) said(boot, line string) {
+	if m.Observer != nil {
+		m.Observer.Said(boot, line)
+	}
+}
+
+// service is the client of one boot, which signs by its key.
+func (m *Machine) service(base string, key ed25519.PrivateKey, log *slog.Logger) *client.Client {
+	c := client.New(base, key, log)
+	if m.Transport != nil {
+		c.Over(m.Transport)
+	}
+	return c
 }
 
 // system says whether a machine that was never installed has anything to boot.

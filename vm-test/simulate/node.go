@@ -3,6 +3,7 @@ package simulate
 import (
 	"bytes"
 	"context"
+	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
@@ -23,6 +24,8 @@ const (
 	nodeReply = orderWait + 20*time.Second
 	// askOrder is between an answer to wait and the next question.
 	askOrder = time.Second
+	// joinPause is between a refusal to join and the next try.
+	joinPause = 5 * time.Second
 	// farewell bounds the wait for the log's last lines.
 	farewell = 30 * time.Second
 )
@@ -52,7 +55,10 @@ func (m *Machine) runNode(ctx context.Context) error {
 		bootID: fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:]),
 	}
 	defer n.http.CloseIdleConnections()
-	n.service = client.New(c.URL, n.key, m.Log)
+	if m.Transport != nil {
+		n.http.Transport = m.Transport
+	}
+	n.service = m.service(c.URL, n.key, m.Log)
 	go n.journal.Send(ctx, "node-"+n.bootID, n.service.Output, slog.New(slog.DiscardHandler))
 	if err := n.live(ctx); err != nil {
 		return fmt.Errorf("node %s: %w", c.Name, err)
@@ -75,14 +81,25 @@ func (n *node) live(ctx context.Context) error {
 			return err
 		}
 	}
+	if !n.installed.Told {
+		if err := n.report(ctx, wire.NodeJoined, "simulated"); err != nil {
+			return err
+		}
+		n.installed.Told = true
+		if err := n.writeDisk(); err != nil {
+			return err
+		}
+	}
 	if err := n.print(ctx, readyLines(n.config)); err != nil {
 		return err
 	}
 	return n.report(ctx, wire.NodeReady, "kubelet "+version)
 }
 
+// join is marked on the disk before it is told, as the node agent does: killed
+// in between, it tells after its restart.
 func (n *node) join(ctx context.Context) error {
-	order, err := n.order(ctx)
+	order, err := n.enter(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,16 +109,56 @@ func (n *node) join(ctx context.Context) error {
 	if err := n.print(ctx, kubeadmLines(n.config, order.Kind)); err != nil {
 		return err
 	}
-	if err := n.report(ctx, wire.NodeJoined, "simulated"); err != nil {
-		return err
-	}
 	n.installed.Joined = true
 	return n.writeDisk()
 }
 
+// enter asks until the node may run kubeadm, and knows by what it joins.
+func (n *node) enter(ctx context.Context) (wire.NodeOrder, error) {
+	for {
+		order, err := n.order(ctx)
+		if err != nil || order.Kind != wire.NodeJoin || !n.Joins {
+			return order, err
+		}
+		err = n.secret(ctx)
+		var refused *client.StatusError
+		if err == nil || !errors.As(err, &refused) {
+			return order, err
+		}
+		// It is another's turn, or the cluster cannot be asked now.
+		n.say("rackseed: waiting: " + refused.Text)
+		if err := rest(ctx, joinPause); err != nil {
+			return order, err
+		}
+	}
+}
+
+// secret asks for what the node joins by, and opens it.
+func (n *node) secret(ctx context.Context) error {
+	seal, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	var sealed wire.Sealed
+	err = n.service.Retry(ctx, "what it joins by", client.Permanent, func(ctx context.Context) error {
+		return n.call(ctx, http.MethodPost, wire.PathNodeJoin, wire.JoinRequest{SealKey: seal.PublicKey().Bytes()}, &sealed)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = wire.Open(seal, wire.JoinPurpose(string(n.config.Machine)), sealed)
+	return err
+}
+
+// say adds a line to the log.
+func (n *node) say(line string) {
+	n.said(n.bootID, line)
+	n.journal.Append(line)
+}
+
 func (n *node) print(ctx context.Context, lines []string) error {
 	for _, l := range lines {
-		n.journal.Append(l)
+		n.say(l)
 		if err := rest(ctx, n.Pace/8); err != nil {
 			return err
 		}
@@ -127,7 +184,7 @@ func (n *node) order(ctx context.Context) (wire.NodeOrder, error) {
 		}
 		if o.Reason != reason {
 			reason = o.Reason
-			n.journal.Append("rackseed: waiting: " + reason)
+			n.say("rackseed: waiting: " + reason)
 			n.Log.Info("the node waits", "name", n.config.Name, "reason", reason)
 		}
 		if err := rest(ctx, max(n.Pace, askOrder)); err != nil {

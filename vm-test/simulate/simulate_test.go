@@ -217,7 +217,7 @@ func TestFromFirstPacketToReady(t *testing.T) {
 
 func TestFailsOnceAndIsRetried(t *testing.T) {
 	s := serve(t)
-	m := &Machine{URL: s.url, Inventory: Hardware(4), Pace: time.Millisecond, Fail: wire.StepImage, Log: slog.New(slog.DiscardHandler)}
+	m := &Machine{URL: s.url, Inventory: Hardware(4), Pace: time.Millisecond, Fail: wire.StepImage, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if err := s.client.Call(s.ctx, http.MethodPost, "/api/discovery/open", nil, map[string]any{}, nil); err != nil {
 		t.Fatal(err)
 	}

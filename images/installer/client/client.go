@@ -72,6 +72,12 @@ func New(base string, key ed25519.PrivateKey, log *slog.Logger) *Client {
 	}
 }
 
+// Over has requests made over another transport than the network, and returns c.
+func (c *Client) Over(t http.RoundTripper) *Client {
+	c.http.Transport = t
+	return c
+}
+
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
