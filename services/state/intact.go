@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,18 +12,20 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
 	"golang.org/x/sys/unix"
 )
 
 // What a loss of power may leave in the folder is a batch of entries that is
 // half in the last segment, and a snapshot that is half written: nobody was
-// told of either, and both are dropped. raft-wal 0.4.0 takes every other damage
-// for a shorter log, and a folder without wal-meta.db for a new one, whose
+// told of either, and both are dropped. raft-wal 0.4.0 takes other damage for a
+// shorter log, and a folder without wal-meta.db for a new one, whose
 // segments it deletes. So what cannot be a loss of power is refused here, by
 // the file's name.
 
@@ -105,18 +108,23 @@ func openLog(log string, meta *metadb.BoltMetaDB, open func() (*wal.WAL, error))
 	if err != nil {
 		return nil, lost(filepath.Join(log, metadb.FileName), err.Error())
 	}
-	for _, s := range state.Segments {
-		path := filepath.Join(log, segment.FileName(s))
-		end, err := segmentIntact(path)
-		sealed := !s.SealTime.IsZero()
+	for n, info := range state.Segments {
+		path := filepath.Join(log, segment.FileName(info))
+		held, err := readSegment(path)
+		sealed := !info.SealTime.IsZero()
 		if errors.Is(err, fs.ErrNotExist) && !sealed {
 			continue // a new one, before the first batch in it was on disk
 		}
-		if err == nil && sealed && end < int64(s.IndexStart) {
-			err = fmt.Errorf("it ends after byte %d, its index begins at %d", end, s.IndexStart)
+		if err == nil && sealed && held.end < int64(info.IndexStart) {
+			err = fmt.Errorf("it ends after byte %d, its index begins at %d", held.end, info.IndexStart)
 		}
 		if err != nil {
 			return nil, lost(path, err.Error())
+		}
+		if !sealed && n == len(state.Segments)-1 {
+			if err := mendTail(path, held, &state, meta); err != nil {
+				return nil, fmt.Errorf("%s: %w", path, err)
+			}
 		}
 	}
 	return open()
@@ -133,63 +141,104 @@ const (
 	frameCommit   = 3
 )
 
-// segmentIntact compares each batch of a segment but the last with its CRC,
-// which raft-wal does not: the last may be torn, any other was on the medium
-// before the next was begun. It answers where the frames end.
-func segmentIntact(path string) (at int64, err error) {
+// contents is what is in a segment.
+type contents struct {
+	end     int64  // of the last whole batch, in bytes; 0: there is none
+	entries uint64 // in whole batches
+	index   uint64 // where the index is, in bytes, in the last whole batch; 0: there is none
+	torn    bool   // the beginning of another batch follows
+}
+
+// readSegment compares each batch of a segment with its CRC. raft-wal does so
+// with the last alone, which may be torn: any other was on the medium before the
+// next was begun.
+func readSegment(path string) (whole contents, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, err
+		return contents{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	in := io.NewSectionReader(f, 0, info.Size())
+	in := bufio.NewReaderSize(f, 64<<10)
 	table := crc32.MakeTable(crc32.Castagnoli)
-	sum, bad := uint32(0), int64(-1)
-	// take adds n bytes to the batch; false at the file's end.
-	buffer := make([]byte, 64<<10)
-	take := func(n int64) bool {
-		for n > 0 {
-			piece := buffer[:min(n, int64(len(buffer)))]
-			if _, err = io.ReadFull(in, piece); err != nil {
-				return false
+	var sum uint32
+	var at int64
+	// take adds n bytes to the batch, and answers the last eight.
+	take := func(n int64) (last [frameHeader]byte, err error) {
+		for ; n > 0; n -= frameHeader {
+			if _, err := io.ReadFull(in, last[:]); err != nil {
+				return last, err
 			}
-			sum = crc32.Update(sum, table, piece)
-			n, at = n-int64(len(piece)), at+int64(len(piece))
+			sum, at = crc32.Update(sum, table, last[:]), at+frameHeader
 		}
-		return true
+		return last, nil
 	}
-	for going := take(segmentHeader); going; {
+	batch, bad := contents{}, int64(-1)
+	_, err = take(segmentHeader)
+	for err == nil {
 		var header [frameHeader]byte
-		if _, err = io.ReadFull(in, header[:]); err != nil {
+		before := sum
+		if header, err = take(frameHeader); err != nil {
 			break
 		}
 		value := binary.LittleEndian.Uint32(header[4:])
 		switch header[0] {
 		case frameEntry, frameIndex:
-			sum = crc32.Update(sum, table, header[:])
-			at += frameHeader
-			going = take((int64(value) + frameHeader - 1) / frameHeader * frameHeader)
+			batch.entries++
+			if header[0] == frameIndex {
+				batch.entries--
+				batch.index = uint64(at)
+			}
+			_, err = take((int64(value) + frameHeader - 1) / frameHeader * frameHeader)
 		case frameCommit:
 			if bad >= 0 {
-				return at, fmt.Errorf("the entries before byte %d have another checksum, and others follow them: the medium is damaged", bad)
+				return whole, fmt.Errorf("the entries before byte %d have another checksum, and others follow them: the medium is damaged", bad)
 			}
-			if sum != value {
+			if before == value {
+				whole = contents{end: at, entries: batch.entries, index: batch.index}
+			} else {
 				bad = at
 			}
-			at += frameHeader
 			sum = 0
 		default:
-			going = false
+			whole.torn = whole.torn || header != [frameHeader]byte{} || at-frameHeader > max(whole.end, segmentHeader)
+			return whole, nil
 		}
 	}
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
+	if err != io.EOF && err != io.ErrUnexpectedEOF {
+		return whole, fmt.Errorf("at byte %d: %w", at, err)
 	}
-	return at, err
+	whole.torn = at > max(whole.end, segmentHeader)
+	return whole, nil
+}
+
+// mendTail ends what a loss of power cut off in the newest segment. raft-wal
+// 0.4.0 takes an index there, be it in a torn batch, for the segment's end, and
+// then refuses every entry: a torn batch goes, and where the index is whole, the
+// next segment is named, as it would have been (wal.go, rotateSegmentLocked).
+func mendTail(path string, held contents, state *types.PersistentState, meta *metadb.BoltMetaDB) error {
+	if held.torn {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Truncate(held.end), f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("removing a half-written batch: %w", err)
+		}
+	}
+	if held.index == 0 {
+		return nil
+	}
+	tail := &state.Segments[len(state.Segments)-1]
+	tail.SealTime, tail.MaxIndex, tail.IndexStart = time.Now(), tail.BaseIndex+held.entries-1, held.index
+	next := *tail
+	next.ID, next.BaseIndex, next.MinIndex, next.MaxIndex = state.NextSegmentID, tail.MaxIndex+1, tail.MaxIndex+1, 0
+	next.IndexStart, next.CreateTime, next.SealTime = 0, tail.SealTime, time.Time{}
+	state.NextSegmentID++
+	state.Segments = append(state.Segments, next)
+	if err := meta.CommitState(*state); err != nil {
+		return fmt.Errorf("naming the next segment: %w", err)
+	}
+	return nil
 }
 
 // begun says whether the stores hold a history. A bootstrap that was cut off,

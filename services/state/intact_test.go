@@ -52,7 +52,8 @@ func (f folder) write(t *testing.T) (dir string) {
 	return dir
 }
 
-// entries opens the log of a folder as a Store does and reads all of it.
+// entries opens the log of a folder as a Store does and reads all of it; more
+// can be appended.
 func entries(t *testing.T, dir string, segment int) (all []string, err error) {
 	t.Helper()
 	s := &Store{config: Config{Dir: dir, ID: "r-1", segment: segment, Logger: slog.New(slog.DiscardHandler)}}
@@ -79,11 +80,17 @@ func entries(t *testing.T, dir string, segment int) (all []string, err error) {
 		}
 		all = append(all, string(l.Data))
 	}
+	for i := last + 1; i < last+3; i++ {
+		if err := kept.log.StoreLog(&raft.Log{Index: i, Term: 1, Data: []byte("after")}); err != nil {
+			return all, fmt.Errorf("appending entry %d: %w", i, err)
+		}
+	}
 	return all, nil
 }
 
-// batches makes a folder with a log of batches of entries, and tells where in
-// its one segment each batch ends.
+// batches makes a folder with a log of batches of entries in its one segment,
+// and tells where in that each batch ends. The power was cut before anything
+// followed on the last one.
 func batches(t *testing.T, segment int, batches ...[]string) (f folder, name string, ends []int) {
 	t.Helper()
 	dir := t.TempDir()
@@ -92,8 +99,11 @@ func batches(t *testing.T, segment int, batches ...[]string) (f folder, name str
 	if err != nil {
 		t.Fatal(err)
 	}
+	name = fmt.Sprintf("raft/%020d-%016x.wal", 1, 0)
+	var content []byte
 	index := uint64(0)
 	for _, b := range batches {
+		f = readFolder(t, dir)
 		var logs []*raft.Log
 		for _, text := range b {
 			index++
@@ -102,27 +112,27 @@ func batches(t *testing.T, segment int, batches ...[]string) (f folder, name str
 		if err := kept.log.StoreLogs(logs); err != nil {
 			t.Fatal(err)
 		}
-		f = readFolder(t, dir)
-		files, err := filepath.Glob(filepath.Join(dir, "raft", "*.wal"))
-		if err != nil || len(files) == 0 {
-			t.Fatal(files, err)
+		if content, err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
 		}
-		name = "raft/" + filepath.Base(files[len(files)-1])
-		ends = append(ends, len(bytes.TrimRight(f[name], "\x00")))
+		// A batch ends with a checksum, of which the last bytes may be zeros.
+		ends = append(ends, (len(bytes.TrimRight(content, "\x00"))+frameHeader-1)/frameHeader*frameHeader)
 	}
 	if err := s.closeStores(); err != nil {
 		t.Fatal(err)
 	}
-	for i := range ends { // a frame is padded with zeros, a commit may end in one
-		ends[i] = (ends[i] + frameHeader - 1) / frameHeader * frameHeader
-	}
-	return readFolder(t, dir), name, ends
+	f[name] = content
+	return f, name, ends
 }
 
 // TestTornAppend cuts the power at the bytes of the newest batch: what was
 // written before is there, and the batch is there whole or not at all.
 func TestTornAppend(t *testing.T) {
-	const segment = 32 << 10
+	t.Run("in a segment", func(t *testing.T) { tornAppend(t, 32<<10) })
+	t.Run("at a segment's end", func(t *testing.T) { tornAppend(t, 1600) })
+}
+
+func tornAppend(t *testing.T, segment int) {
 	rows := [][]string{{"configuration"}, {"one", "two and a half"}, {strings.Repeat("three ", 30)}, {"four", strings.Repeat("5", 1200), "six"}}
 	f, name, ends := batches(t, segment, rows...)
 	whole := f[name]
@@ -138,7 +148,11 @@ func TestTornAppend(t *testing.T) {
 		t.Helper()
 		g := maps.Clone(f)
 		g[name] = content
-		got, err := entries(t, g.write(t), segment)
+		dir := g.write(t)
+		got, err := entries(t, dir, segment)
+		if again, e := entries(t, dir, segment); e != nil || fmt.Sprint(again) != fmt.Sprint(append(got, "after", "after")) {
+			t.Fatalf("%s, appended to: %v, %.200q", what, e, fmt.Sprint(again))
+		}
 		if err != nil || fmt.Sprint(got) != want && fmt.Sprint(got) != all {
 			t.Fatalf("%s: %v, %.200q, want %.200q", what, err, fmt.Sprint(got), want)
 		}
