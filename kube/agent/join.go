@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
@@ -302,14 +301,12 @@ func (a *agent) kubeadm(ctx context.Context, text string, args []string) error {
 	a.reports.Send(wire.NodeJoining, text)
 	run, cancel := context.WithTimeout(ctx, kubeadmLimit)
 	defer cancel()
-	var last string
+	var why complaint
 	var phase phase
 	stop := phase.tell(run, func(text string) { a.reports.Progress(wire.NodeJoining, text) })
 	start := time.Now()
 	err := a.commands.Run(run, func(l string) {
-		if strings.TrimSpace(l) != "" {
-			last = l
-		}
+		why.read(l)
 		phase.read(l)
 		a.output.Print(l)
 	}, "kubeadm", args...)
@@ -317,7 +314,7 @@ func (a *agent) kubeadm(ctx context.Context, text string, args []string) error {
 	a.kubeadmTook = fmt.Sprintf("it took %.0f s", time.Since(start).Seconds())
 	if err != nil && ctx.Err() == nil {
 		a.explain(ctx)
-		return fmt.Errorf("kubeadm %s: %w: %s", args[0], err, last)
+		return fmt.Errorf("kubeadm %s: %w: %s", args[0], err, why)
 	}
 	return err
 }

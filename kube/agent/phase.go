@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 )
@@ -53,3 +55,26 @@ func (p *phase) tell(ctx context.Context, report func(text string)) (stop func()
 	}()
 	return func() { cancel(); <-done }
 }
+
+// complaint is why kubeadm failed, in its own words.
+type complaint struct {
+	check string // the first preflight check that failed
+	final string // what it says at its end
+	last  string // the last line, if it says neither
+}
+
+// read takes a line of kubeadm's output.
+func (c *complaint) read(line string) {
+	line = strings.TrimSpace(line)
+	switch {
+	case strings.HasPrefix(line, "[ERROR ") && c.check == "":
+		c.check = line
+	case strings.HasPrefix(line, "error: ") && c.final == "":
+		c.final = strings.TrimPrefix(line, "error: ")
+	}
+	if line != "" {
+		c.last = line
+	}
+}
+
+func (c complaint) String() string { return cmp.Or(c.check, c.final, c.last) }

@@ -57,3 +57,21 @@ func TestProgressIsBounded(t *testing.T) {
 		t.Errorf("%+v", s.events)
 	}
 }
+
+func TestComplaint(t *testing.T) {
+	const hint = "To see the stack trace of this error execute with --v=5 or higher"
+	for want, lines := range map[string][]string{
+		"[ERROR CRI]: no answer":            {"[preflight] Some fatal errors occurred:", "\t[ERROR CRI]: no answer", "\t[ERROR Swap]: on", "error: error execution phase preflight: checks failed", hint},
+		"error execution phase certs: torn": {"[certs] Generating", "error: error execution phase certs: torn", hint},
+		"killed":                            {"[certs] Generating", "killed", ""},
+		"":                                  nil,
+	} {
+		var c complaint
+		for _, l := range lines {
+			c.read(l)
+		}
+		if c.String() != want {
+			t.Errorf("%q, want %q", c, want)
+		}
+	}
+}
