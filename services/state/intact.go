@@ -89,9 +89,9 @@ func finishedSnapshots(dir string) (whole []string, err error) {
 	return whole, nil
 }
 
-// openLog opens the log. A database of its metadata that is damaged makes
+// openIntact opens the log. A database of its metadata that is damaged makes
 // bbolt panic, or read beyond the file's end: that is an error as any other.
-func openLog(log string, meta *metadb.BoltMetaDB, open func() (*wal.WAL, error)) (entries *wal.WAL, err error) {
+func openIntact(log string, meta types.MetaStore, open func() (*wal.WAL, error)) (entries *wal.WAL, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
@@ -215,7 +215,7 @@ func readSegment(path string) (whole contents, err error) {
 // 0.4.0 takes an index there, be it in a torn batch, for the segment's end, and
 // then refuses every entry: a torn batch goes, and where the index is whole, the
 // next segment is named, as it would have been (wal.go, rotateSegmentLocked).
-func mendTail(path string, held contents, state *types.PersistentState, meta *metadb.BoltMetaDB) error {
+func mendTail(path string, held contents, state *types.PersistentState, meta types.MetaStore) error {
 	if held.torn {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,8 +25,10 @@ type Config struct {
 	InMemory bool // tests: nothing on disk
 	// Halt is called once when an entry cannot be applied; nothing is applied
 	// after it. nil: panic, so that the process ends.
-	Halt    func(error)
-	segment int // bytes of a segment of the log; tests: 0 is segmentSize
+	Halt func(error)
+	// Tests: the bytes of a segment of the log (0: segmentSize), and another log.
+	segment int
+	open    func() (opened, error)
 	// Transport carries Raft between replicas. nil: one that listens nowhere,
 	// for a replica that is alone.
 	Transport raft.Transport
@@ -48,6 +49,7 @@ type Store struct {
 	config  Config
 	fsm     *fsm
 	raft    *raft.Raft
+	medium  *medium
 	leading *leadership
 	stop    context.CancelFunc
 	stopped chan struct{} // the watch over leadership ended
@@ -149,47 +151,60 @@ func (s *Store) checkMember() error {
 		}
 		err = fmt.Errorf("the log belongs to %v; start with that server ID, or with an empty folder", configuration.Configuration().Servers)
 	}
+	s.medium.release()
 	return errors.Join(err, s.raft.Shutdown().Error())
 }
 
 func (s *Store) openStores() (stores, error) {
+	open, snapshots := s.openLog, raft.SnapshotStore(raft.NewInmemSnapshotStore())
+	logger := newRaftLogger(s.config.Logger)
 	if s.config.InMemory {
 		m := raft.NewInmemStore()
-		return stores{m, m, raft.NewInmemSnapshotStore()}, nil
+		open = func() (opened, error) { return opened{m, io.NopCloser(nil), io.NopCloser(nil)}, nil }
+	} else {
+		if err := os.MkdirAll(filepath.Join(s.config.Dir, "raft"), 0o700); err != nil {
+			return stores{}, err
+		}
+		held, err := lock(filepath.Join(s.config.Dir, "lock"))
+		if err != nil {
+			return stores{}, err
+		}
+		s.closers = append(s.closers, held)
+		if snapshots, err = raft.NewFileSnapshotStoreWithLogger(s.config.Dir, keptSnapshots, logger.Named("snapshot")); err != nil {
+			return stores{}, fmt.Errorf("opening the snapshots: %w", err)
+		}
 	}
-	log := filepath.Join(s.config.Dir, "raft")
-	if err := os.MkdirAll(log, 0o700); err != nil {
-		return stores{}, err
+	if s.config.open != nil {
+		open = s.config.open
 	}
-	held, err := lock(filepath.Join(s.config.Dir, "lock"))
+	var err error
+	if s.medium, err = newMedium(open, s.config.Logger); err != nil {
+		return stores{}, fmt.Errorf("opening the log: %w", err)
+	}
+	s.closers = append([]io.Closer{s.medium}, s.closers...)
+	cache, err := raft.NewLogCache(cachedEntries, s.medium)
 	if err != nil {
-		return stores{}, err
+		return stores{}, fmt.Errorf("opening the log: %w", err)
 	}
-	s.closers = append(s.closers, held)
-	logger := newRaftLogger(s.config.Logger)
+	return stores{cache, s.medium, snapshots}, nil
+}
+
+// openLog opens the log that is in the folder.
+func (s *Store) openLog() (opened, error) {
+	log := filepath.Join(s.config.Dir, "raft")
+	if err := metaIntact(s.config.Dir, log); err != nil {
+		return opened{}, err
+	}
 	// raft-wal 0.4.0 does not close the database of its metadata, whose lock
 	// would keep the next Open of this process waiting for ever: it is ours.
-	meta := &metadb.BoltMetaDB{}
-	s.closers = append([]io.Closer{meta}, s.closers...)
-	if err := metaIntact(s.config.Dir, log); err != nil {
-		return stores{}, err
-	}
-	entries, err := openLog(log, meta, func() (*wal.WAL, error) {
-		return wal.Open(log, wal.WithLogger(logger.Named("wal")), wal.WithMetaStore(meta), wal.WithSegmentSize(s.config.segment))
+	meta := &metaStore{}
+	entries, err := openIntact(log, meta, func() (*wal.WAL, error) {
+		return wal.Open(log, wal.WithLogger(newRaftLogger(s.config.Logger).Named("wal")), wal.WithMetaStore(meta), wal.WithSegmentSize(s.config.segment))
 	})
 	if err != nil {
-		return stores{}, fmt.Errorf("opening the log: %w", err)
+		return opened{}, errors.Join(err, meta.Close())
 	}
-	s.closers = append([]io.Closer{entries}, s.closers...)
-	cache, err := raft.NewLogCache(cachedEntries, entries)
-	if err != nil {
-		return stores{}, fmt.Errorf("opening the log: %w", err)
-	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(s.config.Dir, keptSnapshots, logger.Named("snapshot"))
-	if err != nil {
-		return stores{}, fmt.Errorf("opening the snapshots: %w", err)
-	}
-	return stores{cache, entries, snapshots}, nil
+	return opened{entries, meta, entries}, nil
 }
 
 // lock keeps a second process out of the folder. The kernel drops it with the
@@ -208,6 +223,7 @@ func lock(path string) (io.Closer, error) {
 // Close stops the replica. What was committed stays.
 func (s *Store) Close() error {
 	s.stop()
+	s.medium.release()
 	err := s.raft.Shutdown().Error()
 	<-s.stopped
 	return errors.Join(err, s.closeStores())
@@ -231,6 +247,9 @@ func (s *Store) Hash() (string, error) { return s.View().Hash() }
 // WaitLeader waits until this replica leads and its epoch is committed.
 func (s *Store) WaitLeader(ctx context.Context) error {
 	if err := s.leading.wait(ctx); err != nil {
+		if m, _ := s.Medium(); m.Failed != nil {
+			err = fmt.Errorf("%w: %w", err, m.Failed)
+		}
 		return fmt.Errorf("waiting for replica %s to lead: %w", s.config.ID, err)
 	}
 	return nil
@@ -243,6 +262,9 @@ func (s *Store) Propose(ctx context.Context, by string, c Command) (Result, erro
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
 	failed := func(err error) (Result, error) {
+		if m, _ := s.Medium(); m.Failed != nil && !errors.Is(err, ErrUnwritable) {
+			err = fmt.Errorf("%w: %w", err, m.Failed)
+		}
 		return Result{}, fmt.Errorf("command %s of %s: %w", c.Kind(), by, err)
 	}
 	if err := s.WaitLeader(ctx); err != nil {
