@@ -20,10 +20,16 @@ import (
 
 const inside = "RACKSEED_TEST_NETNS"
 
-// Main runs the tests in a network namespace; call it from TestMain. Without
+// Main runs the tests in a network namespace, with mounts of their own; call it
+// from TestMain. Without
 // root it fails, since tests that need a network and skip would prove nothing.
 func Main(m *testing.M) {
 	if os.Getenv(inside) != "" {
+		// What a test mounts is seen by nobody else, and goes with the process.
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+			fmt.Fprintf(os.Stderr, "the tests' mounts of their own: %v\n", err)
+			os.Exit(1)
+		}
 		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "loopback in the tests' namespace: %v: %s\n", err, out)
 			os.Exit(1)
@@ -34,7 +40,7 @@ func Main(m *testing.M) {
 	self.Args[0] = os.Args[0]
 	self.Env = append(os.Environ(), inside+"=1")
 	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
-	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err := self.Run()
 	var exit *exec.ExitError
 	switch {
