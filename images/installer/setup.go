@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// dhcpClass is the vendor class by which the boot service's DHCP server knows
-	// a machine in the installer.
-	dhcpClass = "rackseed"
+	// dhcpClass is the vendor class of all of Rackseed's own clients, which its
+	// DHCP server serves: rackseed- and what they are.
+	dhcpClass = "rackseed-installer"
 	// quiet is the silence after which all devices are taken to be there.
 	quiet = time.Second
 	// late is the same for a look again, at disks that took long to come up.
