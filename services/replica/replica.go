@@ -122,6 +122,7 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 	setup.Go(func() { r.forgetSetupCode(ctx, store) })
 	approval := &approve.Loop{Store: store, Logger: r.Logger}
 	r.tasks.run(ctx,
+		task{"storage", r.watchMedium},
 		task{"site file", r.watchSite},
 		task{"images", r.publish},
 		task{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell) }},

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// slowCommit is from where a commit is told to be slow: DHCP clients that
-	// wait for one ask again after a few seconds.
+	// slowCommit is the time from which a commit is told to be slow: every
+	// binding answer waits for one, and DHCP's wait 2 s at the longest.
 	slowCommit = 250 * time.Millisecond
 	// measured is how many of the newest writes are looked at.
 	measured = 32
@@ -34,7 +34,7 @@ var errClosing = errors.New("the state is being closed")
 // Medium is how what the log is kept on does.
 type Medium struct {
 	Median, Longest time.Duration // of the newest writes to the log, each with its sync
-	Slow            bool          // the median is at slowCommit or above
+	Slow            bool          // the median was at slowCommit or above, and not below half of it since
 	Failed          error         // why it takes no writes now, an ErrUnwritable; nil: it does
 }
 
@@ -109,6 +109,7 @@ type medium struct {
 	ready  bool       // it takes writes
 	last   uint64     // the newest entry that was stored
 	took   []time.Duration
+	slow   bool
 	failed error
 	change chan struct{} // closed at the next change of what status tells
 }
@@ -135,12 +136,11 @@ func (m *medium) status() (Medium, <-chan struct{}) {
 }
 
 func (m *medium) statusLocked() Medium {
-	s := Medium{Failed: m.failed}
+	s := Medium{Slow: m.slow, Failed: m.failed}
 	if n := len(m.took); n > 0 {
 		sorted := slices.Sorted(slices.Values(m.took))
 		s.Median, s.Longest = sorted[n/2], sorted[n-1]
 	}
-	s.Slow = s.Median >= slowCommit
 	return s
 }
 
@@ -270,7 +270,11 @@ func (m *medium) StoreLogs(logs []*raft.Log) error {
 		err := b.StoreLogs(logs)
 		if err == nil {
 			took := time.Since(begun)
-			m.set(func() { m.took = append(m.took, took)[max(0, len(m.took)+1-measured):] })
+			m.set(func() {
+				m.took = append(m.took, took)[max(0, len(m.took)+1-measured):]
+				median := m.statusLocked().Median
+				m.slow = median >= slowCommit || m.slow && median >= slowCommit/2
+			})
 		}
 		return err
 	})
