@@ -111,16 +111,19 @@ func try(seed uint64, dir string) outcome {
 	if err := o.mend(ctx); err != nil {
 		r.violated("after %v without faults: %v", calmest, err)
 	}
-	if i := r.service.current(); i != nil {
+	if i := r.service.enter(); i != nil {
 		r.ledger.audit(i.store.View())
 		r.ledger.auditOutput(context.Background(), i)
+		i.work.Done()
+	} else {
+		r.violated("the boot service is off at the end")
 	}
 	cancel()
 	all.Wait()
-	r.later.Wait()
 	if err := r.service.end(); err != nil {
 		r.violated("the boot service's end: %v", err)
 	}
+	r.later.Wait()
 	return r.outcome()
 }
 
@@ -144,13 +147,14 @@ func TestKilledAnywhere(t *testing.T) {
 		first, last = *seed, *seed+1
 	}
 	var next, answers, starts, virtual atomic.Uint64
+	var failed atomic.Bool // one trace is enough to read
 	next.Store(first)
 	began := time.Now()
 	t.Run("runs", func(t *testing.T) {
 		for worker := range runtime.GOMAXPROCS(0) {
 			t.Run(fmt.Sprint(worker), func(t *testing.T) {
 				t.Parallel()
-				for n := next.Add(1) - 1; n < last && !t.Failed(); n = next.Add(1) - 1 {
+				for n := next.Add(1) - 1; n < last && !failed.Load(); n = next.Add(1) - 1 {
 					dir, err := os.MkdirTemp(memory(), "rackseed-killed-")
 					if err != nil {
 						t.Fatal(err)
@@ -173,6 +177,7 @@ func TestKilledAnywhere(t *testing.T) {
 						t.Errorf("seed %d: %s", n, v)
 					}
 					if len(o.violations) > 0 {
+						failed.Store(true)
 						t.Logf("again: go test ./vm-test/killed -seed=%d", n)
 					}
 				}

@@ -35,7 +35,7 @@ type ledger struct {
 	secrets   []string                        // that no answer may have in the clear
 	writes    []write
 	lines     map[string][]string // by boot
-	sessions  map[string]string   // by the signing key: the session
+	sessions  map[string][]string // by the signing key; several, if the machine was forgotten meanwhile
 	owners    map[string]*box     // by session
 	acks      []ack
 	outputs   map[string]uint64 // by stream: the next line that was acknowledged
@@ -63,7 +63,7 @@ type ack struct {
 func newLedger(r *run) *ledger {
 	return &ledger{
 		r: r, approvals: map[string]state.MachineApprove{}, retries: map[string][]state.IntentRetry{}, lines: map[string][]string{},
-		sessions: map[string]string{}, owners: map[string]*box{}, outputs: map[string]uint64{}, keys: map[string]string{},
+		sessions: map[string][]string{}, owners: map[string]*box{}, outputs: map[string]uint64{}, keys: map[string]string{},
 		inits: map[int]map[*box]bool{},
 	}
 }
@@ -137,18 +137,20 @@ func (l *ledger) served(b *box, r *http.Request, body []byte, a *httptest.Respon
 			l.r.violated("session: %v", err)
 			return
 		}
-		if was, ok := l.sessions[key(r)]; ok && was != reply.Session {
-			l.r.violated("%s: its key has session %s, and had %s", b, reply.Session, was)
+		if had := l.sessions[key(r)]; !slices.Contains(had, reply.Session) {
+			if len(had) > 0 && !l.dropped {
+				l.r.violated("%s: its key has session %s, and had %s", b, reply.Session, had)
+			}
+			l.sessions[key(r)] = append(had, reply.Session)
 		}
-		l.sessions[key(r)], l.owners[reply.Session] = reply.Session, b
+		l.owners[reply.Session] = b
 	case wire.PathIgnition:
-		session := l.sessions[key(r)]
 		allowed := false
 		for _, a := range l.approvals {
-			allowed = allowed || session != "" && a.Session == session
+			allowed = allowed || slices.Contains(l.sessions[key(r)], a.Session)
 		}
 		if !allowed {
-			l.r.violated("%s: session %q has an Ignition, and nobody approved it", b, session)
+			l.r.violated("%s: session %q has an Ignition, and nobody approved it", b, l.sessions[key(r)])
 		}
 	case wire.PathNodeOrder:
 		var o wire.NodeOrder
@@ -177,7 +179,9 @@ func (l *ledger) acknowledged(b *box, r *http.Request, body []byte, a *httptest.
 	}
 	switch r.URL.Path {
 	case wire.PathSession:
-		session := l.sessions[key(r)]
+		var reply wire.SessionReply
+		_ = json.Unmarshal(a.Body.Bytes(), &reply)
+		session := reply.Session
 		note("session "+session, func(e machine.Event) bool { return e.Kind == "session.opened" && e.Data["session"] == session })
 	case wire.PathClaim:
 		var q wire.ClaimRequest
@@ -259,8 +263,11 @@ func (l *ledger) read(v state.View) {
 				l.r.violated("event %d has a secret in it", e.Seq)
 			}
 		}
-		if e.Kind == "bootstrap.abandoned" {
+		switch e.Kind {
+		case "bootstrap.abandoned":
 			l.begun++
+		case "intent.retried", "machine.approved", "session.opened", "intent.revoked":
+			l.r.later.Go(l.r.replay)
 		}
 		l.events = append(l.events, e)
 		if e.Kind != "http.script" && e.Kind != "install.step" {
@@ -351,8 +358,8 @@ func (l *ledger) auditWrite(w write, claims []claim, first map[string]bool) {
 	}) {
 		l.r.violated("%s without a permission", what)
 	}
-	if session := l.sessions[w.boot]; session == "" || a.Session != session || l.owners[session] != w.box {
-		l.r.violated("%s, which was approved for session %s, and its is %s", what, a.Session, session)
+	if !slices.Contains(l.sessions[w.boot], a.Session) || l.owners[a.Session] != w.box {
+		l.r.violated("%s, which was approved for session %s, and its are %s", what, a.Session, l.sessions[w.boot])
 	}
 	if !w.box.wanted {
 		l.r.violated("%s, which is a production machine", what)

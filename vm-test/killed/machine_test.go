@@ -32,6 +32,7 @@ type box struct {
 	ready  bool      // its node is
 	idle   error     // what it does, and will not leave by itself
 	starts int
+	wire   []recorded // what somebody who listens has of it
 }
 
 func (b *box) String() string { return fmt.Sprintf("machine %d", b.number) }

@@ -7,7 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"time"
+
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 var (
@@ -81,6 +84,7 @@ func (p *power) RoundTrip(r *http.Request) (*http.Response, error) {
 			_, _ = b.deliver(b.r.ctx, r, body)
 		})
 	}
+	b.record(r, body)
 	answer, err := b.deliver(r.Context(), r, body)
 	switch {
 	case p.off():
@@ -117,6 +121,44 @@ func (p *power) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
+// recorded is a request that somebody on the wire has, and can send again: it is
+// plain HTTP.
+type recorded struct {
+	request *http.Request
+	body    []byte
+}
+
+const kept = 12 // recorded requests of one machine
+
+// record keeps those that are worth sending again.
+func (b *box) record(r *http.Request, body []byte) {
+	switch r.URL.Path {
+	case wire.PathClaim, wire.PathReport, wire.PathIgnition, wire.PathNodeReport, wire.PathNodeOrder:
+	default:
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wire = append(b.wire, recorded{r, body})
+	b.wire = b.wire[max(0, len(b.wire)-kept):]
+}
+
+// replay sends again what was recorded of all machines: at the moment of a change,
+// when an old permission could be taken for a new one.
+func (r *run) replay() {
+	if r.calm.Load() || r.weather < 4 {
+		return
+	}
+	for _, b := range r.rack {
+		b.mu.Lock()
+		again := slices.Clone(b.wire)
+		b.mu.Unlock()
+		for _, old := range again {
+			r.later.Go(func() { _, _ = b.deliver(r.ctx, old.request, old.body) })
+		}
+	}
+}
+
 // lost waits as a client does that hears nothing.
 func lost(ctx context.Context) error {
 	wait(ctx, patience)
@@ -129,7 +171,7 @@ func lost(ctx context.Context) error {
 // deliver has the boot service that runs now work on a request. An error says
 // that there is none, or none any more.
 func (b *box) deliver(ctx context.Context, r *http.Request, body []byte) (*httptest.ResponseRecorder, error) {
-	i := b.r.service.current()
+	i := b.r.service.enter()
 	if i == nil {
 		return nil, errRefused
 	}
@@ -143,11 +185,12 @@ func (b *box) deliver(ctx context.Context, r *http.Request, body []byte) (*httpt
 	before := b.r.ledger.generation()
 	done := make(chan struct{})
 	// It is over when it is, also if its client went: as with a real server.
-	i.work.Go(func() {
+	go func() {
+		defer i.work.Done()
 		defer close(done)
 		i.server.ServeHTTP(answer, in)
 		b.r.ledger.served(b, r, body, answer, before)
-	})
+	}()
 	select {
 	case <-done:
 	case <-ctx.Done():

@@ -21,20 +21,16 @@ type operator struct {
 var errOff = errors.New("the console does not answer")
 
 func (o *operator) propose(ctx context.Context, c state.Command) error {
-	i := o.r.service.current()
+	i := o.r.service.enter()
 	if i == nil {
 		return errOff
 	}
+	defer i.work.Done()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	defer context.AfterFunc(i.ctx, cancel)()
-	// Closed only when nobody is at it.
-	done := make(chan error, 1)
-	i.work.Go(func() {
-		_, err := audited{i.store, o.r.ledger}.Propose(ctx, "operator:ann", c)
-		done <- err
-	})
-	return <-done
+	_, err := audited{i.store, o.r.ledger}.Propose(ctx, "operator:ann", c)
+	return err
 }
 
 // look is what the console shows.

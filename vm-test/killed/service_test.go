@@ -69,6 +69,16 @@ func (s *service) current() *incarnation {
 	return s.now
 }
 
+// enter is current for who works with it: it is not closed before work is done.
+func (s *service) enter() *incarnation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now != nil {
+		s.now.work.Add(1)
+	}
+	return s.now
+}
+
 // start opens the data folder as it is, and serves.
 func (s *service) start() error {
 	store, err := state.Open(state.Config{ID: "replica-1", Dir: filepath.Join(s.dir, "state"), Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
