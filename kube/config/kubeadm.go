@@ -59,6 +59,9 @@ type ControlPlane struct {
 	PodSubnet     netip.Prefix
 	ServiceSubnet netip.Prefix
 	ExtraSANs     []string
+	// Single says that no second control plane is planned. It only matters to
+	// emulated ones.
+	Single bool
 }
 
 // Subnets gives the site's pod and service subnets, or the defaults.
@@ -122,7 +125,7 @@ func Kubeadm(c ControlPlane) ([]byte, error) {
 	}
 	if c.Emulated {
 		init.Timeouts = emulatedTimeouts()
-		relax(&cluster, &kubelet, &proxy)
+		relax(&cluster, &kubelet, &proxy, c.Single)
 	}
 	return stream(init, cluster, kubelet, proxy)
 }
