@@ -61,6 +61,11 @@ export function diskKind(d: Disk): string {
   return [kind, d.rotational ? 'hard disk' : '', d.removable ? 'removable' : '', d.readOnly ? 'read-only' : ''].filter(Boolean).join(', ')
 }
 
+// diskLabel is what stands on a disk, to find it in the rack.
+export function diskLabel(d: Disk): string {
+  return d.serial ? `serial number ${d.serial}` : d.wwn ? `WWN ${d.wwn}` : `no serial number, at ${d.path}`
+}
+
 // disks are a machine's in a few words: "1.9 TB NVMe" or "2 disks, 4.3 TB".
 export function disks(list: Disk[]): string {
   if (list.length === 0) return 'no disk'

@@ -14,11 +14,12 @@ export const way: { phase: Phase; text: string }[] = [
 ]
 
 export function phaseText(phase: Phase): string {
+  if (phase === 'rescue') return 'Rescue shell'
   return way.find((s) => s.phase === phase)?.text ?? 'Failed'
 }
 
 // reached is how far a machine has come, as an index of the way; a failed one
-// stands where it failed.
+// stands where it failed, and one with a rescue shell nowhere: -1.
 export function reached(m: Machine): number {
   const at = m.phase === 'failed' ? (m.install?.status === 'done' ? 'joining' : 'installing') : m.phase
   return way.findIndex((s) => s.phase === at)
@@ -28,6 +29,7 @@ export function reached(m: Machine): number {
 export function tone(phase: Phase): 'ask' | 'busy' | 'good' | 'bad' | 'quiet' {
   switch (phase) {
     case 'waiting':
+    case 'rescue':
       return 'ask'
     case 'ready':
       return 'good'

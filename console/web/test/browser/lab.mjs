@@ -26,7 +26,7 @@ export const waitLimit = 60_000
 // siteFile is a site whose discovery window is always open, unless it is told
 // otherwise.
 export function siteFile(changes = {}) {
-  const { from = '192.0.2.100', name = 'lab', always = true } = changes
+  const { from = '192.0.2.100', name = 'lab', always = true, sshKey } = changes
   return `version: 1
 name: ${name}
 serviceAddress: 192.0.2.1
@@ -41,7 +41,7 @@ discovery:
 operators:
   - name: tests
     tokenSHA256: ${createHash('sha256').update(operatorToken).digest('hex')}
-`
+${sshKey ? `sshKeys:\n  - ${sshKey}\n` : ''}`
 }
 
 // until calls look until it returns something true, and returns that. An error
@@ -146,7 +146,7 @@ export class Lab {
     service.process = this.#spawn('rackseed', [
       'serve', '--dev', '--data', join(service.dir, 'data'), '--site', join(service.dir, 'site.yaml'),
       '--images', join(this.dir, 'images'), '--console', join(this.dir, 'console'),
-      '--https', `127.0.0.1:${service.https}`, '--http', `127.0.0.1:${service.http}`,
+      '--https', `127.0.0.1:${service.https}`, '--http', `127.0.0.1:${service.http}`, ...(service.args ?? []),
     ])
     const told = {}
     createInterface({ input: service.process.stdout }).on('line', (line) => {

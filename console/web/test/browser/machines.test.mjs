@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, afterEach, before, test } from 'node:test'
-import { events, Lab, machine, timeline, until } from './lab.mjs'
+import { events, Lab, machine, siteFile, timeline, until } from './lab.mjs'
 
 let lab, service
 before(async () => {
@@ -17,6 +17,7 @@ let page // logged in; the tests go on from each other's
 
 const row = (number) => page.getByRole('row').filter({ hasText: `52:54:00:d0:00:0${number}` })
 const dialog = () => page.getByRole('dialog')
+const list = () => page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name: 'Machines' }).click()
 
 test('a machine appears without a reload', async () => {
   page = await lab.setup(service)
@@ -34,7 +35,10 @@ test('the approve dialog is left by Esc and Cancel, and sent by Enter', async ()
   await approve.focus()
   await page.keyboard.press('Enter')
   await dialog().waitFor()
-  await dialog().getByText('The chosen disk is written over.').waitFor()
+  const plan = dialog().getByRole('region', { name: 'What would be done' })
+  await plan.getByText('is written over; the others are not touched').waitFor()
+  await plan.getByText('nothing: the disk is empty').waitFor()
+  await plan.getByText('it starts the cluster').waitFor()
   await page.keyboard.press('Escape')
   await dialog().waitFor({ state: 'detached' })
   await approve.click()
@@ -72,6 +76,20 @@ test('its timeline goes from the first packet to Ready, in order and without a g
   await page.getByText('first packet to Ready:').waitFor()
 })
 
+test('its page says what stands on its label, what its firmware is like, and why it is so', async () => {
+  const hardware = page.getByRole('region', { name: 'Machine', exact: true })
+  for (const text of ['S4718X00001', 'R7-00001', '4c4c4544-0053-4d10-8052-000000000001', '52:54:00:d0:00:01', '52:54:00:d1:00:01', 'UEFI · Secure Boot on · 1.9', 'Boot0003 PXE IPv4 ens1f0']) {
+    await hardware.getByText(text).waitFor()
+  }
+  await page.getByRole('button', { name: 'Why?' }).click()
+  const why = page.getByRole('region', { name: 'Why?' })
+  await why.getByText((await service.ask(`/api/machines/${(await machine(service, 1)).id}/why`)).body.summary).waitFor()
+  await why.getByText('Boots next').waitFor()
+  await lab.screenshot(page, 'why')
+  await page.getByRole('button', { name: 'Why?' }).click()
+  await why.waitFor({ state: 'detached' })
+})
+
 test('its log is in the terminal, and can be saved', async () => {
   const log = page.getByRole('log', { name: 'Log of the machine' })
   const { id } = await machine(service, 1)
@@ -106,12 +124,14 @@ test('a kubeconfig is downloaded', async () => {
 })
 
 test('a failed install shows its error, and is retried', async () => {
-  await page.getByRole('link', { name: 'Machines', exact: true }).click()
+  await list()
   lab.machines(service, { first: 2, pace: '20ms', fail: 'image' })
   await row(2).getByRole('button', { name: 'Approve…' }).click()
   // Two disks, of which one must be chosen.
-  await dialog().getByText('GPT, 3 partitions').waitFor()
+  await dialog().getByRole('alert').getByText('one must be chosen').waitFor()
+  await dialog().getByRole('cell', { name: /^GPT, 3 partitions/ }).waitFor()
   await dialog().getByLabel('/dev/sdb').check()
+  await dialog().getByText('nothing: the disk is empty').waitFor()
   await lab.screenshot(page, 'approve')
   await dialog().getByRole('button', { name: 'Approve' }).click()
   await row(2).getByText('Failed', { exact: true }).waitFor()
@@ -123,32 +143,51 @@ test('a failed install shows its error, and is retried', async () => {
   await lab.screenshot(page, 'failed')
   await page.getByRole('button', { name: 'Retry…' }).click()
   await dialog().getByText('input/output error').waitFor()
-  await lab.screenshot(page, 'retry')
   await dialog().getByRole('button', { name: 'Retry' }).click()
   const progress = page.getByRole('list', { name: 'Progress' }).locator('[aria-current=step]')
-  // The cluster was started by the first machine, and takes no more yet.
-  await until('its system is up', async () => (await progress.textContent()) === 'Booted')
-  await page.getByText('it takes no more nodes in this version').first().waitFor()
+  await until('it is Ready', async () => (await progress.textContent()) === 'Ready')
+  await page.getByRole('region', { name: 'Machine', exact: true }).getByText(/ is done, epoch \d+$/).waitFor()
   const intent = (await machine(service, 2)).install
   assert.equal(intent.disk.serial, '31P0A0CF00002')
   assert.equal(intent.status, 'done')
 })
 
-test('without a choice between two disks it fails, and the retry asks', async () => {
-  await page.getByRole('link', { name: 'Machines', exact: true }).click()
-  lab.machines(service, { first: 5, pace: '0s' })
+test('what is on a disk is lost only when it was named, at approval and at a retry', async () => {
+  await list()
+  lab.machines(service, { first: 5, pace: '0s', fail: 'image' })
   await row(5).getByRole('button', { name: 'Approve…' }).click()
+  await dialog().getByLabel('/dev/sdb').check()
+  await dialog().getByText('nothing: the disk is empty').waitFor()
+  await dialog().getByLabel('/dev/sda').check()
+  const erase = dialog().getByRole('checkbox', { name: 'Erase GPT, 3 partitions: FAT, ext4, LVM on the disk with serial number PHYF149200005' })
+  await erase.waitFor()
+  // Without it nothing is sent.
   await dialog().getByRole('button', { name: 'Approve' }).click()
-  await row(5).getByText('one must be chosen').waitFor()
+  await until('the browser asks for it', () => erase.evaluate((e) => e.matches(':invalid') && document.activeElement === e))
+  assert.equal((await machine(service, 5)).phase, 'waiting')
+  await erase.check()
+  await lab.screenshot(page, 'approve-erase')
+  // A confirmation counts for that disk alone.
+  await dialog().getByLabel('/dev/sdb').check()
+  await erase.waitFor({ state: 'detached' })
+  await dialog().getByRole('button', { name: 'Approve' }).click()
+  await row(5).getByText('Failed', { exact: true }).waitFor()
   await row(5).getByRole('button', { name: 'Retry…' }).click()
   await dialog().getByLabel('/dev/sda').check()
+  await erase.check()
+  await lab.screenshot(page, 'retry')
   await dialog().getByRole('button', { name: 'Retry' }).click()
-  await row(5).getByText('Booted', { exact: true }).waitFor()
+  await row(5).getByText('Ready', { exact: true }).waitFor()
+  const { disk, erase: named } = (await machine(service, 5)).install
+  assert.deepEqual([disk.serial, named], ['PHYF149200005', 'GPT, 3 partitions: FAT, ext4, LVM'])
 })
 
 test('an approval is taken back', async () => {
   lab.machines(service, { first: 6, pace: '0s', fail: 'image' })
   await row(6).getByRole('button', { name: 'Approve…' }).click()
+  await dialog().getByText('Cannot be installed on: it is on USB').waitFor()
+  assert.ok(await dialog().getByLabel('/dev/sdb').isDisabled())
+  await dialog().getByRole('checkbox', { name: 'Erase MBR, 1 partition: NTFS on the disk with serial number W0M2K00006' }).check()
   await dialog().getByRole('button', { name: 'Approve' }).click()
   await row(6).getByText('Failed', { exact: true }).waitFor()
   await row(6).getByRole('link').click()
@@ -163,6 +202,38 @@ test('an approval is taken back', async () => {
   await dialog().getByRole('button', { name: 'Forget' }).click()
   await page.getByText('it may have been forgotten').waitFor()
   await page.getByRole('link', { name: 'All machines' }).click()
+})
+
+test('a machine is looked at again, and boots to a rescue shell', async () => {
+  const lone = lab.machines(service, { first: 3, pace: '0s' })
+  await row(3).getByText(/leaves at \d\d:\d\d/).waitFor()
+  await row(3).getByRole('link').click()
+  await page.getByText(/It leaves at \d\d:\d\d, in .*: then it goes back to its own disk/).waitFor()
+  await page.getByRole('button', { name: 'Look again…' }).click()
+  await lab.screenshot(page, 'look')
+  await dialog().getByLabel('For how long').selectOption('24 h')
+  await dialog().getByRole('button', { name: 'Look again' }).click()
+  await page.getByText(/It is looked at when it netboots, until .*\d\d:\d\d: restart it/).waitFor()
+  assert.ok(Date.parse((await machine(service, 3)).invited) > Date.now() + 23 * 3600e3)
+  await page.getByRole('button', { name: 'Take back' }).click()
+  await page.getByText('It is looked at when it netboots').waitFor({ state: 'detached' })
+
+  // A shell that nobody could log in to is refused, in the dialog.
+  await page.getByRole('button', { name: 'Rescue…' }).click()
+  await dialog().getByRole('button', { name: 'Rescue' }).click()
+  await dialog().getByRole('alert').getByText('the site file has no sshKeys').waitFor()
+  await dialog().getByRole('button', { name: 'Cancel' }).click()
+  await service.writeSite(siteFile({ sshKey: 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann@lab' }))
+  await until('the key is applied', async () => (await service.ask('/api/site')).body.site.sshKeys?.length === 1)
+  await page.getByRole('button', { name: 'Rescue…' }).click()
+  await dialog().getByRole('button', { name: 'Rescue' }).click()
+  await page.getByText('It boots to a rescue shell when it netboots').waitFor()
+  await page.getByRole('button', { name: 'Revoke…' }).click()
+  await dialog().getByText('The rescue shell is taken back').waitFor()
+  await dialog().getByRole('button', { name: 'Revoke' }).click()
+  await page.getByText('It boots to a rescue shell when it netboots').waitFor({ state: 'detached' })
+  lone.kill()
+  await list()
 })
 
 test('a machine is forgotten', async () => {
@@ -185,14 +256,14 @@ test('many machines, a narrow window, and the dark', async () => {
   await until('the filter holds', async () => (await page.getByRole('row').count()) < 8)
   await page.getByLabel('Filter').fill('')
   await lab.screenshot(page, 'many', { fullPage: true })
-  await page.setViewportSize({ width: 900, height: 800 })
+  await page.setViewportSize({ width: 700, height: 800 })
   await lab.screenshot(page, 'narrow-list')
   const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
-  assert.equal(await overflow(), 0, 'the list fits into 900 px')
+  assert.equal(await overflow(), 0, 'the list fits into 700 px')
   await page.getByRole('link', { name: 'rack1-u07' }).first().click()
   await page.getByRole('heading', { name: 'rack1-u07' }).waitFor()
   await until('the log is back', async () => Number(await page.getByRole('log', { name: 'Log of the machine' }).getAttribute('data-lines')) > 0)
-  assert.equal(await overflow(), 0, 'a machine fits into 900 px')
+  assert.equal(await overflow(), 0, 'a machine fits into 700 px')
   await lab.screenshot(page, 'narrow-machine', { fullPage: true })
   await page.setViewportSize({ width: 1440, height: 900 })
   await page.emulateMedia({ colorScheme: 'dark' })
