@@ -26,10 +26,11 @@ type Store struct {
 	layouts []string
 }
 
-// File is an open blob: bytes that never change.
+// File is an open blob: bytes that never change. It is a file of the system's,
+// which the kernel can send by itself.
 type File interface {
+	io.ReadSeekCloser
 	io.ReaderAt
-	io.Closer
 	Size() int64 // bytes
 }
 

@@ -38,15 +38,43 @@ type answer struct {
 }
 
 func (a *answer) Write(b []byte) (int, error) {
-	until := a.pace.deadline(a.began, time.Now(), a.sent+int64(len(b)))
+	a.expect(int64(len(b)))
+	n, err := a.ResponseWriter.Write(b)
+	a.sent += int64(n)
+	return n, err
+}
+
+// expect sets the deadline for the next n bytes.
+func (a *answer) expect(n int64) {
+	until := a.pace.deadline(a.began, time.Now(), a.sent+n)
 	c := http.NewResponseController(a.ResponseWriter)
 	// Both: the server reads while a handler writes, to see a client go, and
 	// a read whose time is over ends the request.
 	_ = c.SetReadDeadline(until)
 	_ = c.SetWriteDeadline(until)
-	n, err := a.ResponseWriter.Write(b)
-	a.sent += int64(n)
-	return n, err
+}
+
+// piece is how much of a file is handed to the kernel under one deadline.
+const piece = 256 << 10
+
+// ReadFrom keeps the kernel's sendfile, which http looks for on the
+// ResponseWriter: a file goes out in pieces, each with its deadline.
+func (a *answer) ReadFrom(from io.Reader) (total int64, err error) {
+	to, ok := a.ResponseWriter.(io.ReaderFrom)
+	whole, limited := from.(*io.LimitedReader)
+	if !ok || !limited {
+		return io.Copy(struct{ io.Writer }{a}, from)
+	}
+	for whole.N > 0 {
+		part := min(whole.N, piece)
+		a.expect(part)
+		n, err := to.ReadFrom(&io.LimitedReader{R: whole.R, N: part})
+		whole.N, a.sent, total = whole.N-n, a.sent+n, total+n
+		if err != nil || n < part {
+			return total, err
+		}
+	}
+	return total, nil
 }
 
 // Unwrap is for http.ResponseController.

@@ -85,17 +85,7 @@ func complete(store *blob.Store, ref string) (string, error) {
 type artifacts struct{ store *blob.Store }
 
 func (a artifacts) Open(digest string) (io.ReadSeekCloser, error) {
-	f, err := a.store.Open(blob.Digest(digest))
-	if err != nil {
-		return nil, err
-	}
-	return seeker{io.NewSectionReader(f, 0, f.Size()), f}, nil
-}
-
-// seeker reads a blob from any place.
-type seeker struct {
-	*io.SectionReader
-	io.Closer
+	return a.store.Open(blob.Digest(digest))
 }
 
 func (a artifacts) Files(manifest string) ([]wire.File, error) {
