@@ -164,6 +164,8 @@ func (s *Server) problem(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &refusal):
 		return huma.Error409Conflict(refusal.Error())
+	case errors.Is(err, state.ErrUnwritable):
+		return huma.Error503ServiceUnavailable("nothing is committed: " + err.Error() + "; free space, or replace the stick or disk, and try again")
 	case errors.Is(err, context.DeadlineExceeded):
 		return huma.Error503ServiceUnavailable("the boot service could not commit within " + proposeTimeout.String() +
 			" and does not know whether it will; look at the machine's events before trying again")

@@ -6,7 +6,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
+
+// Unwritable says whether an error is that a medium takes no writes: it is full,
+// was made read-only, or fails. What was to be written is then not kept, and the
+// same may succeed later.
+func Unwritable(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
 
 // WriteFile writes a file so that after a loss of power it is there with this
 // content or as it was before. When it returns nil, the content is on the

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWriteFile(t *testing.T) {
@@ -42,5 +44,18 @@ func TestWriteFileThatCannotLeavesNothing(t *testing.T) {
 	}
 	if err := WriteFile(filepath.Join(dir, "none", "id"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a folder: %v", err)
+	}
+}
+
+func TestUnwritable(t *testing.T) {
+	for err, want := range map[error]bool{
+		&fs.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}: true,
+		&fs.PathError{Op: "open", Path: "x", Err: unix.EROFS}:   true,
+		errors.Join(fs.ErrClosed, unix.EIO):                     true,
+		fs.ErrNotExist:                                          false, nil: false,
+	} {
+		if got := Unwritable(err); got != want {
+			t.Errorf("%v: %v, want %v", err, got, want)
+		}
 	}
 }

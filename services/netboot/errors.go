@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -42,7 +43,9 @@ func codeOf(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, events.ErrBudget):
 		return http.StatusTooManyRequests
-	case errors.Is(err, events.ErrSpace):
+	case errors.Is(err, state.ErrUnwritable):
+		return http.StatusServiceUnavailable
+	case errors.Is(err, events.ErrSpace), durable.Unwritable(err):
 		return http.StatusInsufficientStorage
 	case errors.Is(err, fs.ErrNotExist):
 		return http.StatusNotFound

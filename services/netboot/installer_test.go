@@ -302,10 +302,10 @@ func TestOutputLater(t *testing.T) {
 	k := l.keys(t)
 	s := l.session(t, k, "52:54:00:00:00:01")
 	out := wire.Output{Stream: s.Session, First: 1, Lines: []string{"one"}}
-	for code, err := range map[int]error{429: events.ErrBudget, 507: events.ErrSpace} {
+	for code, err := range map[int]error{429: events.ErrBudget, 507: events.ErrSpace, 503: state.ErrUnwritable} {
 		l.server.Output = refusing{fmt.Errorf("machine m-1: %w", err)}
 		a := l.want(t, code, err.Error(), k.sign, "POST", wire.PathOutput, out)
-		if a.header.Get("Retry-After") != "60" {
+		if a.header.Get("Retry-After") != retryAfter[code] || retryAfter[code] == "" {
 			t.Errorf("%d: %v", code, a.header)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/durable"
 )
 
 // uploads are the blobs that are on their way. They live as long as the
@@ -224,7 +225,16 @@ func (w *writer) write(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return w.up.blob.Write(b)
+	n, err := w.up.blob.Write(b)
+	return n, kept(err)
+}
+
+// kept is the error of a write; the client hears why a medium takes none.
+func kept(err error) error {
+	if durable.Unwritable(err) {
+		return refuse(http.StatusInsufficientStorage, ociregistry.ErrDenied, "the data partition takes no writes: %v; nothing of this blob is kept", err)
+	}
+	return err
 }
 
 // Close lets go of the upload; after an error that going on cannot mend it is
@@ -298,6 +308,7 @@ func (w *writer) Commit(want ociregistry.Digest) (ociregistry.Descriptor, error)
 	w.gone, w.size = true, w.up.blob.Size()
 	w.all.remove(w.up)
 	_, err = w.up.blob.Commit(digest)
+	err = kept(err)
 	w.up.busy.Unlock()
 	if errors.Is(err, blob.ErrMismatch) {
 		err = refuse(http.StatusBadRequest, ociregistry.ErrDigestInvalid, "%s: %v; nothing was kept, push it again", w.up.repo, err)
