@@ -31,7 +31,7 @@ import (
 
 var (
 	seed = flag.Uint64("seed", 0, "replay one schedule of faults, and show its trace")
-	runs = flag.Uint64("runs", 40, "how many schedules are tried")
+	runs = flag.Uint64("runs", 24, "how many schedules are tried")
 	from = flag.Uint64("from", 1, "the first of them")
 )
 

@@ -32,7 +32,8 @@ type box struct {
 	ready  bool      // its node is
 	idle   error     // what it does, and will not leave by itself
 	starts int
-	wire   []recorded // what somebody who listens has of it
+	wire   []recorded        // what somebody who listens has of it
+	others map[string]string // by path: what somebody else wrote to a disk
 }
 
 func (b *box) String() string { return fmt.Sprintf("machine %d", b.number) }
@@ -142,12 +143,35 @@ func (b *box) run(ctx context.Context) {
 // Said implements simulate.Observer.
 func (b *box) Said(boot, line string) { b.r.ledger.said(boot, line) }
 
+// somebodys is what somebody else writes to disks.
+const somebodys = `GPT, 1 partition: ext4 "precious"`
+
+// Finds implements simulate.Observer.
+func (b *box) Finds(d machine.Disk) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.wanted && d.Contents == machine.Empty && b.others[d.Path] == "" && !b.r.calm.Load() && b.rng.IntN(1000) < 4*b.r.weather {
+		b.others[d.Path] = somebodys
+		b.r.tell("%s: somebody writes to its disk %s", b, d.Path)
+	}
+	if text := b.others[d.Path]; text != "" {
+		return text
+	}
+	return d.Contents
+}
+
 // Writes implements simulate.Observer.
 func (b *box) Writes(boot string, disk machine.Disk, order wire.Order) {
+	b.mu.Lock()
+	if text := b.others[disk.Path]; text != "" {
+		disk.Contents = text
+	}
+	b.mu.Unlock()
 	b.r.tell("%s: writes %s (%s) by %s epoch %d", b, disk.Path, disk.Contents, order.Intent, order.Epoch)
 	b.r.ledger.wrote(b, boot, disk, order)
 	// In the middle of writing is the worst moment.
 	b.mu.Lock()
+	delete(b.others, disk.Path)
 	unlucky := !b.r.calm.Load() && b.rng.IntN(1000) < 5*b.r.weather
 	p := b.power
 	b.mu.Unlock()
@@ -165,7 +189,7 @@ func newRack(r *run) []*box {
 	add := func(hardware int, wanted, listed bool) *box {
 		b := &box{
 			r: r, number: len(rack) + 1, wanted: wanted, listed: listed, address: fmt.Sprintf("192.0.2.%d:1024", 100+len(rack)),
-			rng: rand.New(rand.NewPCG(r.seed, uint64(len(rack)+1))),
+			others: map[string]string{}, rng: rand.New(rand.NewPCG(r.seed, uint64(len(rack)+1))),
 		}
 		b.m = &simulate.Machine{
 			URL: "http://192.0.2.1", Inventory: simulate.Hardware(hardware), Pace: time.Duration(100+b.rng.IntN(1900)) * time.Millisecond,

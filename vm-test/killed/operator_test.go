@@ -190,7 +190,7 @@ const (
 // mend does, once nothing goes wrong any more, what the console says, until all
 // is well. It returns why that is not so.
 func (o *operator) mend(ctx context.Context) error {
-	since, seen, tries := map[*box]time.Time{}, map[*box]string{}, map[*box]int{}
+	since, seen, tries, retried := map[*box]time.Time{}, map[*box]string{}, map[*box]int{}, map[string]bool{}
 	end, opened := time.Now().Add(calmest), time.Time{}
 	for {
 		wait(ctx, lookAgain)
@@ -225,7 +225,12 @@ func (o *operator) mend(ctx context.Context) error {
 			case known && m.Phase == machine.PhaseWaiting && !install.Live():
 				_ = o.approve(ctx, v, b, m)
 			case known && m.Phase == machine.PhaseFailed && install != nil && install.Status == machine.IntentFailed:
-				_ = o.retry(ctx, v, m)
+				// Once: what fails again is looked at anew.
+				if retried[install.ID] {
+					_ = o.revoke(ctx, v, m)
+				} else {
+					retried[install.ID] = o.retry(ctx, v, m) == nil
+				}
 			case time.Since(since[b]) > patient:
 				tries[b]++
 				since[b] = time.Now()

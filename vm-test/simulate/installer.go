@@ -154,7 +154,7 @@ func (i *install) writes() {
 	if i.Observer == nil {
 		return
 	}
-	for _, d := range i.inventory().Disks {
+	for _, d := range i.known().Disks {
 		if d.Path == i.disk.Path {
 			i.Observer.Writes(i.key, d, i.order)
 		}

@@ -57,8 +57,11 @@ type Machine struct {
 type Observer interface {
 	// Said is called for each line of a boot's log.
 	Said(boot, line string)
-	// Writes is called before anything is written to a disk, which is as it is
-	// then, and with the order that says so.
+	// Finds is called when somebody looks at a disk, with what is known to be on
+	// it, and says what is: others than the installer write to disks, too.
+	Finds(disk machine.Disk) (contents string)
+	// Writes is called before anything is written to a disk, with what installers
+	// left on it, and with the order that says so.
 	Writes(boot string, disk machine.Disk, order wire.Order)
 }
 
@@ -68,6 +71,17 @@ var ErrOwnSystem = errors.New("it boots the system that is on its own disk")
 
 // inventory is what the installer finds now.
 func (m *Machine) inventory() machine.Inventory {
+	i := m.known()
+	if m.Observer != nil {
+		for n, d := range i.Disks {
+			i.Disks[n].Contents = m.Observer.Finds(d)
+		}
+	}
+	return i
+}
+
+// known is the inventory with what installers left on the disks.
+func (m *Machine) known() machine.Inventory {
 	i := m.Inventory
 	i.Disks = slices.Clone(i.Disks)
 	for n, d := range i.Disks {
