@@ -115,6 +115,7 @@ test-vm: ## the ISO, booted in QEMU, and a machine installed from it to Ready
 .PHONY: test-full
 test-full: test ## all of that, and the slow ones: what is built twice, and compared; every firmware (out/firmware.md)
 	go test -tags slow -timeout 60m ./build/...
+	go test -count=1 -timeout 120m ./vm-test/killed -runs=5000
 	go test -tags full -count=1 -timeout 120m -v ./vm-test/scenario
 
 .PHONY: bench

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"testing/synctest"
 	"time"
 
 	"github.com/rackseed/rackseed/services/approve"
@@ -169,10 +170,13 @@ func (s *service) cut(why string) {
 	s.failed <- i
 }
 
-// close ends one for good.
+// close ends one for good. An entry that waits for its turn in Raft when that
+// ends is never answered, and who waits for it would wait beyond the bubble's
+// end: what was handed over is committed first. Its answers are lost all the same.
 func (i *incarnation) close() error {
 	i.cancel()
 	i.work.Wait()
+	synctest.Wait()
 	return i.store.Close()
 }
 
