@@ -73,8 +73,11 @@ func (s *Session) Run(ctx context.Context) error {
 
 	var tried attempt
 	reason, rescuing := "", false
+	// The first answer is wanted at once: it is what the screen says.
+	var hold time.Duration
 	for {
-		order, err := s.Client.Order(ctx, poll)
+		order, err := s.Client.Order(ctx, hold)
+		hold = poll
 		if ctx.Err() != nil {
 			return fmt.Errorf("following orders: %w", context.Cause(ctx))
 		}
