@@ -146,8 +146,8 @@ test('a failed install shows its error, and is retried', async () => {
   await dialog().getByRole('button', { name: 'Retry' }).click()
   const progress = page.getByRole('list', { name: 'Progress' }).locator('[aria-current=step]')
   await until('it is Ready', async () => (await progress.textContent()) === 'Ready')
-  await page.getByRole('region', { name: 'Machine', exact: true }).getByText(/ is done, epoch \d+$/).waitFor()
-  const intent = (await machine(service, 2)).install
+  const { install: intent } = await machine(service, 2)
+  await page.getByRole('region', { name: 'Machine', exact: true }).getByText(`${intent.id} is done`).waitFor()
   assert.equal(intent.disk.serial, '31P0A0CF00002')
   assert.equal(intent.status, 'done')
 })
@@ -185,7 +185,7 @@ test('what is on a disk is lost only when it was named, at approval and at a ret
 test('an approval is taken back', async () => {
   lab.machines(service, { first: 6, pace: '0s', fail: 'image' })
   await row(6).getByRole('button', { name: 'Approve…' }).click()
-  await dialog().getByText('Cannot be installed on: it is on USB').waitFor()
+  await dialog().getByText('Cannot be installed on: it is virtual media of the management controller').waitFor()
   assert.ok(await dialog().getByLabel('/dev/sdb').isDisabled())
   await dialog().getByRole('checkbox', { name: 'Erase MBR, 1 partition: NTFS on the disk with serial number W0M2K00006' }).check()
   await dialog().getByRole('button', { name: 'Approve' }).click()
@@ -195,7 +195,7 @@ test('an approval is taken back', async () => {
   await dialog().getByLabel('Reason').fill('the wrong rack')
   await lab.screenshot(page, 'revoke')
   await dialog().getByRole('button', { name: 'Revoke' }).click()
-  await page.getByText('the wrong rack').waitFor() // in the timeline
+  await page.getByRole('list', { name: 'Timeline' }).getByText('the wrong rack').waitFor()
   const { install, phase } = await machine(service, 6)
   assert.deepEqual([install.status, install.reason, phase], ['revoked', 'the wrong rack', 'waiting'])
   await page.getByRole('button', { name: 'Forget…' }).click()
