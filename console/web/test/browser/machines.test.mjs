@@ -260,6 +260,8 @@ test('many machines, a narrow window, and the dark', async () => {
   await lab.screenshot(page, 'narrow-list')
   const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
   assert.equal(await overflow(), 0, 'the list fits into 700 px')
+  const button = await page.getByRole('button', { name: 'Approve…' }).first().boundingBox()
+  assert.ok(button.x + button.width <= 700, 'what to do is in sight')
   await page.getByRole('link', { name: 'rack1-u07' }).first().click()
   await page.getByRole('heading', { name: 'rack1-u07' }).waitFor()
   await until('the log is back', async () => Number(await page.getByRole('log', { name: 'Log of the machine' }).getAttribute('data-lines')) > 0)
