@@ -31,13 +31,15 @@ func (l *leadership) set(leads bool) {
 	l.leads = leads
 }
 
-func (l *leadership) wait(ctx context.Context) error {
+func (l *leadership) wait(ctx context.Context, stopping <-chan struct{}) error {
 	l.mu.Lock()
 	ready := l.ready
 	l.mu.Unlock()
 	select {
 	case <-ready:
 		return nil
+	case <-stopping:
+		return raft.ErrRaftShutdown
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -46,14 +46,15 @@ const (
 
 // Store is one replica of the state.
 type Store struct {
-	config  Config
-	fsm     *fsm
-	raft    *raft.Raft
-	medium  *medium
-	leading *leadership
-	stop    context.CancelFunc
-	stopped chan struct{} // the watch over leadership ended
-	closers []io.Closer   // in the order of closing, after Raft
+	config   Config
+	fsm      *fsm
+	raft     *raft.Raft
+	medium   *medium
+	leading  *leadership
+	stop     context.CancelFunc
+	stopping <-chan struct{} // closed when Close begins
+	stopped  chan struct{}   // the watch over leadership ended
+	closers  []io.Closer     // in the order of closing, after Raft
 }
 
 // Open starts the replica; the first time it bootstraps a log with itself as
@@ -79,7 +80,7 @@ func Open(config Config) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("state in %s, server %s: %w", cmp.Or(config.Dir, "memory"), config.ID, err), s.closeStores())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = cancel
+	s.stop, s.stopping = cancel, ctx.Done()
 	go func() {
 		defer close(s.stopped)
 		s.lead(ctx)
@@ -246,7 +247,7 @@ func (s *Store) Hash() (string, error) { return s.View().Hash() }
 
 // WaitLeader waits until this replica leads and its epoch is committed.
 func (s *Store) WaitLeader(ctx context.Context) error {
-	if err := s.leading.wait(ctx); err != nil {
+	if err := s.leading.wait(ctx, s.stopping); err != nil {
 		if m, _ := s.Medium(); m.Failed != nil {
 			err = fmt.Errorf("%w: %w", err, m.Failed)
 		}
@@ -304,7 +305,8 @@ func (s *Store) commit(ctx context.Context, entry []byte) (any, error) {
 		limit = max(time.Until(deadline), time.Millisecond) // 0 would be for ever
 	}
 	// Raft's futures know no context. The goroutine ends with the entry's
-	// commit, the loss of leadership, or the shutdown.
+	// commit or the loss of leadership. An entry that waits in Raft's queue at
+	// its shutdown is never answered (raft 1.8.0, seen by reading).
 	go func() {
 		f := s.raft.Apply(entry, limit)
 		err := f.Error()
@@ -317,6 +319,8 @@ func (s *Store) commit(ctx context.Context, entry []byte) (any, error) {
 	select {
 	case o := <-done:
 		return o.answer, o.err
+	case <-s.stopping:
+		return nil, fmt.Errorf("the state was closed, it may be committed: %w", raft.ErrRaftShutdown)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("no answer in time, it may be committed later: %w", ctx.Err())
 	}
