@@ -3,52 +3,103 @@
 package scenario
 
 import (
+	"bytes"
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/vm-test/qemu"
 	"github.com/rackseed/rackseed/vm-test/rack"
+	"github.com/rackseed/rackseed/vm-test/vswitch"
 )
 
-// Machines by each firmware and each way of netboot, until they were installed
-// and their nodes speak from their own disks, by that firmware too.
+// Machines by each firmware, each way of netboot and each way to leave it,
+// until they were installed and their nodes speak from their own disks, by that
+// firmware too.
 func TestFirmwareMachines(t *testing.T) {
 	table := newTable(t, "Machines")
-	for _, loader := range []struct {
-		name machine.UEFILoader
-		ways []path
+	for _, policy := range []struct {
+		netboot machine.SiteNetboot
+		ways    []path
 	}{
-		{machine.LoaderShim, []path{
+		{machine.SiteNetboot{}, []path{
 			{firmware: qemu.BIOS, program: "undionly.kpxe"},
 			{firmware: qemu.UEFI, program: "shimx64.efi"},
 			{firmware: qemu.SecureBoot, program: "shimx64.efi"},
 			{firmware: qemu.SecureBoot, httpBoot: true, program: "shimx64.efi"},
 		}},
-		{machine.LoaderIPXE, []path{{firmware: qemu.UEFI, program: "snponly.efi"}}},
+		{machine.SiteNetboot{UEFI: machine.LoaderIPXE}, []path{{firmware: qemu.UEFI, program: "snponly.efi"}}},
+		{machine.SiteNetboot{LeaveUEFI: machine.LeaveChainload, LeaveBIOS: machine.LeaveSanboot}, []path{
+			{firmware: qemu.BIOS, program: "undionly.kpxe"},
+			{firmware: qemu.SecureBoot, program: "shimx64.efi"},
+		}},
+		{machine.SiteNetboot{UEFI: machine.LoaderIPXE, LeaveUEFI: machine.LeaveChainload}, []path{{firmware: qemu.UEFI, program: "snponly.efi"}}},
+		{machine.SiteNetboot{LeaveUEFI: machine.LeaveSilence, LeaveBIOS: machine.LeaveSilence}, []path{
+			{firmware: qemu.BIOS, program: "undionly.kpxe"},
+			{firmware: qemu.UEFI, program: "shimx64.efi"},
+		}},
 	} {
-		t.Run(string(loader.name), func(t *testing.T) {
+		n := policy.netboot.Filled()
+		t.Run(fmt.Sprintf("%s-%s-%s", n.UEFI, n.LeaveUEFI, n.LeaveBIOS), func(t *testing.T) {
 			r, _ := room(t, rack.Config{
-				Machines: len(loader.ways), Site: "netboot: {uefi: " + string(loader.name) + "}\n" + workers(len(loader.ways)),
+				Machines: len(policy.ways),
+				Site:     fmt.Sprintf("netboot: {uefi: %s, leaveUEFI: %s, leaveBIOS: %s}\n", n.UEFI, n.LeaveUEFI, n.LeaveBIOS) + workers(len(policy.ways)),
 				Setup: func(i int, m *qemu.Machine) {
 					if i > 0 {
-						m.Firmware, m.HTTPBoot = loader.ways[i-1].firmware, loader.ways[i-1].httpBoot
+						m.Firmware, m.HTTPBoot = policy.ways[i-1].firmware, policy.ways[i-1].httpBoot
 					}
 				},
 			})
 			console := open(t, r)
-			for i, way := range loader.ways {
-				if way.firmware == qemu.BIOS {
-					r.Ports[fmt.Sprintf("machine-%d", i+1)].Edit(rack.PlainROM())
-				}
-				protocol := "PXE"
+			for i, way := range policy.ways {
+				protocol, leave := "PXE", n.LeaveUEFI
 				if way.httpBoot {
 					protocol = "HTTP boot"
 				}
-				table.run(t, fmt.Sprintf("%s, %s, %s", way.firmware, protocol, way.program), func(t *testing.T) string {
+				if way.firmware == qemu.BIOS {
+					leave = n.LeaveBIOS
+					r.Ports[fmt.Sprintf("machine-%d", i+1)].Edit(rack.PlainROM())
+				}
+				table.run(t, fmt.Sprintf("%s, %s, %s, %s", way.firmware, protocol, way.program, leave), func(t *testing.T) string {
 					return installed(t, r, console, i+1, way)
 				})
 			}
 		})
+	}
+}
+
+// The network is away for a minute when GRUB asks for its configuration, and
+// again when it asks what to boot: it waits, and goes on.
+func TestFirmwareOutage(t *testing.T) {
+	table := newTable(t, "Outages")
+	r, _ := room(t, rack.Config{Machines: 1, Site: workers(1)})
+	console := open(t, r)
+	port := r.Ports["machine-1"]
+	var cuts atomic.Int32
+	port.Edit(cutAt(port, time.Minute, &cuts, "grub/grub.cfg", "GET /boot/grub?"))
+	table.run(t, "UEFI, PXE, shimx64.efi, the network away for a minute, twice", func(t *testing.T) string {
+		result := installed(t, r, console, 1, path{firmware: qemu.UEFI, program: "shimx64.efi"})
+		if n := cuts.Load(); n != 2 {
+			t.Errorf("the network was away %d times", n)
+		}
+		return result
+	})
+}
+
+// cutAt cuts a port's cable for a time when the machine first sends a frame
+// with one of the texts. It is a Port's Edit.
+func cutAt(port *vswitch.Port, away time.Duration, cuts *atomic.Int32, texts ...string) func([]byte) {
+	return func(frame []byte) {
+		for i, text := range texts {
+			if text != "" && bytes.Contains(frame, []byte(text)) {
+				texts[i] = ""
+				cuts.Add(1)
+				// Not before this returns: the port is held meanwhile.
+				go port.Cut(true)
+				time.AfterFunc(away, func() { port.Cut(false) })
+			}
+		}
 	}
 }
