@@ -24,6 +24,7 @@ var secrets = map[string][]byte{
 	"a private key in JSON":          []byte(`"-----BEGIN PRIVATE KEY-----\n`),
 	"an EC private key in JSON":      []byte(`"-----BEGIN EC PRIVATE KEY-----\n`),
 	"the node's key":                 []byte(`"keySeed":"`),
+	"what a node joins by":           []byte(`"caCertHashes":`),
 	"the node's key in a data URL":   base64Of(`"keySeed":`)[2:],
 	"the node's key in a data URL 2": base64Of(` "keySeed":`)[4:],
 	"the node's key in a data URL 3": base64Of(`  "keySeed":`)[4:],

@@ -43,6 +43,17 @@ func TestSentry(t *testing.T) {
 	if seen, _ := open.Seen(); len(seen) < 2 {
 		t.Errorf("an Ignition in the clear went by, and only this was noticed: %q", seen)
 	}
+	join, err := json.Marshal(wire.JoinSecret{Token: "abcdef.0123456789abcdef", CACertHashes: []string{"sha256:00"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var token Sentry
+	if _, err := token.Write(join); err != nil {
+		t.Fatal(err)
+	}
+	if seen, _ := token.Seen(); len(seen) != 1 {
+		t.Errorf("what a node joins by went by in the clear, and this was noticed: %q", seen)
+	}
 	_, key, err := wire.NewKeys()
 	if err != nil {
 		t.Fatal(err)
