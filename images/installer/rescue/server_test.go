@@ -213,16 +213,20 @@ func TestShellOnATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	var seen strings.Builder
-	until := func(want string) {
+	times := func(n int, want string) {
 		t.Helper()
 		b := make([]byte, 1024)
-		for !strings.Contains(seen.String(), want) {
+		for strings.Count(seen.String(), want) < n {
 			n, err := out.Read(b)
 			seen.Write(b[:n])
 			if err != nil {
 				t.Fatalf("%q did not come: %q, %v", want, seen.String(), err)
 			}
 		}
+	}
+	until := func(want string) {
+		t.Helper()
+		times(1, want)
 	}
 	send := func(line string) {
 		t.Helper()
@@ -241,7 +245,11 @@ func TestShellOnATerminal(t *testing.T) {
 	send("stty size\n")
 	until("50 100\r\n")
 	send("cat\n")
-	send("\x03") // Ctrl-C ends cat, and the shell goes on
+	send("a line\n")
+	times(2, "a line\r\n") // the terminal's echo, and cat's
+	prompts := strings.Count(seen.String(), "rescue:")
+	send("\x03")                // Ctrl-C ends cat, and the shell goes on
+	times(prompts+1, "rescue:") // what was typed ahead of it would be lost
 	send("echo still $((40+2))\n")
 	until("still 42")
 	send("exit 5\n")

@@ -32,8 +32,8 @@ type session struct {
 	size     pty.Winsize
 	wants    bool // a terminal
 	env      []string
-	cmd      *exec.Cmd
-	gone     bool // the client is
+	cmd      *exec.Cmd // while it runs: its ID may be another's afterwards
+	gone     bool      // the client is
 }
 
 // Payloads of requests (RFC 4254 §6.2 to §6.10).
@@ -110,7 +110,7 @@ func (c *session) ask(r *ssh.Request) bool {
 	switch r.Type {
 	case "pty-req":
 		var q ptyRequest
-		if ssh.Unmarshal(r.Payload, &q) != nil || c.cmd != nil {
+		if ssh.Unmarshal(r.Payload, &q) != nil {
 			return false
 		}
 		c.wants, c.size = true, winsize(q.Columns, q.Rows)
@@ -209,6 +209,15 @@ func signalWord(s syscall.Signal) string {
 	return fmt.Sprintf("%d@rackseed", int(s))
 }
 
+// wait waits for the program's end.
+func (c *session) wait(cmd *exec.Cmd) error {
+	err := c.Children.Wait(cmd)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cmd = nil
+	return err
+}
+
 // onPipes runs a program without a terminal.
 func (c *session) onPipes(cmd *exec.Cmd) error {
 	in, err := cmd.StdinPipe()
@@ -224,7 +233,7 @@ func (c *session) onPipes(cmd *exec.Cmd) error {
 		_, _ = io.Copy(in, c.channel)
 		_ = in.Close()
 	}()
-	return c.Children.Wait(cmd)
+	return c.wait(cmd)
 }
 
 // onTerminal runs a program on a terminal of its own.
@@ -259,7 +268,7 @@ func (c *session) onTerminal(cmd *exec.Cmd) error {
 		_, _ = io.Copy(c.channel, near)
 	}()
 	go func() { _, _ = io.Copy(near, c.channel) }()
-	err = c.Children.Wait(cmd)
+	err = c.wait(cmd)
 	t := time.NewTimer(outputGrace)
 	defer t.Stop()
 	select {
