@@ -23,6 +23,8 @@ func Installable(d Disk) error {
 		}
 	}
 	switch {
+	case d.Transport == "multipath":
+		return fmt.Errorf("it is reached by several paths (multipath), which the node's boot loader cannot follow")
 	case d.Transport == "usb":
 		return fmt.Errorf("it is on USB")
 	case d.Transport == "mmc":
@@ -47,7 +49,9 @@ func ChooseDisk(disks []Disk, hint DiskHint) (Disk, error) {
 	}
 	var eligible []Disk
 	for _, d := range disks {
-		if Installable(d) == nil {
+		// A disk of a storage network may be another machine's: only who names
+		// it means it.
+		if Installable(d) == nil && d.Transport != "fc" && d.Transport != "iscsi" {
 			eligible = append(eligible, d)
 		}
 	}

@@ -28,6 +28,8 @@ func TestChooseDisk(t *testing.T) {
 		{"several", []Disk{a, b}, DiskHint{}, "error|2 disks|disk.serial|/dev/sda, serial AAA, 500.0 GiB, empty|serial BBB, 500.0 GiB, GPT, 3 partitions"},
 		{"none", nil, DiskHint{}, "error|no disk to install on|16.0 GiB|none"},
 		{"only a stick", []Disk{stick}, DiskHint{}, "error|no disk to install on|on USB"},
+		{"none of a storage network unasked", []Disk{a, with(b, func(d *Disk) { d.Transport = "fc" })}, DiskHint{}, "/dev/sda"},
+		{"one of a storage network by its name", []Disk{a, with(b, func(d *Disk) { d.Transport = "iscsi" })}, DiskHint{Serial: "BBB"}, "/dev/sdb"},
 		{"by serial", []Disk{a, b}, DiskHint{Serial: " bbb"}, "/dev/sdb"},
 		{"by WWN", []Disk{a, b}, DiskHint{WWN: "0x5000C500A1B2C3D4"}, "/dev/sdb"},
 		{"by path", []Disk{a, b}, DiskHint{Path: "/dev/sda"}, "/dev/sda"},
@@ -57,6 +59,7 @@ func TestChooseDisk(t *testing.T) {
 func TestInstallable(t *testing.T) {
 	for want, change := range map[string]func(*Disk){
 		"":                    func(*Disk) {},
+		"several paths":       func(d *Disk) { d.Transport = "multipath" },
 		"on USB":              func(d *Disk) { d.Transport = "usb" },
 		"SD card":             func(d *Disk) { d.Transport = "mmc" },
 		"removable":           func(d *Disk) { d.Removable = true },
