@@ -86,7 +86,7 @@ func loaded(t *testing.T, r *rack.Rack, way path) {
 // machineOf is machine i as the boot service knows it.
 func machineOf(t *testing.T, console rack.Console, i int) (found machine.Machine) {
 	t.Helper()
-	eventually(t, time.Minute, fmt.Sprintf("machine %d is known", i), func() error {
+	eventually(t, 5*time.Minute, fmt.Sprintf("machine %d is known", i), func() error {
 		all, err := console.Machines(t.Context())
 		if err != nil {
 			return err
