@@ -1,0 +1,260 @@
+//go:build vm
+
+// Package scenario proves the whole in virtual machines: real firmware, real
+// kernels, a real Kubernetes, on a network with no way out.
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/vm-test/parts"
+	"github.com/rackseed/rackseed/vm-test/rack"
+)
+
+// storyProfiles label both nodes, the worker also as only an administrator may,
+// and keep what does not ask for it off the worker.
+const storyProfiles = `profiles:
+  - name: control-plane
+    role: control-plane
+    labels: {rack.example/row: "1"}
+  - name: worker
+    role: worker
+    labels: {disk: nvme, node-role.kubernetes.io/worker: ""}
+    taints: ["dedicated=story:NoSchedule"]
+`
+
+// answering is a name server on the worker that answers only by what the
+// cluster's own answers, which runs on the control plane. It asks that once,
+// when it starts (the loop plugin asks for a name that nobody has), and is ready
+// once it reached the API server by its Service. The images that are there
+// without the internet hold no other program that asks and can be asked.
+const answering = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: answering, namespace: kube-system}
+data:
+  Corefile: |
+    cluster.local:53 {
+        prometheus :9153
+        loop
+        forward . 10.96.0.10
+    }
+    .:53 {
+        health
+        ready
+        kubernetes example.test
+    }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: answering, namespace: kube-system}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: answering}}
+  template:
+    metadata: {labels: {app: answering}}
+    spec:
+      serviceAccountName: coredns
+      dnsPolicy: Default
+      nodeSelector: {disk: nvme}
+      tolerations: [{key: dedicated, value: story, effect: NoSchedule}]
+      containers:
+        - name: coredns
+          image: rackseed.local/coredns:v1.14.6
+          imagePullPolicy: Never
+          args: [-conf, /etc/coredns/Corefile]
+          readinessProbe: {httpGet: {path: /ready, port: 8181}, timeoutSeconds: 10, failureThreshold: 10}
+          volumeMounts: [{name: config, mountPath: /etc/coredns}]
+      volumes: [{name: config, configMap: {name: answering}}]
+`
+
+// The ISO as a USB stick under UEFI, two empty machines, two Ready nodes, of
+// which the second joined the first, and pods that talk between them; then all
+// power of the machines is cut, and they come back by their own disks.
+func TestStory(t *testing.T) {
+	r, p := room(t, rack.Config{Machines: 2, Approve: true, Site: storyProfiles})
+	var sentry rack.Sentry
+	if err := r.Switch.Record(&sentry); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	console := open(t, r)
+	powerOn(t, r)
+	if err := rack.Follow(within(t, 25*time.Minute), console, 2, t.Output()); err != nil {
+		t.Fatalf("%v\nmachines:%s%s", err, rack.LastLines(r.Machines[0], 30), rack.LastLines(r.Machines[1], 30))
+	}
+	t.Logf("Ready %.0f s after the appliance's power-on", time.Since(start).Seconds())
+
+	events, err := console.Events(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range events {
+		if e.Seq != uint64(i+1) {
+			t.Errorf("event %d has the number %d", i+1, e.Seq)
+		}
+	}
+	installed := []string{"leased", "Installer session 1", "Approved", "Permitted to write", "written and verified", "Ignition fetched", "it reboots", "Boots its own disk"}
+	checkStory(t, events, machineOf(t, console, 1).ID, append(slices.Clone(installed), "kubeadm init is permitted", "init begins the cluster", "The cluster is started", "The node is Ready"))
+	checkStory(t, events, machineOf(t, console, 2).ID, append(installed, "Joins the cluster", "A token was made by which node-2 joins", "joins, attempt", "kubeadm ended well", "The node is Ready"))
+	if seen, looked := sentry.Seen(); len(seen) > 0 || looked < 100<<20 {
+		t.Errorf("in %d MiB on the wire were secrets in the clear: %q", looked>>20, seen)
+	}
+
+	config, err := console.Kubeconfig(t.Context(), r.KubernetesURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kubectl{t, p, filepath.Join(t.TempDir(), "kubeconfig")}
+	if err := os.WriteFile(k.config, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checkCluster(t, k)
+
+	// All power is lost: they boot their own disks, nothing is installed again.
+	before := events[len(events)-1].Seq
+	for _, m := range r.Machines {
+		if err := m.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	powerOn(t, r)
+	var after []machine.Event
+	eventually(t, 10*time.Minute, "both nodes are Ready after a power cut", func() error {
+		var err error
+		if after, err = console.Events(t.Context(), before); err != nil {
+			return err
+		}
+		ready := map[machine.ID]bool{}
+		for _, e := range after {
+			if e.Kind == "node.ready" {
+				ready[e.Machine] = true
+			}
+		}
+		if len(ready) < 2 {
+			return fmt.Errorf("events since: %s", texts(after))
+		}
+		return nil
+	})
+	for _, e := range after {
+		if strings.HasPrefix(e.Kind, "install.") || strings.HasPrefix(e.Kind, "session.") || strings.HasPrefix(e.Kind, "join.") {
+			t.Errorf("after a power cut: %s", e.Text)
+		}
+	}
+}
+
+func powerOn(t *testing.T, r *rack.Rack) {
+	t.Helper()
+	for i := range r.Machines {
+		if err := r.PowerOnMachine(t.Context(), i+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkStory holds what a machine's timeline must tell, in order.
+func checkStory(t *testing.T, events []machine.Event, of machine.ID, parts []string) {
+	t.Helper()
+	told := texts(slices.DeleteFunc(slices.Clone(events), func(e machine.Event) bool { return e.Machine != of }))
+	at := 0
+	for _, want := range parts {
+		i := strings.Index(told[at:], want)
+		if i < 0 {
+			t.Fatalf("the timeline of %s does not tell %q after what came before it:\n%s", of, want, told)
+		}
+		at += i
+	}
+}
+
+// kubectl runs kubectl with an administrator's kubeconfig.
+type kubectl struct {
+	t      *testing.T
+	p      parts.Parts
+	config string
+}
+
+func (k kubectl) run(args ...string) (string, error) { return k.with("", args...) }
+
+func (k kubectl) with(stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(within(k.t, time.Minute), k.p.Kubectl, append([]string{"--kubeconfig", k.config}, args...)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// until is run until it prints what is wanted.
+func (k kubectl) until(limit time.Duration, what string, want func(out string) bool, args ...string) (out string) {
+	k.t.Helper()
+	eventually(k.t, limit, what, func() (err error) {
+		out, err = k.run(args...)
+		if err == nil && !want(out) {
+			err = errors.New(out)
+		}
+		return err
+	})
+	return out
+}
+
+// checkCluster looks at the nodes as their profiles have them, at the system's
+// pods, and at what goes between the nodes.
+func checkCluster(t *testing.T, k kubectl) {
+	t.Helper()
+	has := func(parts ...string) func(string) bool {
+		return func(out string) bool {
+			return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(out, p) })
+		}
+	}
+	for node, labels := range map[string]map[string]string{
+		"node-1": {"rack.example/row": "1", "node-role.kubernetes.io/control-plane": ""},
+		"node-2": {"disk": "nvme", "node-role.kubernetes.io/worker": ""},
+	} {
+		// Those that a node may not give itself come a moment later.
+		var parts []string
+		for key, value := range maps.All(labels) {
+			parts = append(parts, fmt.Sprintf("%q:%q", key, value))
+		}
+		k.until(2*time.Minute, "the labels of "+node, has(parts...), "get", "node", node, "-o", "jsonpath={.metadata.labels}")
+	}
+	for node, want := range map[string]string{"node-1": "", "node-2": "dedicated=story:NoSchedule"} {
+		k.until(time.Minute, "the taints of "+node, func(out string) bool { return out == want },
+			"get", "node", node, "-o", `jsonpath={range .spec.taints[*]}{.key}={.value}:{.effect}{end}`)
+	}
+	k.until(10*time.Minute, "the system's pods run",
+		has("pod/coredns", "pod/etcd", "pod/kube-apiserver", "pod/kube-controller-manager", "pod/kube-proxy", "pod/kube-scheduler"),
+		"-n", "kube-system", "wait", "--for=condition=Ready", "--timeout=30s", "pod", "--all")
+	k.until(2*time.Minute, "no token is left", func(out string) bool { return out == "" },
+		"-n", "kube-system", "get", "secret", "-l", "rackseed.local/machine", "-o", "name")
+
+	if _, err := k.with(answering, "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+	k.until(5*time.Minute, "a Deployment runs on the worker", has("available"),
+		"-n", "kube-system", "rollout", "status", "deployment/answering", "--timeout=30s")
+	pod := k.until(time.Minute, "its pod", has("node-2 10.244."),
+		"-n", "kube-system", "get", "pod", "-l", "app=answering", "-o", "jsonpath={range .items[*]}{.spec.nodeName} {.status.podIP} {.metadata.name}{end}")
+	name := pod[strings.LastIndex(pod, " ")+1:]
+	// From the API server on the control plane to the pod on the worker, which
+	// got its answer from the pod of the cluster's name server on the control
+	// plane, by its Service.
+	k.until(2*time.Minute, "the worker's pod was answered by the control plane's", func(out string) bool {
+		for line := range strings.Lines(out) {
+			if strings.HasPrefix(line, "coredns_proxy_request_duration_seconds_count{") && strings.Contains(line, `to="10.96.0.10:53"`) {
+				return true
+			}
+		}
+		return false
+	}, "get", "--raw", "/api/v1/namespaces/kube-system/pods/"+name+":9153/proxy/metrics")
+}
