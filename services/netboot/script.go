@@ -60,7 +60,11 @@ func (b boot) arguments() []string {
 		"console=tty0", "console=ttyS0,115200n8",
 	}
 	if b.emulated {
-		args = append(args, machine.EmulatedArguments...)
+		// One processor is enough to install, and cannot miss the wake-up of
+		// another: under multi-threaded emulation an installer was seen to stand
+		// still for ever early in its boot ("possible timer handling issue on
+		// cpu=1"), nohz=off or not.
+		args = append(append(args, machine.EmulatedArguments...), "nr_cpus=1")
 	}
 	return args
 }
