@@ -39,15 +39,12 @@ func input(emulated bool) ignition.Input {
 func TestGolden(t *testing.T) {
 	tainted := input(false)
 	tainted.Profile.Taints = []string{"node-role.kubernetes.io/control-plane:NoSchedule", "a=b:NoExecute"}
-	tainted.Site.Machines = []machine.ListedMachine{{Profile: "control-plane"}, {Profile: "control-plane"}}
-	several := input(true)
-	several.Site.Machines = tainted.Site.Machines
 	worker, plain := input(true), input(false)
 	worker.Profile.Role, plain.Profile.Role = machine.RoleWorker, machine.RoleWorker
 	plain.Profile.Taints = tainted.Profile.Taints
 	plain.Profile.Labels = map[string]string{"node-role.kubernetes.io/worker": "", "disk": "nvme"}
 	for name, in := range map[string]ignition.Input{
-		"normal": input(false), "emulated": input(true), "tainted": tainted, "emulated-several": several, "worker": plain, "emulated-worker": worker,
+		"normal": input(false), "emulated": input(true), "tainted": tainted, "worker": plain, "emulated-worker": worker,
 	} {
 		files, err := Contributor{}.Contribute(in)
 		if err != nil {

@@ -91,22 +91,5 @@ func controlPlane(in ignition.Input) ControlPlane {
 		PodSubnet:     pods,
 		ServiceSubnet: services,
 		ExtraSANs:     in.Site.Cluster.ExtraSANs,
-		Single:        listedControlPlanes(in.Site) < 2,
 	}
-}
-
-// listedControlPlanes counts the machines that the site file lists for control
-// planes. Those without a profile make at most the first, and so never a second.
-func listedControlPlanes(site machine.Site) int {
-	roles := map[string]machine.Role{string(machine.RoleControlPlane): machine.RoleControlPlane}
-	for _, p := range site.Profiles {
-		roles[p.Name] = p.Role
-	}
-	n := 0
-	for _, m := range site.Machines {
-		if roles[m.Profile] == machine.RoleControlPlane {
-			n++
-		}
-	}
-	return n
 }

@@ -45,7 +45,7 @@ func emulatedTimeouts() *timeouts {
 	}
 }
 
-func relax(cluster *clusterConfiguration, kubelet *kubeletConfiguration, proxy *proxyConfiguration, single bool) {
+func relax(cluster *clusterConfiguration, kubelet *kubeletConfiguration, proxy *proxyConfiguration) {
 	cluster.Etcd = &etcd{component{
 		ExtraArgs: []argument{
 			{"heartbeat-interval", "1000"},
@@ -68,7 +68,8 @@ func relax(cluster *clusterConfiguration, kubelet *kubeletConfiguration, proxy *
 		ExtraEnvs: gogc,
 	}
 	cluster.ControllerManager = &component{
-		ExtraArgs: append(leaderElection(single, "8s"),
+		ExtraArgs: append(leaderElection("8s"),
+			argument{"feature-gates", "ControllerManagerReleaseLeaderElectionLockOnExit=true"},
 			argument{"node-monitor-period", "15s"},
 			argument{"node-monitor-grace-period", "240s"},
 			argument{"profiling", "false"},
@@ -77,7 +78,7 @@ func relax(cluster *clusterConfiguration, kubelet *kubeletConfiguration, proxy *
 		ExtraEnvs: gogc,
 	}
 	cluster.Scheduler = &component{
-		ExtraArgs: append(leaderElection(single, "15s"), argument{"profiling", "false"}),
+		ExtraArgs: append(leaderElection("15s"), argument{"profiling", "false"}),
 		ExtraEnvs: gogc,
 	}
 	kubelet.NodeStatusUpdateFrequency = "60s"
@@ -97,19 +98,17 @@ func relax(cluster *clusterConfiguration, kubelet *kubeletConfiguration, proxy *
 	proxy.Conntrack = &conntrack{MaxPerCore: 0}
 }
 
-// leaderElection has a long lease, and so a take-over is long. Where nobody is
-// planned who could take over, the lease outlives minutes in which the API
-// server is starved: who loses it begins anew, which starves it more. It is
-// never off: a second control plane may be approved at any time, and takes these
-// settings over from the first.
-func leaderElection(single bool, retry string) []argument {
-	lease, renew := "45s", "30s"
-	if single {
-		lease, renew = "10m0s", "9m0s"
-	}
+// leaderElection has leases that outlive half a minute of a starved API server:
+// who loses one begins anew, which starves it more. They are no longer, because
+// the next process waits for the end of the last one's: the controller manager
+// ends once at nearly every emulated start, since it takes its lease, and then
+// gives the API server 10 seconds to be healthy. So it gives the lease back when
+// it ends by itself. Elections are never off: a second control plane may be
+// approved at any time, and takes these settings over from the first.
+func leaderElection(retry string) []argument {
 	return []argument{
-		{"leader-elect-lease-duration", lease},
-		{"leader-elect-renew-deadline", renew},
+		{"leader-elect-lease-duration", "45s"},
+		{"leader-elect-renew-deadline", "40s"},
 		{"leader-elect-retry-period", retry},
 	}
 }

@@ -59,9 +59,6 @@ type ControlPlane struct {
 	PodSubnet     netip.Prefix
 	ServiceSubnet netip.Prefix
 	ExtraSANs     []string
-	// Single says that no second control plane is planned. It only matters to
-	// emulated ones.
-	Single bool
 }
 
 // Subnets gives the site's pod and service subnets, or the defaults.
@@ -125,7 +122,7 @@ func Kubeadm(c ControlPlane) ([]byte, error) {
 	}
 	if c.Emulated {
 		init.Timeouts = emulatedTimeouts()
-		relax(&cluster, &kubelet, &proxy, c.Single)
+		relax(&cluster, &kubelet, &proxy)
 	}
 	return stream(init, cluster, kubelet, proxy)
 }

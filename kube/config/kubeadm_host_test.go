@@ -140,7 +140,7 @@ func TestKubeadmUsesOurAuthorities(t *testing.T) {
 		program(t, "kubeadm", "init", "phase", "etcd", "local", "--config", file, "--dry-run")
 		for name, want := range map[string]map[bool][]string{
 			"kube-apiserver":          {false: {"- --bind-address=10.77.0.11"}, true: {"- --bind-address=10.77.0.11", "failureThreshold: 360", "name: GOGC"}},
-			"kube-controller-manager": {false: {"- --allocate-node-cidrs=true", "- --cluster-cidr=10.244.0.0/16"}, true: {"- --leader-elect=true", "- --leader-elect-lease-duration=10m0s", "*,bootstrapsigner"}},
+			"kube-controller-manager": {false: {"- --allocate-node-cidrs=true", "- --cluster-cidr=10.244.0.0/16"}, true: {"- --leader-elect=true", "- --leader-elect-lease-duration=45s", "*,bootstrapsigner"}},
 			"kube-scheduler":          {false: {"- --leader-elect=true"}, true: {"- --leader-elect=true"}},
 			"etcd":                    {false: {"image: rackseed.local/etcd:3.7.0-0"}, true: {"- --election-timeout=10000"}},
 		} {

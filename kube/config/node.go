@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/rackseed/rackseed/services/machine"
@@ -67,7 +66,7 @@ func splitLabels(labels map[string]string) (own, restricted map[string]string, e
 			return nil, nil, fmt.Errorf("label %q with value %q: %s", key, value, wrong[0])
 		}
 		switch {
-		case slices.Contains(kubeletLabels, key):
+		case machine.IsKubeletLabel(key):
 			return nil, nil, fmt.Errorf("label %q: the kubelet sets it by itself: choose another name", key)
 		case nodeMayLabel(key):
 			own[key] = value
@@ -76,11 +75,6 @@ func splitLabels(labels map[string]string) (own, restricted map[string]string, e
 		}
 	}
 	return own, restricted, nil
-}
-
-// kubeletLabels are set by every kubelet, and put back if they differ.
-var kubeletLabels = []string{
-	corev1.LabelHostname, corev1.LabelOSStable, corev1.LabelArchStable, "beta.kubernetes.io/os", "beta.kubernetes.io/arch",
 }
 
 // joinLabels renders the kubelet's --node-labels, sorted.

@@ -20,11 +20,6 @@ var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 // hostNames is what is expected of names of machines and profiles.
 const hostNames = "lower-case letters, digits and hyphens, at most 63"
 
-// kubeletLabels are set by every kubelet, and put back if they differ.
-var kubeletLabels = []string{
-	"kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch", "beta.kubernetes.io/os", "beta.kubernetes.io/arch",
-}
-
 // ownArguments are those of a node's kernel command line that Rackseed sets.
 var ownArguments = []string{"root=", "rackseed.", "systemd.gpt_auto="}
 
@@ -87,7 +82,7 @@ func checkLabels(d *decoder, at string, labels map[string]string) {
 			d.problem(path, "no name of a label", "letters, digits, -, _ and ., at most 63, behind a domain of your own, as example.org/rack")
 		case len(content.IsLabelValue(labels[name])) > 0:
 			d.problem(path, strconv.Quote(labels[name]), "letters, digits, -, _ and ., at most 63, the first and last one a letter or digit")
-		case slices.Contains(kubeletLabels, name):
+		case machine.IsKubeletLabel(name):
 			d.problem(path, "every node's kubelet sets this label itself", "a domain of your own, as example.org/"+name[strings.Index(name, "/")+1:])
 		}
 	}

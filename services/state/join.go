@@ -44,6 +44,9 @@ func (c *change) joinClaim(x JoinClaim) error {
 	}
 	c.machine = r
 	if old := c.newest(x.Machine, machine.IntentJoin); old != nil {
+		if old.Intent.Status == machine.IntentRevoked {
+			return refuse("machine %s: its join was revoked (%s): forget it, and install it anew", x.Machine, old.Intent.Reason)
+		}
 		i := c.editIntent(old)
 		i.Intent.Status, i.Intent.Reason = machine.IntentClaimed, ""
 		i.Intent.Epoch++

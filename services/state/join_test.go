@@ -58,6 +58,19 @@ func TestJoin(t *testing.T) {
 	checkInvariants(t, w)
 }
 
+// TestRevokedJoin: who was sent away is not let in by asking once more.
+func TestRevokedJoin(t *testing.T) {
+	w := started(t)
+	w.installed(2, machine.RoleWorker)
+	w.must(join(2))
+	w.must(IntentRevoke{Intent: "j-2", Reason: "wrong rack"})
+	if text := w.refused(join(2)); !strings.Contains(text, "its join was revoked (wrong rack): forget it") {
+		t.Error(text)
+	}
+	equal(t, "status", w.view().JoinIntent(machineID(2)).Status, machine.IntentRevoked)
+	checkInvariants(t, w)
+}
+
 // TestControlPlanesJoinOneByOne: etcd's members change one at a time.
 func TestControlPlanesJoinOneByOne(t *testing.T) {
 	w := started(t)

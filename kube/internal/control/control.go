@@ -171,16 +171,22 @@ func New(t *testing.T) *Plane {
 // PKI is the path of a file of the cluster's PKI, as kubeadm names it.
 func (p *Plane) PKI(name string) string { return filepath.Join(p.dir, "pki", name) }
 
-// StartAPI starts the API server.
+// StartAPI starts the API server and waits until it says that it is ready: it
+// answers some moments before, and does not know its own roles then.
 func (p *Plane) StartAPI() (stop func()) {
 	p.t.Helper()
-	return Spawn(p.t, "kube-apiserver", Program(p.t, "RACKSEED_KUBERNETES"), "kube-apiserver", "--etcd-servers", p.etcd,
+	stop = Spawn(p.t, "kube-apiserver", Program(p.t, "RACKSEED_KUBERNETES"), "kube-apiserver", "--etcd-servers", p.etcd,
 		"--bind-address=127.0.0.1", "--secure-port", p.port, "--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16", "--client-ca-file", p.PKI("ca.crt"),
 		"--tls-cert-file", p.PKI("apiserver.crt"), "--tls-private-key-file", p.PKI("apiserver.key"),
 		"--service-account-key-file", p.PKI("sa.pub"), "--service-account-signing-key-file", p.PKI("sa.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth")
+	root := p.Client("root", "system:masters")
+	Eventually(p.t, "API server", func(ctx context.Context) error {
+		return root.Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+	return stop
 }
 
 // StartManager starts some of the controller manager's controllers.

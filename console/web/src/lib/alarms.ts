@@ -9,11 +9,11 @@ export interface Alarm {
   grave: boolean
 }
 
-// A part that only waits for its turn is no reason to act.
-const passing = /^(waiting for|starting)|listening for other DHCP servers/
+// A part that only waits for its turn, or is slow, is no reason to act.
+const passing = /^(waiting for|starting)|listening for other DHCP servers|^the stick is slow/
 
 // serving are the parts without which no machine is served.
-const serving = ['address', 'dhcp', 'tftp', 'netboot', 'machines', 'images', 'output']
+const serving = ['address', 'dhcp', 'tftp', 'netboot', 'machines', 'images', 'output', 'storage']
 
 // alarms are in the order in which they matter. What is wrong with the site
 // file is told at its own place.
