@@ -11,9 +11,9 @@ SHELL := /bin/bash
 # pinned toolchain (build/pins) as a module.
 
 ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
-GO := $(shell sh build/bootstrap.sh)
+GO := $(shell sh build/bootstrap.sh $(MAKECMDGOALS))
 ifeq ($(GO),)
-$(error there is no Go; what is missing is said above)
+$(error what is missing is said above)
 endif
 export PATH := $(dir $(GO)):$(PATH)
 endif

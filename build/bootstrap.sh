@@ -3,6 +3,9 @@
 # the host has none or an older one than Go 1.21, the first that fetches newer
 # toolchains by itself (https://go.dev/doc/toolchain): Debian 13's, unpacked into
 # the build cache. Nothing is installed, and nothing on the host is changed.
+# Before that it looks whether the host has what the targets of make need.
+#
+# usage: sh build/bootstrap.sh TARGET…
 #
 # Variables: RACKSEED_DEBIAN_MIRROR, as http://HOST/debian; without it the mirror
 # of the host's own apt configuration.
@@ -21,6 +24,17 @@ new_enough() {
 	return 1
 }
 
+[ "$(uname -m)" = x86_64 ] || fail "this machine is $(uname -m): Rackseed is built on x86-64 (its tools are Debian's for amd64)"
+for need in apt-get apt-cache apt-config dpkg-deb; do
+	command -v "$need" >/dev/null || fail "there is no $need: build on Debian 12 or 13, whose packages Rackseed is made of"
+done
+sh "$(dirname "$0")/packages.sh" "$@" >&2 || exit 1
+
+# Go and npm also know the variable in capitals, apt does not.
+[ -n "${http_proxy-}" ] || [ -z "${HTTP_PROXY-}" ] || export http_proxy="$HTTP_PROXY"
+[ -n "${https_proxy-}" ] || [ -z "${HTTPS_PROXY-}" ] || export https_proxy="$HTTPS_PROXY"
+[ -n "${no_proxy-}" ] || [ -z "${NO_PROXY-}" ] || export no_proxy="$NO_PROXY"
+
 host=$(command -v go || true)
 if [ -n "$host" ] && new_enough "$host"; then
 	echo "$host"
@@ -35,11 +49,7 @@ if [ -x "$go" ] && new_enough "$go"; then
 	exit 0
 fi
 
-for need in apt-get apt-cache dpkg-deb; do
-	command -v "$need" >/dev/null || fail "there is no Go 1.21 or newer and no $need to get one with: install Go from https://go.dev/dl"
-done
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -r "$keys" ] || fail "$keys is missing: install debian-archive-keyring"
 
 # The mirror: from the variable, else the first one in the host's own lists
 # (deb822 and one-line format) whose path ends in /debian, or the list of

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -123,13 +124,31 @@ Acquire::ForceHash "SHA256";
 func (a *apt) run(ctx context.Context, workDir string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = workDir
-	cmd.Env = append(os.Environ(), "APT_CONFIG="+filepath.Join(a.dir, "apt.conf"), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(proxies(os.Environ()), "APT_CONFIG="+filepath.Join(a.dir, "apt.conf"), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&errs, a.log)
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%s %s: %w%s", args[0], args[1], err, indent(errs.String(), 8))
 	}
 	return out.Bytes(), nil
+}
+
+// proxies adds a proxy's variables in small letters, as apt reads them, where
+// they are set in capitals alone, as Go and npm also read them.
+func proxies(environ []string) []string {
+	set := map[string]string{}
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok && value != "" {
+			set[name] = value
+		}
+	}
+	env := slices.Clone(environ)
+	for _, small := range []string{"http_proxy", "https_proxy", "no_proxy"} {
+		if value := set[strings.ToUpper(small)]; value != "" && set[small] == "" {
+			env = append(env, small+"="+value)
+		}
+	}
+	return env
 }
 
 // indent is the last lines of a program's complaint.

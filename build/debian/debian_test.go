@@ -177,3 +177,19 @@ func TestRepositoryLock(t *testing.T) {
 		}
 	}
 }
+
+func TestProxies(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		in, want []string
+	}{
+		{"none", []string{"HOME=/root"}, []string{"HOME=/root"}},
+		{"capitals alone", []string{"HTTP_PROXY=http://p:3128", "NO_PROXY=lan"}, []string{"HTTP_PROXY=http://p:3128", "NO_PROXY=lan", "http_proxy=http://p:3128", "no_proxy=lan"}},
+		{"both", []string{"HTTPS_PROXY=http://a", "https_proxy=http://b"}, []string{"HTTPS_PROXY=http://a", "https_proxy=http://b"}},
+		{"empty", []string{"HTTP_PROXY=", "https_proxy=", "HTTPS_PROXY=http://a"}, []string{"HTTP_PROXY=", "https_proxy=", "HTTPS_PROXY=http://a", "https_proxy=http://a"}},
+	} {
+		if got := proxies(c.in); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

@@ -132,3 +132,9 @@ func deb822URIs(text string) []string {
 	flush()
 	return uris
 }
+
+// Mirror is the one of this machine's packages.
+func Mirror() (string, error) {
+	m, err := findMirrors(os.Getenv, "/etc/apt")
+	return m.main, err
+}
