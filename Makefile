@@ -50,12 +50,13 @@ help: ## this list
 
 .PHONY: run
 run: ## build all, start a virtual rack, and follow a machine until it is Ready
+	$(BUILD) ready
 	go build -o .run/ ./vm-test/cmd/rack
 	exec .run/rack run
 
 .PHONY: iso
 iso: ## out/rackseed.iso, with SITE=site.yaml carrying that site file
-	$(BUILD) iso
+	$(BUILD) ready iso
 
 .PHONY: cli
 cli: ## out/bin/rackseed, the command line
@@ -63,7 +64,7 @@ cli: ## out/bin/rackseed, the command line
 
 .PHONY: dev
 dev: ## boot service and console on loopback, without virtual machines; MACHINES=3 simulates some
-	$(BUILD) console
+	$(BUILD) ready console
 	mkdir -p .run/dev
 	go build -o .run/dev/ . ./vm-test/cmd/simulate
 	.run/dev/simulate -images .run/dev/images
@@ -81,7 +82,11 @@ dev: ## boot service and console on loopback, without virtual machines; MACHINES
 # In the order of what they need; the first failure ends them.
 
 .PHONY: test
-test: test-unit test-host test-browser test-vm ## everything that CI runs
+test: ready test-unit test-host test-browser test-vm ## everything that CI runs
+
+.PHONY: ready
+ready:
+	$(BUILD) ready
 
 .PHONY: test-unit
 test-unit: ## pure decisions, the state machine, property tests: need nothing

@@ -7,9 +7,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/rackseed/rackseed/build/host"
 )
 
 // check is one thing that a build needs.
@@ -20,104 +21,142 @@ type check struct {
 	must bool
 }
 
-// freeGiB is what a cold build needs in the cache, roughly.
-const freeGiB = 12
+// What a build takes, roughly, in MiB. Kubernetes' linker is what takes the
+// memory; a cold build fills the build cache and Go's, a later one makes an image
+// and its parts anew.
+const (
+	memoryMiB = 3 << 10
+	coldMiB   = 12 << 10
+	warmMiB   = 3 << 10
+)
 
-func checks(cache string) []check {
-	return []check{
-		{"Go", version("go", "run build/bootstrap.sh, which unpacks one privately", "version"), true},
-		{"C compiler", compiler, true},
-		{"git", version("git", "install git", "--version"), true},
-		{"make", version("make", "install make", "--version"), true},
-		{"apt-get", version("apt-get", "build on Debian 12 or 13: packages are fetched by apt", "--version"), true},
-		{"dpkg-deb", version("dpkg-deb", "build on Debian 12 or 13", "--version"), true},
-		{"mount", version("mount", "install mount: without /proc Debian's packages do not install alike", "--version"), true},
-		{"Debian's keys", file("/usr/share/keyrings/debian-archive-keyring.gpg", "install debian-archive-keyring"), true},
-		{"certificates", file("/etc/ssl/certs/ca-certificates.crt", "install ca-certificates: Go modules and npm packages come by HTTPS"), true},
-		{"root", func(context.Context) (string, error) {
-			if os.Geteuid() == 0 {
-				return "yes", nil
-			}
-			return "", errors.New("no: the node's root file system and container images are then made in user namespaces, which need newuidmap (package uidmap) and subuids")
-		}, false},
-		{"room in the cache", room(cache), false},
+// checks are what targets of make need, beside packages, which
+// build/packages.sh knows.
+func checks(repo, cache string) []check {
+	list := []check{
+		{"build cache", func(context.Context) (string, error) { return room(cache) }, true},
+		{"out/", func(context.Context) (string, error) { return writable(filepath.Join(repo, "out")) }, true},
+		{"memory", memory, false},
+		{"proxy", proxy, false},
 		{"KVM", func(context.Context) (string, error) {
-			f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-			if err != nil {
-				return "", fmt.Errorf("%w: virtual machines are emulated, about ten times slower", err)
-			}
-			return "/dev/kvm opens; whether it works is tried when a virtual machine starts", f.Close()
+			return "/dev/kvm opens; whether it works is tried when a virtual machine starts", host.KVM()
 		}, false},
 	}
+	if os.Geteuid() != 0 {
+		list = append(list, check{"user namespaces", func(ctx context.Context) (string, error) {
+			return "may be made: root is not needed", host.Namespaces(ctx)
+		}, true})
+	}
+	return list
 }
 
-// doctor prints what is there and what is missing. It returns an error if a
-// build cannot work.
-func doctor(ctx context.Context, cache string, w io.Writer) error {
+// doctor prints what is there and what is missing, for all targets of make. It
+// returns an error if a build cannot work.
+func doctor(ctx context.Context, repo, cache string, w io.Writer) error {
+	list := append([]check{
+		{"Go", version("go", "version"), true},
+		{"packages", func(ctx context.Context) (string, error) { return packages(ctx, repo) }, true},
+	}, checks(repo, cache)...)
+	return examine(ctx, list, true, w)
+}
+
+// ready is doctor before a target is made: it prints only what is missing.
+// build/bootstrap.sh has looked at packages before.
+func ready(ctx context.Context, repo, cache string, w io.Writer) error {
+	return examine(ctx, checks(repo, cache), false, w)
+}
+
+func examine(ctx context.Context, list []check, all bool, w io.Writer) error {
 	missing := 0
-	for _, c := range checks(cache) {
+	for _, c := range list {
 		found, err := c.find(ctx)
+		text, mark := found, "ok  "
 		switch {
-		case err == nil:
-			fmt.Fprintf(w, "  ok    %-18s %s\n", c.what, found)
-		case c.must:
+		case err != nil && c.must:
 			missing++
-			fmt.Fprintf(w, "  NO    %-18s %v\n", c.what, err)
-		default:
-			fmt.Fprintf(w, "  note  %-18s %v\n", c.what, err)
+			text, mark = err.Error(), "NO  "
+		case err != nil:
+			text, mark = err.Error(), "note"
+		case !all:
+			continue
 		}
+		fmt.Fprintf(w, "  %s  %-16s %s\n", mark, c.what, strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", 25)))
 	}
 	if missing > 0 {
-		return fmt.Errorf("doctor: %d things are missing", missing)
+		return fmt.Errorf("this machine is not ready: %d of what is said above must be put right", missing)
 	}
 	return nil
 }
 
-func version(program, way string, args ...string) func(context.Context) (string, error) {
+func version(program string, args ...string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
 		out, err := exec.CommandContext(ctx, program, args...).Output()
 		if err != nil {
-			return "", fmt.Errorf("%w; %s", err, way)
+			return "", fmt.Errorf("%s: %w", program, err)
 		}
 		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		return line, nil
 	}
 }
 
-// compiler makes a program: Debian's gcc comes without the C library's headers.
-func compiler(ctx context.Context) (string, error) {
-	const way = "install gcc and libc6-dev: runc, Ignition and the start of Node.js are compiled"
-	cmd := exec.CommandContext(ctx, "gcc", "-x", "c", "-o", "/dev/null", "-")
-	cmd.Stdin = strings.NewReader("#include <stdio.h>\nint main(void) { return puts(\"\") < 0; }\n")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		line, _, _ := strings.Cut(string(out), "\n")
-		return "", fmt.Errorf("%w %s; %s", err, line, way)
+// packages are Debian's, that the host must have.
+func packages(ctx context.Context, repo string) (string, error) {
+	out, err := exec.CommandContext(ctx, "/bin/sh", filepath.Join(repo, "build/packages.sh")).CombinedOutput()
+	switch {
+	case err != nil && len(out) == 0:
+		return "", fmt.Errorf("build/packages.sh: %w", err)
+	case err != nil:
+		return "", errors.New(strings.TrimSpace(string(out)))
 	}
-	return version("gcc", way, "--version")(ctx)
+	return "all are installed", nil
 }
 
-func file(path, way string) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) {
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("%w; %s", err, way)
-		}
-		return path, nil
+func room(cache string) (string, error) {
+	if err := host.Writable(cache); err != nil {
+		return "", err
 	}
+	free, err := host.FreeMiB(cache)
+	if err != nil {
+		return "", err
+	}
+	built, err := filepath.Glob(filepath.Join(cache, "out", "node-root-*"))
+	if err != nil {
+		return "", err
+	}
+	if err := enough(free, len(built) > 0); err != nil {
+		return "", fmt.Errorf("%s: %w", cache, err)
+	}
+	return fmt.Sprintf("%s, %d MiB free", cache, free), nil
 }
 
-func room(dir string) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return "", err
-		}
-		var s unix.Statfs_t
-		if err := unix.Statfs(dir, &s); err != nil {
-			return "", fmt.Errorf("%s: %w", dir, err)
-		}
-		free := int64(s.Bavail) * s.Bsize >> 30
-		if free < freeGiB {
-			return "", fmt.Errorf("%s has %d GiB free, a cold build takes about %d", dir, free, freeGiB)
-		}
-		return fmt.Sprintf("%s, %d GiB free", dir, free), nil
+// enough says whether the build cache has room, in MiB; built, that a build is
+// in it.
+func enough(free int, built bool) error {
+	need, which := coldMiB, "a first build"
+	if built {
+		need, which = warmMiB, "a build"
 	}
+	if free >= need {
+		return nil
+	}
+	return fmt.Errorf("%d MiB are free, and %s takes about %d: make room there, or have the cache elsewhere with: export XDG_CACHE_HOME=/a/larger/disk", free, which, need)
+}
+
+func writable(dir string) (string, error) { return dir, host.Writable(dir) }
+
+func memory(context.Context) (string, error) {
+	free, err := host.AvailableMiB()
+	switch {
+	case err != nil:
+		return "", err
+	case free < memoryMiB:
+		return "", fmt.Errorf("%d MiB are available, and linking Kubernetes takes about %d: it will be slow or fail; close other programs", free, memoryMiB)
+	}
+	return fmt.Sprintf("%d MiB available; make run says what its machines need", free), nil
+}
+
+func proxy(ctx context.Context) (string, error) {
+	// Without it apt has no settings of its own.
+	dump, _ := exec.CommandContext(ctx, "apt-config", "dump").Output()
+	return host.Proxies(os.Environ(), host.HomeFile(".npmrc"), string(dump))
 }

@@ -34,6 +34,7 @@ const usage = `usage: go run ./build TARGET…
   path TARGET print the folder of a target, made if need be
   lock        take the newest Debian packages into build/locks/debian.lock
   doctor      say what this machine lacks for building
+  ready       the same in short, before others: nothing, if nothing is missing
 
 Variables:
   SITE, EMULATED         see iso
@@ -125,7 +126,9 @@ func (b *builder) target(name string) error {
 	case "lock":
 		return b.lock()
 	case "doctor":
-		return doctor(b.ctx, b.cache.Dir, os.Stdout)
+		return doctor(b.ctx, b.repo, b.cache.Dir, os.Stdout)
+	case "ready":
+		return ready(b.ctx, b.repo, b.cache.Dir, os.Stderr)
 	case "node":
 		return b.show("node", "oci", "node-root", "node-initrd", "kernel")
 	case "installer":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,11 +73,72 @@ func TestSame(t *testing.T) {
 	}
 }
 
-func TestDoctorNamesWhatIsMissing(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	var b strings.Builder
-	err := doctor(context.Background(), t.TempDir(), &b)
-	if err == nil || !strings.Contains(b.String(), "NO    git") || !strings.Contains(b.String(), "install git") {
-		t.Errorf("%v\n%s", err, b.String())
+func TestExamine(t *testing.T) {
+	found := func(text string, err error) func(context.Context) (string, error) {
+		return func(context.Context) (string, error) { return text, err }
+	}
+	list := []check{
+		{"gold", found("in the cellar", nil), true},
+		{"silver", found("", errors.New("none: dig")), false},
+		{"iron", found("", errors.New("rusty\nscour it")), true},
+	}
+	for _, c := range []struct {
+		all  bool
+		list []check
+		want string
+		fail string
+	}{
+		{true, list, "  ok    gold             in the cellar\n  note  silver           none: dig\n" +
+			"  NO    iron             rusty\n                         scour it\n", "1 of what"},
+		{false, list[:2], "  note  silver           none: dig\n", ""},
+		{false, list[:1], "", ""},
+	} {
+		var b strings.Builder
+		err := examine(t.Context(), c.list, c.all, &b)
+		if b.String() != c.want {
+			t.Errorf("printed\n%swant\n%s", b.String(), c.want)
+		}
+		if (err == nil) != (c.fail == "") || err != nil && !strings.Contains(err.Error(), c.fail) {
+			t.Errorf("error %v, want %q", err, c.fail)
+		}
+	}
+}
+
+func TestEnough(t *testing.T) {
+	for _, c := range []struct {
+		free  int
+		built bool
+		want  string
+	}{
+		{coldMiB, false, ""}, {coldMiB - 1, false, "a first build takes about"}, {coldMiB - 1, true, ""}, {warmMiB - 1, true, "XDG_CACHE_HOME"},
+	} {
+		err := enough(c.free, c.built)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%d MiB, built %v: %v, want %q", c.free, c.built, err, c.want)
+		}
+	}
+}
+
+// What is missing is said with the one command that gets it.
+func TestPackages(t *testing.T) {
+	bin := t.TempDir() // a machine's PATH, on which no gcc, git and newuidmap are
+	for _, program := range []string{"id", "awk", "printf"} {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(bin, program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin)
+	_, err := packages(t.Context(), "..")
+	for _, want := range []string{"  gcc ", "  git ", "apt-get install -y --no-install-recommends ", " gcc libc6-dev", " git"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q in it", err, want)
+		}
+	}
+	if err != nil && strings.Count(err.Error(), "apt-get install") != 1 {
+		t.Errorf("more than one command: %v", err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/rackseed/rackseed/build/host"
 )
 
 // KVM is what came out of trying /dev/kvm.
@@ -30,16 +32,9 @@ var bootSector = []byte{
 // kernel is a Linux kernel that must get as far as panicking for want of a
 // root; empty, only a boot sector is run.
 func TryKVM(ctx context.Context, h Host, kernel string) KVM {
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return KVM{Reason: "no /dev/kvm: machines are emulated, which is several times slower"}
-	case errors.Is(err, os.ErrPermission):
-		return KVM{Reason: "/dev/kvm exists but may not be opened: add yourself to the group kvm (sudo usermod -aG kvm $USER, then log in again); machines are emulated until then, which is several times slower"}
-	case err != nil:
-		return KVM{Reason: fmt.Sprintf("/dev/kvm: %v: machines are emulated, which is several times slower", err)}
+	if err := host.KVM(); err != nil {
+		return KVM{Reason: err.Error()}
 	}
-	f.Close()
 	dir, err := os.MkdirTemp("", "rackseed-kvm")
 	if err != nil {
 		return KVM{Reason: fmt.Sprintf("KVM was not tried: %v", err)}

@@ -1,13 +1,10 @@
 package rack
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/rackseed/rackseed/build/host"
 )
 
 const (
@@ -26,36 +23,16 @@ func Room(machines, controlPlanes int) error {
 	var errs []error
 	large := min(machines, controlPlanes)
 	need := applianceMiB + large*controlPlaneMiB + (machines-large)*workerMiB + spareMiB
-	free, err := availableMiB()
+	free, err := host.AvailableMiB()
 	if err != nil {
 		errs = append(errs, err)
 	} else if free < need {
 		errs = append(errs, fmt.Errorf("%d MiB of memory are available, and %d machine(s) beside the appliance need %d: close other programs, or use a larger computer", free, machines, need))
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(".", &fs); err != nil {
-		errs = append(errs, fmt.Errorf("free disk: %w", err))
-	} else if free := int(fs.Bavail * uint64(fs.Bsize) >> 20); free < diskMiB {
+	if free, err := host.FreeMiB("."); err != nil {
+		errs = append(errs, err)
+	} else if free < diskMiB {
 		errs = append(errs, fmt.Errorf("%d MiB of disk are free here, and a rack and its build need %d", free, diskMiB))
 	}
 	return errors.Join(errs...)
-}
-
-// availableMiB is what programs can still get without swapping.
-func availableMiB() (int, error) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, fmt.Errorf("free memory: %w", err)
-	}
-	defer f.Close()
-	for scan := bufio.NewScanner(f); scan.Scan(); {
-		if rest, ok := strings.CutPrefix(scan.Text(), "MemAvailable:"); ok {
-			var kib int
-			if _, err := fmt.Sscan(rest, &kib); err != nil {
-				return 0, fmt.Errorf("free memory: %w", err)
-			}
-			return kib / 1024, nil
-		}
-	}
-	return 0, errors.New("free memory: /proc/meminfo does not say MemAvailable")
 }
