@@ -77,7 +77,7 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 		return state.MachineApprove{}, err
 	}
 	command := p.Command
-	command.Erase, err = confirmed(m.ID, "approve", p.Disk, command.Erase, wish.Erase)
+	command.Erase, err = confirmed(m.ID, "approve", p.Disk, command.Erase, wish)
 	if err != nil {
 		return state.MachineApprove{}, err
 	}

@@ -15,6 +15,7 @@ type Occupied struct {
 	Disk    machine.Disk
 	Named   string // what was confirmed instead; "": nothing
 	Order   string // "approve" or "retry"
+	Wished  bool   // the disk was asked for with the order
 }
 
 func (o *Occupied) Error() string {
@@ -25,7 +26,20 @@ func (o *Occupied) Error() string {
 	default:
 		text += fmt.Sprintf(": what was confirmed as lost is %s: look again", o.Named)
 	}
-	return text + fmt.Sprintf("; confirm it in the console, or with rackseed %s %s --erase %s", o.Order, o.Machine, shellWord(o.Disk.Contents))
+	return text + fmt.Sprintf("; confirm it in the console, or with rackseed %s %s%s --erase %s", o.Order, o.Machine, o.flag(), shellWord(o.Disk.Contents))
+}
+
+// flag asks for the same disk again, if it was asked for.
+func (o *Occupied) flag() string {
+	switch {
+	case !o.Wished:
+		return ""
+	case o.Disk.Serial != "":
+		return " --disk-serial " + shellWord(o.Disk.Serial)
+	case o.Disk.WWN != "":
+		return " --disk-wwn " + shellWord(o.Disk.WWN)
+	}
+	return " --disk-path " + shellWord(o.Disk.Path)
 }
 
 // shellWord quotes a text so that a shell takes it as it is (POSIX section
@@ -34,7 +48,8 @@ func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`
 
 // confirmed is what may be lost on a disk: what is on it, if that was confirmed
 // word for word or is granted already; "" for an empty disk.
-func confirmed(id machine.ID, order string, d machine.Disk, granted, named string) (string, error) {
+func confirmed(id machine.ID, order string, d machine.Disk, granted string, wish Wish) (string, error) {
+	named := wish.Erase
 	switch {
 	case named == "" && (d.Contents == machine.Empty || granted == d.Contents):
 		return granted, nil
@@ -43,7 +58,7 @@ func confirmed(id machine.ID, order string, d machine.Disk, granted, named strin
 	case named == d.Contents:
 		return named, nil
 	}
-	return "", &Occupied{id, d, named, order}
+	return "", &Occupied{id, d, named, order, wish.Disk != nil}
 }
 
 // target is the disk to install on.
@@ -89,7 +104,13 @@ func chooseDisk(v View, m machine.Machine, wish *machine.DiskHint, listed machin
 	case disk.Contents == "":
 		return target{}, fmt.Errorf("disk %s: its installer did not say what is on it: restart it", disk.Path)
 	}
-	return target{disk, Exactly(m.Inventory.Disks, disk), by, isCut && cut.Writing && cut.Disk == disk.Exact()}, nil
+	left := isCut && cut.Writing && cut.Disk == disk.Exact()
+	if left && !m.Inventory.Tells(disk) {
+		// Another disk may be at that path since the machine restarted, so that
+		// only what is on it says that this is the one.
+		left = disk.Contents == machine.BrokenOff
+	}
+	return target{disk, Exactly(m.Inventory.Disks, disk), by, left}, nil
 }
 
 // Exactly is the hint that names one of disks and no other: with its path where
@@ -137,7 +158,7 @@ func Retry(v View, m machine.Machine, wish Wish) (state.IntentRetry, error) {
 		// attempt left may be lost too.
 		return state.IntentRetry{Intent: intent.ID}, nil
 	}
-	erase, err := confirmed(m.ID, "retry", t.disk, "", wish.Erase)
+	erase, err := confirmed(m.ID, "retry", t.disk, "", wish)
 	if err != nil {
 		return state.IntentRetry{}, err
 	}

@@ -64,7 +64,7 @@ func TestDisk(t *testing.T) {
 		"full, nothing confirmed": {func(v *view, m *machine.Machine, w *Wish) {
 			windows(m)
 			w.Disk = hint("B")
-		}, "error|machine m-1: disk /dev/sdb, serial B, 447.1 GiB, " + ntfs + ": what is on it would be lost|rackseed approve m-1 --erase 'MBR, 1 partition: NTFS (Windows)'"},
+		}, "error|machine m-1: disk /dev/sdb, serial B, 447.1 GiB, " + ntfs + ": what is on it would be lost|rackseed approve m-1 --disk-serial 'B' --erase 'MBR, 1 partition: NTFS (Windows)'"},
 		"full, confirmed": {func(v *view, m *machine.Machine, w *Wish) {
 			windows(m)
 			w.Disk, w.Erase = hint("B"), ntfs
@@ -81,16 +81,30 @@ func TestDisk(t *testing.T) {
 		"cut off": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Same: true, Disk: *hint("A")})
 		}, "A erases " + broken},
+		"cut off, and the paths may be others since": {func(v *view, m *machine.Machine, w *Wish) {
+			m.Inventory.Disks = []machine.Disk{drive("/dev/sda", "", ntfs), drive("/dev/sdb", "", machine.BrokenOff)}
+			v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentRevoked, Disk: machine.DiskHint{Path: "/dev/sda"}}
+			v.cut = &state.CutOff{Writing: true, Same: true, Disk: machine.DiskHint{Path: "/dev/sda"}}
+		}, "error|/dev/sda|would be lost"},
+		"cut off, and two with one serial number": {func(v *view, m *machine.Machine, w *Wish) {
+			m.Inventory.Disks = []machine.Disk{drive("/dev/sda", "A", ntfs), drive("/dev/sdb", "A", machine.BrokenOff)}
+			v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentRevoked, Disk: machine.DiskHint{Serial: "A", Path: "/dev/sda"}}
+			v.cut = &state.CutOff{Writing: true, Same: true, Disk: *hint("A")}
+		}, "error|2 disks have serial number A, and one must be chosen"},
+		"cut off, known by what is on it": {func(v *view, m *machine.Machine, w *Wish) {
+			m.Inventory.Disks = []machine.Disk{drive("/dev/sda", "", machine.BrokenOff)}
+			v.cut = &state.CutOff{Writing: true, Same: true, Disk: machine.DiskHint{Path: "/dev/sda"}}
+		}, "/dev/sda erases " + machine.BrokenOff},
 		"cut off, the other one wished": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Same: true, Disk: *hint("A")})
 			w.Disk = hint("B")
 		}, "error|/dev/sdb, serial B|would be lost"},
 		"cut off, but the disk of that name is another": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Same: true, Disk: machine.DiskHint{Serial: "A", WWN: "5000c500a1b2c3d4"}})
-		}, "error|/dev/sda, serial A|would be lost"},
+		}, "error|2 disks have serial number A, and one must be chosen"},
 		"cut off before it wrote": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Same: true})
-		}, "error|/dev/sda, serial A|would be lost"},
+		}, "error|2 disks have serial number A, and one must be chosen"},
 		"cut off, other hardware": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Disk: *hint("A")})
 		}, "error|2 disks could be installed on"},

@@ -40,7 +40,10 @@ type Circumstances struct {
 // middle of writing; and discovery, which only looks. That is for machines
 // that were never looked at, and for those that have nothing to boot, while the
 // discovery window is open or the site file lists them; and for any machine
-// that an operator invited.
+// that an operator invited. One that was sent back to its disk, because nobody
+// approved it in time, is only looked at again if it surely has nothing there:
+// its system may be on a stick, or behind a controller that the installer has no
+// driver for.
 func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 	switch {
 	case m != nil && c.Rescue != nil && c.Rescue.Status == IntentOpen:
@@ -49,7 +52,7 @@ func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 		return BootDecision{BootInstall, "install intent " + intent.ID + " is " + string(intent.Status)}
 	case m != nil && intent != nil && intent.Status == IntentDone:
 		return BootDecision{BootLocal, "installed by intent " + intent.ID}
-	case m != nil && intent != nil && intent.Written:
+	case m != nil && intent != nil && intent.Written && !m.sentBack():
 		return BootDecision{BootDiscovery, "its install was broken off in the middle, so that its disk is not whole"}
 	case m != nil && m.Invited.After(c.Now):
 		return BootDecision{BootDiscovery, "an operator asked to have it looked at"}
@@ -58,6 +61,8 @@ func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 	switch {
 	case known && m.Inventory.Occupied(DiskHint{}) != nil:
 		return BootDecision{BootLocal, "known, not approved, and its disk is not empty: approve it while its installer waits, or ask in the console to have it looked at again"}
+	case known && m.sentBack():
+		return BootDecision{BootLocal, "it was looked at, nobody approved it in time, and its system may be where the installer does not look: ask in the console to have it looked at again"}
 	case !c.Window && !c.Listed:
 		return BootDecision{BootLocal, "the discovery window is closed, and the site file does not list it: open the window in the console to have it looked at"}
 	case known:
@@ -66,4 +71,10 @@ func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 		return BootDecision{BootDiscovery, "never seen before"}
 	}
 	return BootDecision{BootDiscovery, "seen, and not looked at yet"}
+}
+
+// sentBack says whether the machine went back to its own disk, on which
+// something may be.
+func (m *Machine) sentBack() bool {
+	return m.Session != nil && !m.Session.Left.IsZero() && (m.Inventory == nil || !m.Inventory.Bare())
 }

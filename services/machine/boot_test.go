@@ -25,6 +25,13 @@ func TestNextBoot(t *testing.T) {
 		m.Invited = until
 		return m
 	}
+	left := func(m *Machine) *Machine {
+		m.Session = &Session{Left: now.Add(-time.Hour)}
+		return m
+	}
+	broken := Disk{Path: "/dev/sda", Transport: "sata", Contents: BrokenOff}
+	leftAndInvited := left(disks(stick))
+	leftAndInvited.Invited = now.Add(1)
 	for name, c := range map[string]struct {
 		machine       *Machine
 		intent        *Intent
@@ -60,6 +67,14 @@ func TestNextBoot(t *testing.T) {
 		"installed, rescue asked for":       {disks(windows), intent(IntentDone), rescue(IntentOpen), BootRescue, "rescue"},
 		"installed, rescue over":            {disks(windows), intent(IntentDone), rescue(IntentDone), BootLocal, "installed by"},
 		"approved, rescue asked for":        {disks(windows), intent(IntentOpen), rescue(IntentOpen), BootRescue, "rescue"},
+		"sent back, nothing to boot":        {left(disks(empty)), nil, open, BootDiscovery, "nothing is on its disks"},
+		"sent back, no disk seen":           {left(disks()), nil, open, BootLocal, "nobody approved it in time"},
+		"sent back, its system on a stick":  {left(disks(empty, stick)), nil, open, BootLocal, "nobody approved it in time"},
+		"sent back, listed":                 {left(disks(stick)), nil, listed, BootLocal, "nobody approved it in time"},
+		"sent back, and invited":            {leftAndInvited, nil, closed, BootDiscovery, "an operator asked"},
+		"sent back, approved by then":       {left(disks(stick)), intent(IntentOpen), closed, BootInstall, "i-1 is open"},
+		"sent back after broken off":        {left(disks(broken)), written(IntentRevoked), closed, BootDiscovery, "broken off"},
+		"sent back, and mended by hand":     {left(disks(windows)), written(IntentRevoked), open, BootLocal, "not empty"},
 		"unknown cannot be asked to rescue": {nil, nil, rescue(IntentOpen), BootLocal, "window is closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,6 +82,19 @@ func TestNextBoot(t *testing.T) {
 				t.Errorf("boots %s: %s; want %s: %s", got.Kind, got.Reason, c.kind, c.reason)
 			}
 		})
+	}
+}
+
+func TestTells(t *testing.T) {
+	i := Inventory{Disks: []Disk{
+		{Path: "/dev/sda", Serial: "A"}, {Path: "/dev/sdb", Serial: "0123456789"}, {Path: "/dev/sdc", Serial: "0123456789"},
+		{Path: "/dev/sdd"}, {Path: "/dev/sde", WWN: "naa.5"}, {Path: "/dev/sdf", Serial: "0123456789", WWN: "naa.6"},
+	}}
+	want := []bool{true, false, false, false, true, true}
+	for n, d := range i.Disks {
+		if got := i.Tells(d); got != want[n] {
+			t.Errorf("%s: %v", d.Path, got)
+		}
 	}
 }
 

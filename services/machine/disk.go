@@ -5,6 +5,10 @@ import "strings"
 // Empty is the Contents of a disk on which nothing was found.
 const Empty = "empty"
 
+// BrokenOff is the Contents of a disk on which an installer of ours began and
+// did not end.
+const BrokenOff = "broken-off Rackseed install"
+
 // Fixed says whether the disk is a part of the machine, and no stick, card or
 // medium that somebody may have put in.
 func (d Disk) Fixed() bool { return !d.Removable && d.Transport != "usb" }
@@ -51,4 +55,34 @@ func (i *Inventory) Occupied(hint DiskHint) *Disk {
 		return d
 	}
 	return nil
+}
+
+// Tells says whether what d is known by stays from boot to boot, and is no other
+// disk's. Paths change when a machine restarts, and cheap disks repeat serial
+// numbers.
+func (i *Inventory) Tells(d Disk) bool {
+	known := d.Exact()
+	if known.Path != "" {
+		return false
+	}
+	for _, other := range i.Disks {
+		if other.Path != d.Path && known.Matches(other) {
+			return false
+		}
+	}
+	return true
+}
+
+// Bare says whether the machine has nothing to boot: it has a disk of its own,
+// and nothing is on any that the installer saw, also of those that somebody put
+// in, but for what an install that was broken off left.
+func (i *Inventory) Bare() bool {
+	fixed := false
+	for _, d := range i.Disks {
+		if d.Contents != Empty && d.Contents != BrokenOff {
+			return false
+		}
+		fixed = fixed || d.Fixed()
+	}
+	return fixed
 }

@@ -15,12 +15,12 @@ var (
 	Unfinished = Data + "-new"
 )
 
-const brokenOff, ofNode = "broken-off Rackseed install", "Rackseed node"
+const ofNode = "Rackseed node"
 
 // IsNode says whether a disk that is so described holds a node of ours, or what
 // an install that was broken off left of one.
 func IsNode(text string) bool {
-	return text == brokenOff || text == ofNode || strings.HasPrefix(text, ofNode+" ")
+	return text == machine.BrokenOff || text == ofNode || strings.HasPrefix(text, ofNode+" ")
 }
 
 // Data is the beginning of the data partition's name.
@@ -46,7 +46,7 @@ func node(names []string) (string, bool) {
 	}
 	switch last := names[n]; {
 	case last == Unfinished:
-		return brokenOff, true
+		return machine.BrokenOff, true
 	case last == Data:
 		return ofNode, true
 	case strings.HasPrefix(last, Data+" "):
