@@ -101,10 +101,10 @@ func TestDisk(t *testing.T) {
 		}, "error|/dev/sdb, serial B|would be lost"},
 		"cut off, but the disk of that name is another": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Same: true, Disk: machine.DiskHint{Serial: "A", WWN: "5000c500a1b2c3d4"}})
-		}, "error|2 disks have serial number A, and one must be chosen"},
+		}, "error|/dev/sda, serial A|would be lost"},
 		"cut off before it wrote": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Same: true})
-		}, "error|2 disks have serial number A, and one must be chosen"},
+		}, "error|/dev/sda, serial A|would be lost"},
 		"cut off, other hardware": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Disk: *hint("A")})
 		}, "error|2 disks could be installed on"},
@@ -188,7 +188,7 @@ func TestRetry(t *testing.T) {
 			failed(v)
 			windows(m)
 			w.Disk = &machine.DiskHint{Serial: "B"}
-		}, "error|machine m-1: disk /dev/sdb, serial B|rackseed retry m-1 --erase '" + ntfs + "'"},
+		}, "error|machine m-1: disk /dev/sdb, serial B|rackseed retry m-1 --disk-serial 'B' --erase '" + ntfs + "'"},
 		"another disk, confirmed": {func(v *view, m *machine.Machine, w *Wish) {
 			failed(v)
 			windows(m)
