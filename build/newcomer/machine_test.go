@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,12 +31,27 @@ const user = "ann"
 // machine is a Debian with nothing but what the README names, and a clone of
 // the repository in a person's home. What runs there has mounts and processes
 // of its own, which end with it.
-type machine struct{ root string }
+type machine struct {
+	root string
+	// environ is what a machine's own configuration sets: where Go modules come
+	// from, and proxies.
+	environ map[string]string
+	caches  map[string]string // Go's, which it shares; none if it shall be cold
+}
 
 // newMachine installs the suite into dir, or takes the one that is there.
 func newMachine(t *testing.T, suite, dir string) machine {
 	t.Helper()
-	m := machine{filepath.Join(dir, suite)}
+	m := machine{root: filepath.Join(dir, suite), environ: goSettings(t, "GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE")}
+	for _, kv := range os.Environ() {
+		if name, value, _ := strings.Cut(kv, "="); strings.HasSuffix(strings.ToLower(name), "_proxy") {
+			m.environ[name] = value
+		}
+	}
+	if os.Getenv(coldVariable) == "" {
+		m.caches = goSettings(t, "GOCACHE", "GOMODCACHE")
+		maps.Copy(m.environ, m.caches)
+	}
 	if done := m.root + ".installed"; !exists(done) {
 		if err := os.RemoveAll(m.root); err != nil {
 			t.Fatal(err)
@@ -45,6 +61,7 @@ func newMachine(t *testing.T, suite, dir string) machine {
 			t.Fatal(err)
 		}
 	}
+	m.takeCaches(t)
 	if done := m.root + ".configured"; !exists(done) {
 		m.configure(t)
 		if err := os.WriteFile(done, nil, 0o644); err != nil {
@@ -96,13 +113,15 @@ func (m machine) configure(t *testing.T) {
 		output(t, exec.CommandContext(t.Context(), "cp", "-L", npmrc, home))
 	}
 	output(t, exec.CommandContext(t.Context(), "git", "clone", "--quiet", "--no-hardlinks", repository(t), filepath.Join(home, "rackseed")))
-	m.share(t)
+	if m.caches != nil {
+		m.share(t)
+	}
 	output(t, m.command(t.Context(), "root", fmt.Sprintf("chown -R %[1]s: /home/%[1]s", user)))
 }
 
 // shared are targets that are nothing but "go build" without C: they take most
-// of a first build's time, and are taken from this machine's cache. Every other
-// kind of step is made in the newcomer's, and so is one of theirs ("pause").
+// of a first build's time, and are taken from this machine's build cache. Every
+// other kind of step is made in the newcomer's, and so is one of theirs ("pause").
 var shared = []string{"kubernetes", "etcd", "coredns", "containerd", "cni", "ignition", "rackseed", "installer", "nodeinit"}
 
 func (m machine) share(t *testing.T) {
@@ -124,17 +143,21 @@ func (m machine) share(t *testing.T) {
 }
 
 // enter makes $1 the root of what runs, in a mount and a process namespace of
-// its own: not by chroot, in which the kernel refuses user namespaces.
+// its own: not by chroot, in which the kernel refuses user namespaces. The first
+// process there stays root's: what changes its user no longer dies with its parent.
 const enter = `set -e
 mount --make-rprivate /
 mount --rbind "$1" "$1"
 cd "$1"
+printf '%s' "$9" | while read -r lower upper at; do
+	mount -t overlay -o "lowerdir=$lower,upperdir=$upper/upper,workdir=$upper/work" overlay ".$at"
+done
 mount -t proc proc proc
 mount --rbind /sys sys
 mount --rbind /dev dev
 pivot_root . mnt
 cd /
-exec /bin/sh -c 'umount -l /mnt; exec setpriv --reuid "$0" --regid "$0" --init-groups -- /usr/bin/env -i "$@"' "$2" "$3" "$4" "$5" "$6" "$7" /bin/bash -c "$8"
+exec /bin/sh -c 'umount -l /mnt; setpriv --reuid "$0" --regid "$0" --init-groups -- /usr/bin/env -i "$@"; exit $?' "$2" "$3" "$4" "$5" "$6" "$7" /bin/bash -c "$8"
 `
 
 // command is a shell's command line, run by a person of the machine in the
@@ -144,34 +167,61 @@ func (m machine) command(ctx context.Context, who, line string) *exec.Cmd {
 	if who != "root" {
 		home, line = "/home/"+who, "cd ~/rackseed\n"+line
 	}
-	var proxies []string
-	for _, kv := range os.Environ() {
-		name, _, _ := strings.Cut(kv, "=")
-		if strings.HasSuffix(strings.ToLower(name), "_proxy") {
-			proxies = append(proxies, "export "+name+"="+tools.Quote(os.Getenv(name))+"\n")
-		}
+	var settings strings.Builder
+	for name, value := range m.environ {
+		fmt.Fprintf(&settings, "export %s=%s\n", name, tools.Quote(value))
 	}
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, "enter", m.root,
 		who, "HOME="+home, "USER="+who, "LANG=C.UTF-8", "TERM=dumb", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		strings.Join(proxies, "")+goSettings()+line)
+		settings.String()+line, m.overlays())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 20 * time.Second
 	return cmd
 }
 
-// goSettings are those of "go env" that say where modules come from.
-func goSettings() string {
-	out, err := exec.Command("go", "env", "-json", "GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE").Output()
-	var settings map[string]string
-	if err != nil || json.Unmarshal(out, &settings) != nil {
-		return ""
-	}
+// overlays are the lines "LOWER UPPER AT" of what is mounted: Go's caches of this
+// machine are at the same paths in the newcomer's, as only so the compiler's
+// results are found, and what is written over them is in folders of its own.
+func (m machine) overlays() string {
 	var b strings.Builder
-	for name, value := range settings {
-		if value != "" {
-			fmt.Fprintf(&b, "export %s=%s\n", name, tools.Quote(value))
-		}
+	for name, dir := range m.caches {
+		fmt.Fprintf(&b, "%s %s.%s %s\n", dir, m.root, name, dir)
 	}
 	return b.String()
+}
+
+// takeCaches makes what the overlays need: the folders that Go writes into are the
+// person's in the upper layer.
+func (m machine) takeCaches(t *testing.T) {
+	t.Helper()
+	const prepare = `upper=$1.$2 at=$3
+mkdir -p "$upper/upper" "$upper/work" "$1$at"
+cd "$at"
+{ find . -maxdepth 1 -type d; [ ! -d cache ] || find cache -type d; } | (cd "$upper/upper" && xargs mkdir -p)
+chown -R 1000:1000 "$upper/upper"
+while [ "$at" != / ]; do
+	chmod a+rx "$1$at"
+	at=$(dirname "$at")
+done
+`
+	for name, dir := range m.caches {
+		output(t, exec.CommandContext(t.Context(), "sh", "-euc", prepare, "prepare", m.root, name, dir))
+	}
+}
+
+// goSettings are values of "go env", without those that are empty.
+func goSettings(t *testing.T, names ...string) map[string]string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"env", "-json"}, names...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]string{}
+	if err := json.Unmarshal(out, &settings); err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(settings, func(_, value string) bool { return value == "" })
+	return settings
 }
 
 // does runs a command line to its end, which must be a good one.

@@ -14,9 +14,14 @@ import (
 	"testing"
 )
 
-// dirVariable names a folder in which the machines stay, so that single steps
-// can be run again: go test -tags slow -run /trixie/iso ./build/newcomer
-const dirVariable = "RACKSEED_NEWCOMER"
+const (
+	// dirVariable names a folder in which the machines stay, so that single steps
+	// can be run again: go test -tags slow -run /trixie/iso ./build/newcomer
+	dirVariable = "RACKSEED_NEWCOMER"
+	// coldVariable, if set, has them fetch and compile all of Go's themselves,
+	// which takes half an hour more each.
+	coldVariable = "RACKSEED_NEWCOMER_COLD"
+)
 
 func TestNewcomer(t *testing.T) {
 	if os.Geteuid() != 0 {
