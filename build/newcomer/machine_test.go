@@ -68,6 +68,7 @@ func newMachine(t *testing.T, suite, dir string) machine {
 			t.Fatal(err)
 		}
 	}
+	m.clone(t)
 	return m
 }
 
@@ -112,7 +113,16 @@ func (m machine) configure(t *testing.T) {
 	if npmrc := filepath.Join(os.Getenv("HOME"), ".npmrc"); exists(npmrc) {
 		output(t, exec.CommandContext(t.Context(), "cp", "-L", npmrc, home))
 	}
-	output(t, exec.CommandContext(t.Context(), "git", "clone", "--quiet", "--no-hardlinks", repository(t), filepath.Join(home, "rackseed")))
+}
+
+// clone gives the person what is committed here.
+func (m machine) clone(t *testing.T) {
+	t.Helper()
+	to := filepath.Join(m.root, "home", user, "rackseed")
+	if err := os.RemoveAll(to); err != nil {
+		t.Fatal(err)
+	}
+	output(t, exec.CommandContext(t.Context(), "git", "clone", "--quiet", "--no-hardlinks", repository(t), to))
 	if m.caches != nil {
 		m.share(t)
 	}
@@ -138,7 +148,7 @@ func (m machine) share(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", target, err)
 		}
-		output(t, exec.CommandContext(t.Context(), "cp", "-r", strings.TrimSpace(string(dir)), out))
+		output(t, exec.CommandContext(t.Context(), "cp", "-r", "--no-clobber", strings.TrimSpace(string(dir)), out))
 	}
 }
 
