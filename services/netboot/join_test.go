@@ -134,19 +134,23 @@ func TestJoinRefused(t *testing.T) {
 		t.Errorf("a token that was not made is told: %v", kinds)
 	}
 
-	// Revoked, or asked for once more, while the token was made.
+	// Asked for once more, or revoked, while the token was made. A revoked one
+	// is not granted again.
 	var made []string
 	make := tokens(&made)
-	for what, meanwhile := range map[string]state.Command{
-		"revoked":   state.IntentRevoke{Intent: l.store.View().JoinIntent(m.ID).ID, Reason: "wrong rack"},
-		"once more": state.JoinClaim{Machine: m.ID, Intent: "j-other"},
+	for _, c := range []struct {
+		what      string
+		meanwhile state.Command
+	}{
+		{"once more", state.JoinClaim{Machine: m.ID, Intent: "j-other"}},
+		{"revoked", state.IntentRevoke{Intent: l.store.View().JoinIntent(m.ID).ID, Reason: "wrong rack"}},
 	} {
 		l.server.JoinSecret = func(ctx context.Context, v state.View, m machine.Machine, i machine.Intent) (wire.JoinSecret, error) {
-			l.propose(t, meanwhile)
+			l.propose(t, c.meanwhile)
 			return make(ctx, v, m, i)
 		}
 		if a := l.want(t, 409, "changed meanwhile", worker, "POST", wire.PathNodeJoin, l.joinRequest(t, k)); strings.Contains(a.body, "ciphertext") {
-			t.Errorf("%s: %s", what, a.body)
+			t.Errorf("%s: %s", c.what, a.body)
 		}
 	}
 }
