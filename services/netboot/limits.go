@@ -17,7 +17,10 @@ type Limits struct {
 	// Stall is how long a transfer may stand still; 30s.
 	Stall  time.Duration
 	Bodies int // signed bodies being read at once, each up to wire.MaxBody; 32
-	Conns  int // connections; 4096
+	// BodiesPerSource are those from one address; 4. An installer sends up to
+	// three at once: a claim, a report and its log.
+	BodiesPerSource int
+	Conns           int // connections; 4096
 	// ConnsPerSource are connections from one address; 64. An installer has
 	// up to four.
 	ConnsPerSource int
@@ -36,6 +39,7 @@ func (l Limits) filled() Limits {
 	fill(&l.Transfers, 256)
 	fill(&l.TransfersPerSource, 8)
 	fill(&l.Bodies, 32)
+	fill(&l.BodiesPerSource, 4)
 	fill(&l.Conns, 4096)
 	fill(&l.ConnsPerSource, 64)
 	fill(&l.Sources, 8192)

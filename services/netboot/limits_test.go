@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rackseed/rackseed/services/wire"
@@ -138,5 +141,147 @@ func TestTransfersOfOneSource(t *testing.T) {
 	l.server.receivers.Leave(from)
 	for range 2 { // the turn is given back
 		l.want(t, 200, nodeRoot, nil, "GET", "/blobs/"+digestFor(nodeRoot), nil)
+	}
+}
+
+// held is a body of which one byte came.
+type held struct {
+	first bool
+	ended <-chan struct{}
+}
+
+func (b *held) Read(p []byte) (int, error) {
+	if !b.first {
+		b.first = true
+		return copy(p, "{"), nil
+	}
+	<-b.ended
+	return 0, io.ErrUnexpectedEOF
+}
+
+// One address that sends bodies and does not end them keeps nobody else from
+// asking.
+func TestBodiesOfOneSource(t *testing.T) {
+	l := newLab(t)
+	l.server = New(Config{
+		Store: l.store, Blobs: l.blobs, Output: l.server.Output, Ignition: l.server.Ignition,
+		Limits: Limits{Bodies: 8}, Now: l.server.Now, Logger: l.server.Logger,
+	})
+	answer := func(method, path, from string, body io.Reader) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, body)
+		r.RemoteAddr = from + ":1024"
+		w := httptest.NewRecorder()
+		l.server.ServeHTTP(w, r)
+		return w
+	}
+	const flood = 12
+	ended, answers := make(chan struct{}), make(chan *httptest.ResponseRecorder, flood)
+	for range flood {
+		go func() { answers <- answer("POST", wire.PathClaim, "192.0.2.66", &held{ended: ended}) }()
+	}
+	for range flood - l.server.Limits.BodiesPerSource {
+		if a := <-answers; a.Code != 503 || !strings.Contains(a.Body.String(), "from this address") {
+			t.Errorf("%d %s", a.Code, a.Body)
+		}
+	}
+	// It is read, and nobody signed it.
+	if a := answer("POST", wire.PathClaim, "192.0.2.1", strings.NewReader("{}")); a.Code != 401 {
+		t.Errorf("another's claim: %d %s", a.Code, a.Body)
+	}
+	// What has no body waits for no place, even where none is left.
+	for len(l.server.bodies) < cap(l.server.bodies) {
+		l.server.bodies <- struct{}{}
+	}
+	if a := answer("GET", wire.PathOrder, "192.0.2.1", nil); a.Code != 401 {
+		t.Errorf("another asks for its order: %d %s", a.Code, a.Body)
+	}
+	for range cap(l.server.bodies) - l.server.Limits.BodiesPerSource {
+		<-l.server.bodies
+	}
+	close(ended)
+	for range l.server.Limits.BodiesPerSource {
+		if a := <-answers; a.Code != 400 {
+			t.Errorf("%d %s", a.Code, a.Body)
+		}
+	}
+	// The places are given back.
+	if a := answer("POST", wire.PathClaim, "192.0.2.66", strings.NewReader("{}")); a.Code != 401 || len(l.server.bodies) != 0 {
+		t.Errorf("%d %s, %d bodies", a.Code, a.Body, len(l.server.bodies))
+	}
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn chan net.Conn
+	done <-chan struct{}
+}
+
+func (l oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+func (l oneConn) Close() error   { return nil }
+func (l oneConn) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A body that does not come is waited for no longer than a few seconds, and one
+// that is slow as long as its size is worth.
+func TestSlowBodyEnds(t *testing.T) {
+	l := newLab(t)
+	for name, c := range map[string]struct {
+		path string
+		size int
+		each time.Duration // between two pieces of 16 KiB; 0: only one byte comes
+		want string
+		most time.Duration
+	}{
+		"one byte":       {wire.PathClaim, 1000, 0, "400", 7 * time.Second},
+		"slow":           {wire.PathOutput, 4 << 20, time.Second, "400", 8 * time.Second},
+		"not that slow":  {wire.PathOutput, 2 << 20, 200 * time.Millisecond, "401", time.Minute},
+		"stands still":   {wire.PathOutput, 1 << 20, 30 * time.Second, "400", 7 * time.Second},
+		"all of a small": {wire.PathClaim, 1000, 10 * time.Millisecond, "401", time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := New(Config{Store: l.store, Blobs: l.blobs, Output: l.server.Output, Ignition: l.server.Ignition, Now: l.server.Now, Logger: l.server.Logger})
+				ctx, stop := context.WithCancel(t.Context())
+				near, far := net.Pipe()
+				listener := oneConn{make(chan net.Conn, 1), ctx.Done()}
+				listener.conn <- far
+				served := make(chan error, 1)
+				go func() { served <- (&http.Server{Handler: server}).Serve(listener) }()
+				began := time.Now()
+				sent := make(chan struct{})
+				go func() {
+					defer close(sent)
+					// Errors are the server's hanging up.
+					_, _ = fmt.Fprintf(near, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", c.path, c.size)
+					if c.each == 0 {
+						_, _ = near.Write([]byte("{"))
+						return
+					}
+					for left := c.size; left > 0; left -= 16 << 10 {
+						time.Sleep(c.each) // of the bubble's clock
+						if _, err := near.Write(make([]byte, min(left, 16<<10))); err != nil {
+							return
+						}
+					}
+				}()
+				answer, err := io.ReadAll(near)
+				if took := time.Since(began); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 "+c.want) || took > c.most {
+					t.Errorf("after %s: %q, %v", took, answer, err)
+				}
+				_ = near.Close() // it may be closed from the other side
+				<-sent
+				if len(server.bodies) != 0 {
+					t.Error("its place is still taken")
+				}
+				stop()
+				<-served
+			})
+		})
 	}
 }

@@ -68,6 +68,7 @@ type Server struct {
 	transfers chan struct{}   // one for each blob on its way
 	receivers *bounded.Places // the same by source; its sum is not what is bounded
 	bodies    chan struct{}   // one for each body being read
+	senders   *bounded.Places // the same by source, as receivers
 	handler   http.Handler
 }
 
@@ -79,6 +80,7 @@ func New(c Config) *Server {
 		transfers: make(chan struct{}, c.Limits.Transfers),
 		receivers: bounded.NewPlaces(math.MaxInt, c.Limits.TransfersPerSource),
 		bodies:    make(chan struct{}, c.Limits.Bodies),
+		senders:   bounded.NewPlaces(math.MaxInt, c.Limits.BodiesPerSource),
 	}
 	mux := http.NewServeMux()
 	// The cost is what a request takes of its source's allowance: those that

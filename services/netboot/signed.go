@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -23,6 +24,10 @@ const (
 	proposeLimit = 10 * time.Second
 )
 
+// bodyPace is how fast a body has to come: a machine sends it at once, over a
+// network of its own.
+var bodyPace = bounded.Pace{Stall: 5 * time.Second, Slowest: 64 << 10, Grace: 5 * time.Second}
+
 // caller is the machine whose key signed a request.
 type caller struct {
 	machine machine.Machine
@@ -33,17 +38,14 @@ type caller struct {
 
 // verify reads a signed request. Whose key it is, is not looked at.
 func (s *Server) verify(w http.ResponseWriter, r *http.Request, most int64) (body, key []byte, err error) {
-	wait := time.NewTimer(bodyWait)
-	defer wait.Stop()
-	select {
-	case s.bodies <- struct{}{}:
-		defer func() { <-s.bodies }()
-	case <-r.Context().Done():
-		return nil, nil, r.Context().Err()
-	case <-wait.C:
-		return nil, nil, status(http.StatusServiceUnavailable, errors.New("too many requests at once: ask again"))
+	if r.ContentLength != 0 {
+		leave, err := s.enterBody(r)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer leave()
+		r.Body = http.MaxBytesReader(w, bodyPace.Body(w, r.Body), most)
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, most)
 	body, key, err = wire.Verify(r)
 	var big *http.MaxBytesError
 	switch {
@@ -53,6 +55,27 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request, most int64) (bod
 		return nil, nil, status(http.StatusBadRequest, err)
 	}
 	return body, key, err
+}
+
+// enterBody takes a place to read a body in. One source has only some, so that
+// nobody's slow bodies keep others from asking.
+func (s *Server) enterBody(r *http.Request) (leave func(), err error) {
+	from := bounded.Source(r.RemoteAddr)
+	if !s.senders.Enter(from) {
+		return nil, status(http.StatusServiceUnavailable, errors.New("too many requests at once from this address: ask again"))
+	}
+	wait := time.NewTimer(bodyWait)
+	defer wait.Stop()
+	select {
+	case s.bodies <- struct{}{}:
+		return func() { <-s.bodies; s.senders.Leave(from) }, nil
+	case <-r.Context().Done():
+		err = r.Context().Err()
+	case <-wait.C:
+		err = status(http.StatusServiceUnavailable, errors.New("too many requests at once: ask again"))
+	}
+	s.senders.Leave(from)
+	return nil, err
 }
 
 // identify finds the machine of a key in the newest view.
