@@ -87,7 +87,7 @@ func TestScriptRequests(t *testing.T) {
 		t.Errorf("%d machines of none", n)
 	}
 	// What is odd does not hurt, and does not come back.
-	a := l.want(t, 200, "mode=discovery", nil, "GET", scriptPath(mac1, "&uuid=${uuid}%0Ashell&serial=%0Ashell"), nil)
+	a := l.want(t, 200, "mode=discovery", nil, "GET", scriptPath(mac1, "&uuid=${uuid}%0Ashell&asset=%0Ashell"), nil)
 	checkScript(t, a.body)
 	if m, ok := l.store.View().MachineByMAC(mac1); !ok || m.UUID != "" {
 		t.Errorf("%+v", m)

@@ -15,15 +15,14 @@ type ipxe struct{}
 //
 // netX is the NIC that iPXE booted from, whatever its number. --replace lets
 // the next script end as the firmware's boot option does: without it, control
-// would come back here. ${serial} may hold anything, so it goes as a URI
-// component. An answer of 503 is not executed: iPXE itself asks again after
-// its Retry-After. (Debian 13's iPXE 1.21.1+git20250501: seen as QEMU's BIOS
+// would come back here. An answer of 503 is not executed: iPXE itself asks
+// again after its Retry-After. (Debian 13's iPXE 1.21.1+git20250501: seen as QEMU's BIOS
 // ROM, as undionly.kpxe below it and as snponly.efi on OVMF, with this script
 // and those below.)
 func bootScript(base string) string {
 	return `#!ipxe
 :again
-chain --replace --autofree ` + base + pathScript + `?mac=${netX/mac}&uuid=${uuid}&serial=${serial:uristring}&arch=${buildarch}&platform=${platform} || goto wait
+chain --replace --autofree ` + base + pathScript + `?mac=${netX/mac}&uuid=${uuid}&arch=${buildarch}&platform=${platform} || goto wait
 :wait
 ` + fmt.Sprintf("echo Rackseed: no boot script from %s, trying again in %d s\nsleep %d\ngoto again\n", plain(base), pauseFailed, pauseFailed)
 }

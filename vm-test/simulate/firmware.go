@@ -175,7 +175,7 @@ func (m *Machine) askBoot(ctx context.Context, http *http.Client) (boot, error) 
 		platform = "pcbios"
 	}
 	address, err := next(script, map[string]string{
-		"netX/mac": string(m.Inventory.BootMAC), "uuid": m.Inventory.UUID, "serial:uristring": url.QueryEscape(m.Inventory.Serial),
+		"netX/mac": string(m.Inventory.BootMAC), "uuid": m.Inventory.UUID,
 		"buildarch": "x86_64", "platform": platform,
 	})
 	if err != nil {
