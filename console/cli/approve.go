@@ -72,6 +72,7 @@ func (o *options) confirmApproval(cmd *cobra.Command, name string, in *api.Appro
 	if err := c.Call(cmd.Context(), http.MethodPost, machinePath(name, "/plan"), nil, in, &p); err != nil {
 		return err
 	}
+	in.Session = p.Session
 	if p.Erase == "" {
 		return nil
 	}

@@ -123,6 +123,15 @@ func TestReportsAreBounded(t *testing.T) {
 	if len(r.queue) != maxReports {
 		t.Errorf("%d reports wait", len(r.queue))
 	}
+	joined := r.Send(wire.NodeJoined, "")
+	for range 2 * maxReports {
+		r.Send(wire.NodeReady, "")
+	}
+	select {
+	case <-joined:
+		t.Error("that it joined is let go: nobody else could join")
+	default:
+	}
 }
 
 func TestARequestIsBounded(t *testing.T) {

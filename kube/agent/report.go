@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 )
 
 // maxReports that wait for the boot service. Only a node that becomes ready and
-// unready for hours without it gets there; then the oldest is let go.
+// unready for hours without it gets there; then the oldest is let go, but for
+// the one that it joined: others wait for that.
 const maxReports = 64
 
 // progress is what an agent remembers of this boot, in a file of /run: it may
@@ -77,9 +79,10 @@ func (r *reports) Send(event wire.NodeEvent, text string) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.queue) >= maxReports {
-		r.log.Warn("a report is let go", "event", r.queue[0].event, "text", r.queue[0].text)
-		close(r.queue[0].taken)
-		r.queue = r.queue[1:]
+		oldest := max(0, slices.IndexFunc(r.queue, func(q queued) bool { return q.event != wire.NodeJoined }))
+		r.log.Warn("a report is let go", "event", r.queue[oldest].event, "text", r.queue[oldest].text)
+		close(r.queue[oldest].taken)
+		r.queue = slices.Delete(r.queue, oldest, oldest+1)
 	}
 	q := queued{event: event, text: clean(text), taken: make(chan struct{})}
 	r.queue = append(r.queue, q)

@@ -83,13 +83,17 @@ func noApprove(m machine.Machine, o Orders) string {
 // revocable are the intents that taking a machine's approval back ends: its
 // install while it is not over; its start of the cluster while it was not
 // permitted yet, which would keep the cluster waiting for a machine that is not
-// installed; and a rescue shell that it did not boot yet.
+// installed; its join while it is not over; and a rescue shell that it did not
+// boot yet.
 func revocable(m machine.Machine, o Orders) (ids []string) {
 	if o.Install.Live() {
 		ids = append(ids, o.Install.ID)
 	}
 	if b := o.Bootstrap; b != nil && b.Machine == m.ID && b.Status == machine.IntentOpen {
 		ids = append(ids, b.ID)
+	}
+	if o.Join.Live() {
+		ids = append(ids, o.Join.ID)
 	}
 	if o.Rescue.Live() {
 		ids = append(ids, o.Rescue.ID)
@@ -263,7 +267,7 @@ func (s *Server) registerMachines(api huma.API) {
 		"What approving the machine would do; changes nothing, and asks for no erase", http.StatusNotFound, http.StatusConflict), s.plan)
 	changeMachine(s, api, ActionApprove, "Order the machine's install", s.approve)
 	changeMachine(s, api, ActionRetry, "Let a failed install begin again", s.retry)
-	changeMachine(s, api, ActionRevoke, "Take back what is ordered and not over: an install, the start of the cluster, a rescue shell", s.revoke)
+	changeMachine(s, api, ActionRevoke, "Take back what is ordered and not over: an install, the start of the cluster, a join, a rescue shell", s.revoke)
 	changeMachine(s, api, ActionLook, "Have the machine looked at when it netboots next, whatever is on its disks; for 0s takes that back", s.look)
 	changeMachine(s, api, ActionRescue, "Have the machine boot to a shell once, for the site's SSH keys", s.rescue)
 	huma.Register(api, operation("forget", http.MethodPost, "/api/machines/{id}/forget", "machines",
@@ -306,7 +310,7 @@ func (in ApproveRequest) wish() (approve.Wish, error) {
 	if err != nil {
 		return approve.Wish{}, huma.Error422UnprocessableEntity("address: " + err.Error())
 	}
-	return approve.Wish{Name: in.Name, Profile: in.Profile, Address: address, Disk: in.Disk, Erase: in.Erase}, nil
+	return approve.Wish{Name: in.Name, Profile: in.Profile, Address: address, Disk: in.Disk, Erase: in.Erase, Session: in.Session}, nil
 }
 
 func (s *Server) plan(_ context.Context, view state.View, m machine.Machine, in ApproveRequest) (Plan, error) {
@@ -319,6 +323,7 @@ func (s *Server) plan(_ context.Context, view state.View, m machine.Machine, in 
 		return Plan{}, huma.Error409Conflict(err.Error())
 	}
 	return Plan{
+		Session: p.Command.Session,
 		Name: p.Command.Name, Profile: p.Command.Profile, ProfileWhy: p.Profile.Why, Address: p.Command.Address, Image: p.Command.Image,
 		Disk: choice(m.Inventory.Disks, p.Disk), Erase: p.Confirm, Starts: p.Starts,
 	}, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/rackseed/rackseed/services/netboot"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/statetest"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 func TestActions(t *testing.T) {
@@ -144,15 +145,44 @@ func TestPlanAndErase(t *testing.T) {
 	if v := r.View(); v.InstallIntent(machine.ID(id)) != nil {
 		t.Error("planning ordered something")
 	}
+	seen := plan(`{"disk":{"path":"/dev/vda"}}`).Session
+	if seen != r.View().Machines()[0].Session.ID {
+		t.Errorf("the plan is about session %q", seen)
+	}
+	if a := r.want(409, "POST", path+"/approve", marshal(t, ApproveRequest{Disk: &machine.DiskHint{Path: "/dev/vda"}, Session: "older"}), auth); !strings.Contains(a.detail(), "restarted since it was looked at") {
+		t.Errorf("approved in a session that nobody looked at: %s", a.detail())
+	}
 	for _, erase := range []string{"", "ext4", "gpt, 1 partition: bitlocker", machine.Empty} {
 		body := marshal(t, ApproveRequest{Disk: &machine.DiskHint{Serial: "S1"}, Erase: erase})
 		if a := r.want(409, "POST", path+"/approve", body, auth); !strings.Contains(a.detail(), contents) {
 			t.Errorf("approved with erase %q: %s", erase, a.detail())
 		}
 	}
-	m = decode[Machine](t, r.want(200, "POST", path+"/approve", marshal(t, ApproveRequest{Disk: &machine.DiskHint{Serial: "S1"}, Erase: contents}), auth).body)
+	m = decode[Machine](t, r.want(200, "POST", path+"/approve", marshal(t, ApproveRequest{Disk: &machine.DiskHint{Serial: "S1"}, Erase: contents, Session: seen}), auth).body)
 	if m.Install == nil || m.Install.Erase != contents || m.Install.Disk != (machine.DiskHint{Serial: "S1"}) {
 		t.Errorf("approved: %+v", m.Install)
+	}
+}
+
+// A join that is not over can be taken back, and is not granted again.
+func TestRevokeJoin(t *testing.T) {
+	r := newRig(t)
+	r.Image()
+	auth := bearer(siteToken)
+	first, second := r.Waiting(1), r.Waiting(2)
+	for id, profile := range map[machine.ID]string{first: "control-plane", second: "worker"} {
+		r.want(200, "POST", "/api/machines/"+string(id)+"/approve", `{"profile":"`+profile+`"}`, auth)
+		r.Installed(id)
+	}
+	r.Must(state.BootstrapClaim{Machine: first})
+	r.Must(state.NodeReport{Machine: first, Report: wire.NodeReport{BootID: "boot", Number: 1, Event: wire.NodeReady}})
+	r.Must(state.JoinClaim{Machine: second, Intent: "j-1"})
+	m := decode[Machine](t, r.want(200, "POST", "/api/machines/"+string(second)+"/revoke", `{"reason":"the wrong rack"}`, auth).body)
+	if m.Join == nil || m.Join.Status != machine.IntentRevoked {
+		t.Errorf("revoked: %+v", m.Join)
+	}
+	if _, err := r.Propose(t.Context(), "node", state.JoinClaim{Machine: second, Intent: "j-2"}); err == nil || !strings.Contains(err.Error(), "the wrong rack") {
+		t.Errorf("it joins all the same: %v", err)
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *Server) keepSite(ctx context.Context, text []byte) (*body[SiteCheck], e
 		What: "site.kept", Severity: machine.Info, Text: "Site file of \"" + kept.Name + "\" made in the console by operator " + asker(ctx).name,
 		Data: map[string]string{"by": asker(ctx).by()},
 	}); err != nil {
-		return nil, err
+		s.Logger.Warn("the event of a site file that was kept could not be recorded", "by", asker(ctx).by(), "error", err)
 	}
 	return &body[SiteCheck]{check}, nil
 }

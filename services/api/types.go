@@ -204,10 +204,14 @@ type ApproveRequest struct {
 	// Erase is asked for again at the moment of writing: the installer writes
 	// only onto a disk that holds exactly this.
 	Erase string `json:"erase,omitempty" doc:"What is on that disk and may be lost, word for word as the disk's contents; needed unless it is empty." maxLength:"1024"`
+	// Session ties the approval to what was seen: anybody on the wire can make a
+	// machine's session a newer one.
+	Session string `json:"session,omitempty" doc:"The plan's session; refused if a newer one took its place. Without it: whichever is the newest." maxLength:"64"`
 }
 
 // Plan is what approving a machine would do.
 type Plan struct {
+	Session    string          `json:"session" doc:"The installer session that this is about."`
 	Name       string          `json:"name" doc:"Host name."`
 	Profile    machine.Profile `json:"profile"`
 	ProfileWhy string          `json:"profileWhy" doc:"Why it gets that profile."`

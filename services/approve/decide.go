@@ -40,6 +40,9 @@ type Wish struct {
 	// Erase is what is on the disk and may be lost, word for word as its
 	// Contents. It is never chosen.
 	Erase string
+	// Session is the installer session that somebody looked at; "": any. What is
+	// approved is what was seen, and no installer that came since.
+	Session string
 }
 
 // Fresh is what an approval needs and no rule can give: randomness.
@@ -102,6 +105,9 @@ func Prepare(v View, m machine.Machine, wish Wish, fresh Fresh) (Plan, error) {
 	}
 	if err := waits(v, m); err != nil {
 		return no("%w", err)
+	}
+	if wish.Session != "" && wish.Session != m.Session.ID {
+		return no("its installer restarted since it was looked at (session %.40s then, %s now): look again, and approve that", wish.Session, m.Session.ID)
 	}
 	image, ok := v.Image(ImageRef)
 	if !ok {

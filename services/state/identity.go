@@ -54,7 +54,9 @@ func (c *change) create(id machine.ID, uuid string) (*machineRow, error) {
 	if c.tables.machine(id) != nil {
 		return nil, refuse("machine %s exists already: a new machine needs a new ID", id)
 	}
-	var silent *machineRow // the stranger that was silent the longest
+	// The stranger that was silent the longest, one that was looked at last:
+	// anybody can make up packets, and a waiting installer sends none.
+	var silent *machineRow
 	strangers := 0
 	each(c.tables, tableMachines, bySilence, nil, func(r *machineRow) bool {
 		if silent == nil {
@@ -112,6 +114,27 @@ func (c *change) own(r *machineRow, macs []machine.MAC, sure bool) error {
 		}
 	}
 	return nil
+}
+
+// letGo takes from a machine that is looked at for the first time the addresses
+// that only packets with its UUID gave it, and that are not in it: another board
+// has the same UUID, and is a machine of its own when it is heard of next.
+func (c *change) letGo(r *machineRow, found []machine.MAC) {
+	if len(found) == 0 {
+		return
+	}
+	var kept []machine.MAC
+	for _, mac := range r.Machine.MACs {
+		if slices.Contains(found, mac) {
+			kept = append(kept, mac)
+			continue
+		}
+		c.giveLease(mac, "")
+		c.event(r.Machine.ID, "machine.address-gone", machine.Warning,
+			fmt.Sprintf("Hardware address %s came with the same UUID, and is not in this machine: it is another one's, or of a card that the installer has no driver for", mac),
+			"mac", string(mac))
+	}
+	r.Machine.MACs = kept
 }
 
 // bound says whether an approval of the machine stands: it installs, or was
@@ -270,6 +293,9 @@ func (c *change) sessionOpen(x SessionOpen) error {
 			return err
 		}
 		r = c.edit(found)
+		if r.Machine.Inventory == nil {
+			c.letGo(r, macs)
+		}
 		uuid := c.freeUUID(uuid, r.Machine.ID)
 		if uuid != "" && r.Machine.UUID != "" && uuid != r.Machine.UUID {
 			c.event(r.Machine.ID, "machine.uuid-changed", machine.Info,

@@ -101,9 +101,10 @@ func TestFloodOfStrangers(t *testing.T) {
 	w := newWorld(t)
 	w.approved(1)
 	w.waiting(2)
-	w.must(lease(100, mac(2), start, time.Hour))
-	w.must(OutputStore{Chunk: machine.Chunk{Machine: machineID(2), Stream: "s-2", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}})
-	for n := range maxStrangers - 1 {
+	w.must(MachineSee{ID: machineID(8000), MAC: mac(8000), Via: "x"})
+	w.must(lease(100, mac(8000), start, time.Hour))
+	w.must(OutputStore{Chunk: machine.Chunk{Machine: machineID(8000), Stream: "s-2", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}})
+	for n := range maxStrangers - 2 {
 		w.must(MachineSee{ID: machineID(n + 3), MAC: mac(n + 3), Via: "x"})
 	}
 	equal(t, "machines", len(w.view().Machines()), maxStrangers+1)
@@ -111,10 +112,11 @@ func TestFloodOfStrangers(t *testing.T) {
 	v := w.view()
 	equal(t, "machines after one more", len(v.Machines()), maxStrangers+1)
 	w.machine(machineID(1))
+	w.machine(machineID(2)) // silent for longer, but its installer waits
 	w.machine(machineID(3))
 	w.machine(machineID(9000))
 	l, _ := v.Lease(address(100))
-	if _, kept := v.Machine(machineID(2)); kept || l.Machine != "" || len(v.Chunks(machineID(2), 0, 0)) != 0 {
+	if _, kept := v.Machine(machineID(8000)); kept || l.Machine != "" || len(v.Chunks(machineID(8000), 0, 0)) != 0 {
 		t.Errorf("the longest silent one is kept (%v), or its lease (of %q) or output", kept, l.Machine)
 	}
 	w.must(MachineSee{ID: machineID(9001), MAC: mac(3), Via: "x"}) // known: nobody makes room
@@ -133,7 +135,7 @@ func TestEvictedOwner(t *testing.T) {
 	w := newWorld(t)
 	w.must(session("s-1", nics(1, 1), machineID(1)))
 	for n := range maxStrangers - 1 {
-		w.must(MachineSee{ID: machineID(n + 3), MAC: mac(n + 3), Via: "x"})
+		w.must(session(fmt.Sprintf("s-%d", n+3), nics(n+3, n+3), machineID(n+3)))
 	}
 	w.must(session("s-2", nics(2, 9000, 1), machineID(9000)))
 	equal(t, "machines", len(w.view().Machines()), maxStrangers)
@@ -157,6 +159,31 @@ func TestUUIDAlone(t *testing.T) {
 	equal(t, "the other's next session", w.machine(machineID(2)).Session.Number, 2)
 	if text := w.refused(session("s-4", nics(1), machineID(5))); !strings.Contains(text, "none of that one's hardware addresses") {
 		t.Error(text)
+	}
+	checkInvariants(t, w)
+}
+
+// TestOneUUIDForTwoBoards: both are heard of before anybody looked into one of
+// them, as when a room is powered on.
+func TestOneUUIDForTwoBoards(t *testing.T) {
+	w := newWorld(t)
+	w.must(see(1, 1, uuid(1)))
+	w.must(see(2, 2, uuid(1)))
+	w.must(lease(101, mac(2), w.now, time.Hour))
+	equal(t, "of packets", describe(w), "m-00000001 1+2")
+	r := w.must(session("s-1", nics(1, 1), machineID(9)))
+	equal(t, "looked at", describe(w), "m-00000001 1")
+	equal(t, "event", r.Events[0].Text, "Hardware address 52:54:00:00:00:02 came with the same UUID, and is not in this machine: it is another one's, or of a card that the installer has no driver for")
+	if l, _ := w.view().Lease(address(101)); l.Machine != "" {
+		t.Errorf("the other's lease is of %s", l.Machine)
+	}
+	w.must(session("s-2", nics(1, 2), machineID(2)))
+	equal(t, "both looked at", describe(w), "m-00000001 1, m-00000002 2")
+	equal(t, "the first one's session", w.machine(machineID(1)).Session.ID, "s-1")
+	w.must(approval(1))
+	second := w.machine(machineID(2))
+	if next := machine.NextBoot(&second, nil, machine.Circumstances{Now: w.now, Window: true}); next.Kind != machine.BootDiscovery {
+		t.Errorf("the second boots %s: %s", next.Kind, next.Reason)
 	}
 	checkInvariants(t, w)
 }

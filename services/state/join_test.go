@@ -58,6 +58,18 @@ func TestJoin(t *testing.T) {
 	checkInvariants(t, w)
 }
 
+// TestReadyStartsTheCluster: the report that it joined may be lost.
+func TestReadyStartsTheCluster(t *testing.T) {
+	w := newWorld(t)
+	w.installed(1, machine.RoleControlPlane)
+	w.installed(2, machine.RoleWorker)
+	w.must(BootstrapClaim{Machine: machineID(1)})
+	w.must(nodeReport(1, "boot-1", 2, wire.NodeReady))
+	equal(t, "bootstrap", w.view().Bootstrap().Status, machine.IntentDone)
+	w.must(join(2))
+	checkInvariants(t, w)
+}
+
 // TestRevokedJoin: who was sent away is not let in by asking once more.
 func TestRevokedJoin(t *testing.T) {
 	w := started(t)

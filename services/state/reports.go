@@ -139,7 +139,8 @@ func (c *change) nodeReport(x NodeReport) error {
 		r.Machine.Reason = ""
 	}
 	c.event(x.Machine, "node."+string(p.Event), words.severity, text, "boot", p.BootID, "slot", clip(p.Slot), "image", clip(p.Image))
-	if p.Event == wire.NodeJoined {
+	// A report may be lost with the node's memory; who is Ready has joined.
+	if p.Event == wire.NodeJoined || p.Event == wire.NodeReady {
 		if b := c.bootstrap(); b != nil && b.Intent.Machine == x.Machine && b.Intent.Live() {
 			done := c.editIntent(b)
 			done.Intent.Status = machine.IntentDone

@@ -88,12 +88,16 @@ var catalog = []tableInfo{
 			return optional(string(r.Machine.Session.SignKey))
 		}),
 		one(byNodeKey, func(r *machineRow) []byte { return optional(string(r.Machine.NodeKey)) }),
-		// Only those that nobody ever approved: what a flood makes.
+		// Only those that nobody ever approved: what a flood makes. First those
+		// that nobody looked at, which are known by packets alone.
 		one(bySilence, func(r *machineRow) []byte {
-			if r.approved() {
+			switch {
+			case r.approved():
 				return nil
+			case r.Machine.Inventory == nil:
+				return append([]byte{0}, timeKey(r.Machine.LastSeen)...)
 			}
-			return timeKey(r.Machine.LastSeen)
+			return append([]byte{1}, timeKey(r.Machine.LastSeen)...)
 		})),
 	newTable(tableIntents, func(r *intentRow) []byte { return key(r.Intent.ID) },
 		one(byOrder, func(r *intentRow) []byte { return number(r.Order) }),

@@ -40,6 +40,8 @@ export interface ApproveRequest {
   name?: string;
   /** Profile; the listed one, the first whose selector matches, or the next that the cluster needs, without it. */
   profile?: string;
+  /** The plan's session; refused if a newer one took its place. Without it: whichever is the newest. */
+  session?: string;
 }
 
 export interface Boot {
@@ -454,6 +456,8 @@ export interface Plan {
   profile: Profile;
   /** Why it gets that profile. */
   profileWhy: string;
+  /** The installer session that this is about. */
+  session: string;
   /** It would start the cluster. */
   starts: boolean;
 }
@@ -951,7 +955,7 @@ export interface Operations {
     request: RetryRequest;
     response: Machine;
   };
-  /** Take back what is ordered and not over: an install, the start of the cluster, a rescue shell */
+  /** Take back what is ordered and not over: an install, the start of the cluster, a join, a rescue shell */
   "revoke": {
     method: "POST";
     path: "/api/machines/{id}/revoke";
