@@ -14,12 +14,13 @@ import (
 )
 
 // Kernel is a step that makes vmlinuz, the node's modules below
-// lib/modules/VERSION with depmod's indexes, and the file version. boot is the
-// set "boot", unpacked.
+// lib/modules/VERSION with depmod's indexes and the kernel's configuration (which
+// kubeadm's preflight checks), and the file version. boot is the set "boot",
+// unpacked.
 func Kernel(boot, toolsStep *step.Step) *step.Step {
 	return &step.Step{
 		Name:   "node-kernel",
-		Inputs: append([]string{"1"}, droppedModules...),
+		Inputs: append([]string{"2"}, droppedModules...),
 		Deps:   []*step.Step{boot, toolsStep},
 		Make: func(ctx context.Context, out string, deps []string, log io.Writer) error {
 			version, err := KernelVersion(deps[0])
@@ -39,6 +40,7 @@ func Kernel(boot, toolsStep *step.Step) *step.Step {
 				return fmt.Errorf("depmod %s: %w", version, err)
 			}
 			return errors.Join(
+				copyFile(filepath.Join(to, "config"), filepath.Join(deps[0], "boot/config-"+version), 0o644),
 				copyFile(filepath.Join(out, "vmlinuz"), filepath.Join(deps[0], "boot/vmlinuz-"+version), 0o644),
 				os.WriteFile(filepath.Join(out, "version"), []byte(version+"\n"), 0o644))
 		},
