@@ -324,7 +324,7 @@ func (s *Server) plan(_ context.Context, view state.View, m machine.Machine, in 
 	}
 	return Plan{
 		Session: p.Command.Session,
-		Name: p.Command.Name, Profile: p.Command.Profile, ProfileWhy: p.Profile.Why, Address: p.Command.Address, Image: p.Command.Image,
+		Name:    p.Command.Name, Profile: p.Command.Profile, ProfileWhy: p.Profile.Why, Address: p.Command.Address, Image: p.Command.Image,
 		Disk: choice(m.Inventory.Disks, p.Disk), Erase: p.Confirm, Starts: p.Starts,
 	}, nil
 }
