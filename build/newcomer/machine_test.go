@@ -159,7 +159,7 @@ const enter = `set -e
 mount --make-rprivate /
 mount --rbind "$1" "$1"
 cd "$1"
-printf '%s' "$9" | while read -r lower upper at; do
+printf '%s' "$8" | while read -r lower upper at; do
 	mount -t overlay -o "lowerdir=$lower,upperdir=$upper/upper,workdir=$upper/work" overlay ".$at"
 done
 mount -t proc proc proc
@@ -167,7 +167,7 @@ mount --rbind /sys sys
 mount --rbind /dev dev
 pivot_root . mnt
 cd /
-exec /bin/sh -c 'umount -l /mnt; setpriv --reuid "$0" --regid "$0" --init-groups -- /usr/bin/env -i "$@"; exit $?' "$2" "$3" "$4" "$5" "$6" "$7" /bin/bash -c "$8"
+exec /bin/sh -c 'umount -l /mnt; setpriv --reuid "$0" --regid "$0" --init-groups -- /usr/bin/env -i "$@"; exit $?' "$2" "$3" "$4" "$5" "$6" "$7" /bin/bash -c "$9"
 `
 
 // command is a shell's command line, run by a person of the machine in the
@@ -183,7 +183,7 @@ func (m machine) command(ctx context.Context, who, line string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, "enter", m.root,
 		who, "HOME="+home, "USER="+who, "LANG=C.UTF-8", "TERM=dumb", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		settings.String()+line, m.overlays())
+		m.overlays(), settings.String()+line)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 20 * time.Second
 	return cmd
