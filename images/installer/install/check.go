@@ -22,7 +22,7 @@ func writable(d machine.Disk, reported []machine.Disk) error {
 			return same(r, d)
 		}
 	}
-	return nil
+	return fmt.Errorf("disk %s: it was not there when this machine was looked at: %w; restart the machine, look, and approve again", d.Path, errChanged)
 }
 
 // same says in what a disk, looked at again, is another one: nil if in nothing

@@ -72,6 +72,9 @@ func TestNothingIsWrittenWithoutAClaim(t *testing.T) {
 		}, `its serial number was "d1" and is "d2" now: it is not the disk that was approved`, 0, false},
 		"of another size than was reported": {func(l *lab, _ context.CancelCauseFunc) { l.installer.Reported.Disks[0].Bytes = 32 << 30 },
 			`its size was "32GiB" and is "16GiB" now`, 0, false},
+		"that was not there when the machine was looked at": {func(l *lab, _ context.CancelCauseFunc) {
+			l.installer.Reported.Disks[0].Serial = "d0"
+		}, "it was not there when this machine was looked at: it is not the disk that was approved", 0, false},
 		"gone": {func(l *lab, _ context.CancelCauseFunc) {
 			l.installer.Look = func(path string) (machine.Disk, error) {
 				return machine.Disk{}, fmt.Errorf("disk %s is gone: %w", path, os.ErrNotExist)
@@ -186,6 +189,7 @@ func TestAnOldPermissionIsNone(t *testing.T) {
 			Look:   func(string) (machine.Disk, error) { return found, nil },
 			LoadFS: func() error { return nil },
 		}
+		i.Reported.Disks = []machine.Disk{found}
 		return i.Run(ctx, order(nil))
 	}
 	synctest.Test(t, func(t *testing.T) {
