@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rackseed/rackseed/images/installer/disk"
@@ -29,6 +30,9 @@ const (
 	outputGrace = 2 * time.Second
 	// settleLimit bounds the wait for new partitions.
 	settleLimit = time.Minute
+	// aliveEvery is how long a step says nothing before it is reported again. The
+	// boot service takes a machine for silent after 20 s.
+	aliveEvery = 10 * time.Second
 	// claimFresh is the age at which a granted claim is asked for again.
 	claimFresh = 10 * time.Second
 )
@@ -70,6 +74,10 @@ type run struct {
 	table gpt.Table
 	parts map[int]block.Device
 	node  string // the node's name, once it is configured
+
+	mu     sync.Mutex
+	said   wire.Report // the newest report
+	saidAt time.Time
 }
 
 // step is one of the install's, in the words of wire. do returns what is to be
@@ -112,7 +120,9 @@ func (i *Installer) Run(ctx context.Context, order wire.Order) (err error) {
 		// reach the next one: that may be the first that writes.
 		text, err := "", ctx.Err()
 		if err == nil {
+			stop := r.keepAlive(s, started)
 			text, err = s.do(r, ctx)
+			stop()
 		}
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
@@ -129,7 +139,42 @@ func (i *Installer) Run(ctx context.Context, order wire.Order) (err error) {
 }
 
 func (r *run) report(name string, status wire.ReportStatus, text string, done, total int64) {
-	r.Report(wire.Report{Intent: r.order.Intent, Epoch: r.order.Epoch, Step: name, Status: status, Text: text, Done: done, Total: total})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = wire.Report{Intent: r.order.Intent, Epoch: r.order.Epoch, Step: name, Status: status, Text: text, Done: done, Total: total}
+	r.saidAt = time.Now()
+	r.Report(r.said)
+}
+
+// keepAlive reports a running step again whenever it has said nothing for
+// aliveEvery, with the time that it runs: clearing a large disk, and making a
+// file system on it, take minutes without a word. It ends with stop, after which
+// it reports nothing any more.
+func (r *run) keepAlive(s step, started time.Time) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			r.mu.Lock()
+			rest := aliveEvery - time.Since(r.saidAt)
+			last := r.said
+			r.mu.Unlock()
+			if rest <= 0 {
+				text := fmt.Sprintf("%s, for %s", s.text, time.Since(started).Round(time.Second))
+				r.report(s.name, wire.StepProgress, text, last.Done, last.Total)
+				continue
+			}
+			t := time.NewTimer(rest)
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-t.C:
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 func (r *run) fail(name string, err error) error {
