@@ -44,8 +44,10 @@ type chooser struct {
 	// for.
 	own      []netip.Addr // see fixed
 	ownMade  bool
-	statics  map[netip.Addr]bool // of all machines
+	statics  map[netip.Addr]machine.ID // of all machines; listed ones have no ID
 	reserved map[netip.Addr]machine.MAC
+	known    *machine.Machine // see owner
+	looked   bool
 }
 
 // machine is the machine that the client belongs to, or nil.
@@ -55,14 +57,25 @@ func (c *chooser) machine() *machine.Machine {
 			return &m
 		}
 	}
-	if m, ok := c.view.MachineByMAC(c.mac); ok {
-		return &m
+	return c.owner()
+}
+
+// owner is the machine that the client's hardware address is known to be of, or
+// nil: the one that the state binds its lease to.
+func (c *chooser) owner() *machine.Machine {
+	if !c.looked {
+		c.looked = true
+		if m, ok := c.view.MachineByMAC(c.mac); ok {
+			c.known = &m
+		}
 	}
-	return nil
+	return c.known
 }
 
 // settleUUID takes the client's UUID in network order if that is a machine's
-// that is known or listed, and the other is nobody's.
+// that is known or listed, and the other is nobody's. Then it forgets one that
+// is another machine's, as the state does: makers repeat UUIDs, and anybody can
+// send one.
 func (c *chooser) settleUUID() {
 	known := func(uuid string) bool {
 		_, seen := c.view.MachineByUUID(uuid)
@@ -71,6 +84,28 @@ func (c *chooser) settleUUID() {
 	if c.uuid != "" && !known(c.uuid) && known(c.swapped) {
 		c.uuid = c.swapped
 	}
+	if c.uuid == "" {
+		return
+	}
+	if m, ok := c.view.MachineByUUID(c.uuid); ok && !has(m.Inventory, c.mac) {
+		c.uuid = ""
+	}
+}
+
+// has says whether a hardware address was found in a machine; true where nobody
+// looked, or none was found.
+func has(i *machine.Inventory, mac machine.MAC) bool {
+	if i == nil || i.BootMAC == mac {
+		return true
+	}
+	there := i.BootMAC != ""
+	for _, n := range i.NICs {
+		if n.MAC == mac {
+			return true
+		}
+		there = there || n.MAC != ""
+	}
+	return !there
 }
 
 // fixed are the addresses that are the client's by somebody's decision, the
@@ -88,10 +123,10 @@ func (c *chooser) findFixed() (own []netip.Addr) {
 			own = append(own, r.Address)
 		}
 	}
-	m := c.machine()
-	if m != nil && m.Address.IsValid() {
+	if m := c.owner(); m != nil && m.Address.IsValid() {
 		own = append(own, m.Address)
 	}
+	m := c.machine()
 	for _, l := range c.link.Listed {
 		if l.Address.IsValid() && c.isListed(l, m) {
 			own = append(own, l.Address)
@@ -158,15 +193,22 @@ func (c *chooser) holds(a netip.Addr) bool {
 }
 
 // permitted says whether the client could have the address if it is free: one
-// that is fixed for it, or one of the pool that is fixed for nobody.
+// that is fixed for it, or one of the pool that is fixed for nobody. What the
+// state would not bind to it is no wish of anybody's: it would be offered, and
+// refused, for ever.
 func (c *chooser) permitted(a netip.Addr) bool {
 	if !a.Is4() || c.link.special(a) {
 		return false
 	}
-	if to := c.reservedFor(a); to != "" {
-		return to == c.mac
+	to := c.reservedFor(a)
+	if to != "" && to != c.mac || !c.isFixed(a) && !c.link.inPool(a) {
+		return false
 	}
-	return c.isFixed(a) || c.link.inPool(a) && !c.static(a)
+	of, static := c.static(a)
+	if of != "" {
+		return c.owner() != nil && c.owner().ID == of
+	}
+	return c.isFixed(a) || !static
 }
 
 // reservedFor is who an address is reserved for, or "".
@@ -182,22 +224,24 @@ func (c *chooser) reservedFor(a netip.Addr) machine.MAC {
 	return c.reserved[a]
 }
 
-// static says whether the address is fixed for some machine.
-func (c *chooser) static(a netip.Addr) bool {
+// static says whether the address is fixed for some machine, and for which if it
+// is known.
+func (c *chooser) static(a netip.Addr) (of machine.ID, static bool) {
 	if c.statics == nil {
-		c.statics = map[netip.Addr]bool{}
+		c.statics = map[netip.Addr]machine.ID{}
 		for _, l := range c.link.Listed {
 			if l.Address.IsValid() {
-				c.statics[l.Address] = true
+				c.statics[l.Address] = ""
 			}
 		}
 		for _, m := range c.view.Machines() {
 			if m.Address.IsValid() {
-				c.statics[m.Address] = true
+				c.statics[m.Address] = m.ID
 			}
 		}
 	}
-	return c.statics[a]
+	of, static = c.statics[a]
+	return of, static
 }
 
 // choose finds the address to offer: a fixed one, the one it had, the one

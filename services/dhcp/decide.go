@@ -256,8 +256,7 @@ func (c *chooser) see(via, what string) []state.Command {
 		return nil
 	}
 	see := state.MachineSee{MAC: c.mac, UUID: c.uuid, Via: via}
-	m, known := c.view.MachineByMAC(c.mac)
-	if known && c.now.Sub(m.LastSeen) < seePause {
+	if m := c.owner(); m != nil && c.now.Sub(m.LastSeen) < seePause {
 		if c.uuid == "" || m.UUID != "" {
 			return nil
 		}

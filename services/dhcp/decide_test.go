@@ -57,7 +57,7 @@ func TestDecide(t *testing.T) {
 	machineA := machine.Machine{ID: "m-1", MACs: []machine.MAC{macA}, Address: ip("10.77.0.12"), LastSeen: start.Add(-time.Hour)}
 	seenA := machine.Machine{ID: "m-1", MACs: []machine.MAC{macA}, LastSeen: start.Add(-time.Second)}
 	uuid := []byte{0, 0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}
-	ownedByUUID := machine.Machine{ID: "m-2", UUID: "00112233-4455-6677-8899-aabbccddeeff", MACs: []machine.MAC{"52:54:00:00:00:0c"}, Address: ip("10.77.0.13"), LastSeen: start}
+	twoNICs := machine.Machine{ID: "m-2", UUID: "00112233-4455-6677-8899-aabbccddeeff", MACs: []machine.MAC{"52:54:00:00:00:0c", macA}, Address: ip("10.77.0.13"), LastSeen: start}
 	full := func() *world {
 		w := newWorld()
 		for i := range 3 {
@@ -79,11 +79,16 @@ func TestDecide(t *testing.T) {
 		{"discover: its reservation, in the pool", newWorld(), packet4{kind: discover, mac: "52:54:00:00:00:08"}, "OFFER 10.77.0.103", ""},
 		{"discover: its static address in the site file", newWorld(), packet4{kind: discover, mac: "52:54:00:00:00:07"}, "OFFER 10.77.0.11", ""},
 		{"discover: its static address by approval", &world{machines: []machine.Machine{machineA}, now: start}, packet4{kind: discover, mac: macA}, "OFFER 10.77.0.12", ""},
-		{"discover: a second NIC of a machine known by UUID", &world{machines: []machine.Machine{ownedByUUID}, now: start},
+		{"discover: a machine's second NIC", &world{machines: []machine.Machine{twoNICs}, now: start},
 			packet4{kind: discover, mac: macA, options: []dhcpv4.Option{dhcpv4.OptGeneric(optionClientUUID, uuid)}}, "OFFER 10.77.0.13", ""},
+		{"discover: a NIC that is not known to be the machine's: its address would not be bound to it", &world{machines: []machine.Machine{twoNICs}, now: start},
+			packet4{kind: discover, mac: macB, options: []dhcpv4.Option{dhcpv4.OptGeneric(optionClientUUID, uuid)}}, "OFFER 10.77.0.100", ""},
+		{"discover: reserved, and another machine's static address", &world{
+			machines: []machine.Machine{{ID: "m-3", MACs: []machine.MAC{macB}, Address: ip("10.77.0.50")}}, now: start,
+		}, packet4{kind: discover, mac: "52:54:00:00:00:09"}, "OFFER 10.77.0.102", ""},
 		{"discover: static, but another NIC holds it", func() *world {
 			w := newWorld().lease("52:54:00:00:00:0c", "10.77.0.13", time.Minute)
-			w.machines = []machine.Machine{ownedByUUID}
+			w.machines = []machine.Machine{twoNICs}
 			return w
 		}(), packet4{kind: discover, mac: macA, options: []dhcpv4.Option{dhcpv4.OptGeneric(optionClientUUID, uuid)}}, "OFFER 10.77.0.102", ""},
 		{"discover: the lease it has", newWorld().lease(macA, "10.77.0.102", time.Minute), packet4{kind: discover, mac: macA, requested: "10.77.0.101"}, "OFFER 10.77.0.102", ""},

@@ -31,8 +31,9 @@ func option97(uuid string, network bool) dhcpv4.Option {
 // site is a state with a real machine's rules, and a link of its site.
 type site struct {
 	*statetest.State
-	t    *testing.T
-	link Link
+	t      *testing.T
+	link   Link
+	closed bool // another DHCP server shows
 }
 
 func newSite(t *testing.T, listed ...machine.ListedMachine) *site {
@@ -42,16 +43,26 @@ func newSite(t *testing.T, listed ...machine.ListedMachine) *site {
 	s.Begin(nil, file)
 	link := testLink()
 	link.Others, link.Listed = false, listed
-	return &site{s, t, link}
+	return &site{State: s, t: t, link: link}
 }
 
 // discovers lets a network card's firmware ask; it is told of what it is
 // offered.
 func (s *site) discovers(mac machine.MAC, options ...dhcpv4.Option) string {
 	s.t.Helper()
+	d := s.asks(packet4{kind: discover, mac: string(mac), options: options})
+	if d.Reply == nil {
+		s.t.Fatalf("%s: %s", mac, d.Reason)
+	}
+	return toAddr(d.Reply.YourIPAddr).String()
+}
+
+// asks decides about a netbooting client's packet, and commits what follows.
+func (s *site) asks(p packet4) Decision {
+	s.t.Helper()
 	now := time.Now()
-	req := packet4{kind: discover, mac: string(mac), options: append(pxe(7), options...)}.build(s.t)
-	d := Decide(req, s.link, moment{s.View(), newOffers(), now, true, false}, now)
+	p.options = append(pxe(7), p.options...)
+	d := Decide(p.build(s.t), s.link, moment{s.View(), newOffers(), now, !s.closed, false}, now)
 	for _, c := range d.Commands {
 		if see, ok := c.(state.MachineSee); ok {
 			see.ID = machine.NewID()
@@ -59,10 +70,7 @@ func (s *site) discovers(mac machine.MAC, options ...dhcpv4.Option) string {
 		}
 		s.Must(c)
 	}
-	if d.Reply == nil {
-		s.t.Fatalf("%s: %s", mac, d.Reason)
-	}
-	return toAddr(d.Reply.YourIPAddr).String()
+	return d
 }
 
 // machines are the machines' UUIDs, each with its number of addresses.
@@ -153,6 +161,48 @@ func TestIdentity(t *testing.T) {
 		}
 		if m, _ := s.View().MachineByMAC(statetest.MAC(1)); m.UUID != board {
 			t.Errorf("listed, network order %v: noted as %s", network, m.UUID)
+		}
+	}
+}
+
+// A UUID is taken only from a machine that it was found in: what another board
+// with the same one is offered it can have, and is no approved machine's.
+func TestTwoBoardsWithOneUUID(t *testing.T) {
+	const board = "4c4c4544-0042-3510-8052-b4c04f4d3132"
+	for _, listed := range [][]machine.ListedMachine{nil, {{UUID: board, Name: "node-1", Address: ip("10.77.0.60")}}} {
+		s := newSite(t, listed...)
+		s.discovers(statetest.MAC(1), option97(board, false))
+		a := s.Waiting(1, func(i *machine.Inventory) { i.UUID = board })
+		m, _ := s.View().Machine(a)
+		if m.UUID == "" {
+			m, _ = s.View().MachineByUUID(board)
+		}
+		s.Image()
+		s.Must(state.MachineApprove{
+			Machine: m.ID, Session: m.Session.ID, Intent: "i-1", Name: "node-1", Profile: machine.Profile{Name: "worker", Role: machine.RoleWorker},
+			Address: ip("10.77.0.60"), Image: "sha256:" + strings.Repeat("ab", 32), NodeSeed: make([]byte, 32), Bootstrap: "b-1",
+		})
+		if got := s.discovers(statetest.MAC(1), option97(board, false)); got != "10.77.0.60" {
+			t.Errorf("the approved one is offered %s", got)
+		}
+
+		other := packet4{mac: string(statetest.MAC(5)), server: s.link.Service.String(), options: []dhcpv4.Option{option97(board, false)}}
+		offer := packet4{kind: discover, mac: other.mac, options: other.options}
+		s.closed = true
+		if d := s.asks(offer); d.Reply != nil {
+			t.Errorf("beside a foreign server: %s", d.Reason)
+		}
+		s.closed = false
+		d := s.asks(offer)
+		if d.Reply == nil || d.Reply.HostName() != "" {
+			t.Fatalf("%s, as %q", d.Reason, d.Reply.HostName())
+		}
+		other.kind, other.requested = request, d.Offer.String()
+		if d = s.asks(other); d.Reply == nil || d.Reply.MessageType() != dhcpv4.MessageTypeAck {
+			t.Errorf("it asks for what it was offered: %s", d.Reason)
+		}
+		if d = s.asks(other); len(d.Commands) != 1 {
+			t.Errorf("it asks once more: %d commands", len(d.Commands))
 		}
 	}
 }
