@@ -98,7 +98,13 @@ func run(log **slog.Logger, j *journal.Journal) (err error) {
 	if err != nil {
 		return err
 	}
+	// From here on the machine waits for others, who may be gone.
+	discovery := line.Get("rackseed.mode") == string(machine.BootDiscovery)
+	ctx, stay := session.NewStay(ctx, discovery)
 	nic, err := connect(ctx, modules, line, *log)
+	if left := context.Cause(ctx); left != nil {
+		return left
+	}
 	if err != nil {
 		return err
 	}
@@ -138,7 +144,7 @@ func run(log **slog.Logger, j *journal.Journal) (err error) {
 		SetRTC:   func() error { return pid1.SetRTC(time.Now()) },
 	}
 	s := &session.Session{
-		Client: service, Journal: j, Reports: reports, Log: *log, Install: installer.Run,
+		Client: service, Journal: j, Reports: reports, Log: *log, Install: installer.Run, Stay: stay,
 		Rescue:  &shell{Server: rescueServer(nic.Name, children, *log), modules: modules, children: children, log: *log},
 		Request: wire.SessionRequest{SignKey: sign.Public().(ed25519.PublicKey), SealKey: seal.PublicKey().Bytes(), Version: Version, Inventory: found},
 	}

@@ -30,7 +30,8 @@ const (
 var (
 	// ErrRevoked ends a session: a newer one exists, or the intent was taken back.
 	ErrRevoked = errors.New("revoked by the boot service")
-	// ErrLeft ends a session that nobody approved in time.
+	// ErrLeft ends a session that nobody approved in time, or that the boot
+	// service has left alone.
 	ErrLeft = errors.New("sent back to the machine's own disk")
 )
 
@@ -52,12 +53,16 @@ type Session struct {
 	// Install carries out one order and reports its steps but the last.
 	Install func(context.Context, wire.Order) error
 	Rescue  Rescue
+	// Stay ends the context that Run gets where the boot service is gone; nil:
+	// never.
+	Stay *Stay
 
 	pace time.Duration // of tests; 0 is the usual
 }
 
 // Run opens the session and follows orders until a machine is installed (nil),
-// the session is revoked (ErrRevoked) or at its end (ErrLeft), or ctx ends. A
+// the session is revoked (ErrRevoked) or at its end (ErrLeft), or ctx ends,
+// which its Stay may have it do (ErrLeft). A
 // failed install stays here: it is told, and tried again under a higher epoch.
 // Shells of a rescue end before the session does.
 func (s *Session) Run(ctx context.Context) error {
@@ -104,6 +109,7 @@ func (s *Session) Run(ctx context.Context) error {
 			}
 			continue
 		}
+		s.Stay.heard(order)
 		switch decide(order, tried) {
 		case stop:
 			s.Log.Warn("this session is revoked", "reason", order.Reason)
@@ -270,9 +276,10 @@ func (s *Session) carryOut(ctx context.Context, order wire.Order) error {
 
 func (s *Session) open(ctx context.Context) (string, error) {
 	var reply wire.SessionReply
-	never := func(error) bool { return false } // a closed discovery window may open
+	never := func(error) bool { return false } // a closed discovery window may open; Stay ends it
 	err := s.Client.Retry(ctx, "to be taken up by the boot service", never, func(ctx context.Context) (err error) {
 		reply, err = s.Client.OpenSession(ctx, s.Request)
+		s.Stay.asked(err)
 		return err
 	})
 	if err == nil {
