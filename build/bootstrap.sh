@@ -30,6 +30,17 @@ for need in apt-get apt-cache apt-config dpkg-deb; do
 done
 sh "$(dirname "$0")/packages.sh" "$@" >&2 || exit 1
 
+# room FOLDER WAYOUT: it, or where it will be made, has room for Go and the program
+# that builds; that one looks further.
+room() {
+	at=$1
+	while [ ! -d "$at" ]; do at=$(dirname "$at"); done
+	mib=$(df -Pk "$at" | awk 'NR == 2 { print int($4 / 1024) }')
+	[ "$mib" -ge 1024 ] || fail "$at has $mib MiB free, and to begin with 1024 are needed: make room there, or go on with: export $2"
+}
+room "${XDG_CACHE_HOME:-$HOME/.cache}" XDG_CACHE_HOME=/a/larger/disk
+room "${TMPDIR:-/tmp}" TMPDIR=/var/tmp
+
 # Go and npm also know the variable in capitals, apt does not.
 [ -n "${http_proxy-}" ] || [ -z "${HTTP_PROXY-}" ] || export http_proxy="$HTTP_PROXY"
 [ -n "${https_proxy-}" ] || [ -z "${HTTPS_PROXY-}" ] || export https_proxy="$HTTPS_PROXY"

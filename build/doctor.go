@@ -28,6 +28,8 @@ const (
 	memoryMiB = 3 << 10
 	coldMiB   = 12 << 10
 	warmMiB   = 3 << 10
+	// Debian 13 has /tmp in memory, of half its size.
+	temporaryMiB = 2 << 10
 )
 
 // checks are what targets of make need, beside packages, which
@@ -36,6 +38,7 @@ func checks(repo, cache string) []check {
 	list := []check{
 		{"build cache", func(context.Context) (string, error) { return room(cache) }, true},
 		{"out/", func(context.Context) (string, error) { return writable(filepath.Join(repo, "out")) }, true},
+		{"temporary", temporary, true},
 		{"memory", memory, false},
 		{"proxy", proxy, false},
 		{"KVM", func(context.Context) (string, error) {
@@ -140,6 +143,18 @@ func enough(free int, built bool) error {
 		return nil
 	}
 	return fmt.Errorf("%d MiB are free, and %s takes about %d: make room there, or have the cache elsewhere with: export XDG_CACHE_HOME=/a/larger/disk", free, which, need)
+}
+
+func temporary(context.Context) (string, error) {
+	dir := os.TempDir()
+	free, err := host.FreeMiB(dir)
+	switch {
+	case err != nil:
+		return "", err
+	case free < temporaryMiB:
+		return "", fmt.Errorf("%s has %d MiB free, and compilers and packages take about %d there: go on with: export TMPDIR=/var/tmp", dir, free, temporaryMiB)
+	}
+	return fmt.Sprintf("%s, %d MiB free", dir, free), nil
 }
 
 func writable(dir string) (string, error) { return dir, host.Writable(dir) }
