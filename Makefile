@@ -79,10 +79,25 @@ dev: ## boot service and console on loopback, without virtual machines; MACHINES
 		--https "127.0.0.1:$${CONSOLE_PORT:-8443}" --http "127.0.0.1:$${HTTP_PORT:-8080}"
 
 # --- Proving it -----------------------------------------------------------------
-# In the order of what they need; the first failure ends them.
+# In the order of what they need; the first failure ends them. Tests that need
+# root are skipped without it, and named at the end. Each run has a list of its
+# own, or Go would take them from its cache and name nothing.
+
+define remember
+	rm -f out/not-run/$@.*
+	mkdir -p out/not-run
+	export RACKSEED_NOT_RUN="$$(mktemp "$$PWD/out/not-run/$@.XXXXXX")"
+endef
+define tell
+	if grep -q . out/not-run/$@[.-]* 2>/dev/null; then
+		echo "NOT RUN, because they need root (who runs them with: make $@):"
+		sort -u out/not-run/$@[.-]* | sed 's/^/  /'
+	fi
+endef
 
 .PHONY: test
 test: ready test-unit test-host test-browser test-vm ## everything that CI runs
+	$(tell)
 
 .PHONY: ready
 ready:
@@ -90,12 +105,15 @@ ready:
 
 .PHONY: test-unit
 test-unit: ## pure decisions, the state machine, property tests: need nothing
+	$(remember)
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "these files are not gofmt'd" >&2; exit 1; }
 	go vet ./...
 	go test -race ./...
+	$(tell)
 
 .PHONY: test-host
 test-host: ## real clients and tools in network namespaces; not as root, in a user namespace
+	$(remember)
 	clients="$$($(BUILD) path clients)"
 	kubernetes="$$($(BUILD) path kubernetes)"
 	etcd="$$($(BUILD) path etcd)"
@@ -105,16 +123,10 @@ test-host: ## real clients and tools in network namespaces; not as root, in a us
 	export RACKSEED_CONTAINERD="$$containerd" RACKSEED_REGISTRY_CLIENTS="$$registry"
 	go vet -tags host ./...
 	# Whoever is not root is root in a user namespace, which is enough for all but
-	# a few: those are named at the end.
+	# a few.
 	inside=; [ "$$(id -u)" = 0 ] || inside="unshare --user --map-root-user --map-auto --mount"
-	export RACKSEED_NOT_RUN="$$(mktemp)"
-	trap 'rm -f "$$RACKSEED_NOT_RUN"' EXIT
 	$$inside go test -tags host -count=1 -p 1 $$(git grep -l '^//go:build host$$' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
-	if [ -s "$$RACKSEED_NOT_RUN" ]; then
-		echo "NOT RUN, because they need root:"
-		sed 's/^/  /' "$$RACKSEED_NOT_RUN"
-		echo "Root runs them with: make test-host"
-	fi
+	$(tell)
 
 .PHONY: test-browser
 test-browser: ## the console in headless Chromium against a live service
@@ -124,8 +136,10 @@ test-browser: ## the console in headless Chromium against a live service
 
 .PHONY: test-vm
 test-vm: ## the ISO, booted in QEMU, and a machine installed from it to Ready
+	$(remember)
 	$(BUILD) verify
 	go test -tags vm -count=1 -timeout 60m -v ./vm-test/scenario
+	$(tell)
 
 .PHONY: test-full
 test-full: test ## all of that, and the slow ones: what is built twice, and compared; every firmware (out/firmware.md)

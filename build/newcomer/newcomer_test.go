@@ -78,6 +78,12 @@ var steps = []struct {
 		m.obeys(t, "make test")
 		m.starts(t, "make test", `^ok\s+github\.com/rackseed/rackseed`)
 	}},
+	// All that can be run in a user namespace is, and what cannot is named.
+	{"test-host", func(t *testing.T, m machine) {
+		if said := m.does(t, "make test-host"); !strings.Contains(said, "NOT RUN, because they need root:") {
+			t.Error("make test-host named nothing that needs root")
+		}
+	}},
 	{"healthy", func(t *testing.T, m machine) { m.does(t, "make doctor") }},
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rackseed/rackseed/build/host/needroot"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -114,9 +116,7 @@ func TestCopyTree(t *testing.T) {
 
 // White-outs and opaque folders of containerd's overlays.
 func TestCopyTreeAsRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("device nodes, owners and trusted attributes need root")
-	}
+	needroot.SkipInNamespace(t, "device nodes, owners and trusted attributes")
 	source, target := t.TempDir(), filepath.Join(t.TempDir(), "copy")
 	if err := unix.Mknod(filepath.Join(source, "whiteout"), unix.S_IFCHR|0o600, 0); err != nil {
 		t.Fatal(err)

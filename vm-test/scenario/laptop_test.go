@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/build/host/needroot"
 	"github.com/rackseed/rackseed/images/pid1/link"
 	"github.com/rackseed/rackseed/vm-test/rack"
 	"golang.org/x/sys/unix"
@@ -26,9 +27,7 @@ type laptop struct{ do chan func() }
 
 func newLaptop(t *testing.T, r *rack.Rack, address netip.Prefix) laptop {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("a network namespace of one's own needs root")
-	}
+	needroot.Skip(t, "a network namespace")
 	path := filepath.Join(r.Dir, "laptop.sock")
 	if _, err := r.Switch.Listen("laptop", path); err != nil {
 		t.Fatal(err)

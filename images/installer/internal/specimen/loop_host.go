@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rackseed/rackseed/build/host/needroot"
 )
 
 // File writes the disk to a sparse file.
@@ -33,37 +34,12 @@ func (d *Disk) File(t testing.TB, path string) {
 	}
 }
 
-// needsRoot skips a test in a user namespace, where root is only an ordinary
-// user's, and tells "make test-host", which says at its end what did not run.
-func needsRoot(t testing.TB, why string) {
-	t.Helper()
-	mapped, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// All user IDs, mapped to themselves (user_namespaces(7)).
-	if f := strings.Fields(string(mapped)); len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295" {
-		return
-	}
-	if list := os.Getenv("RACKSEED_NOT_RUN"); list != "" {
-		f, err := os.OpenFile(list, os.O_APPEND|os.O_WRONLY, 0)
-		if err == nil {
-			_, err = fmt.Fprintf(f, "%s: %s\n", t.Name(), why)
-			err = errors.Join(err, f.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Skip("needs root: " + why)
-}
-
 // Loop makes a block device of a run of a file's bytes until the test ends. (The
 // kernel's own of partitions are not to be had everywhere: there are kernels
 // that do not read GPTs.)
 func Loop(t testing.TB, file string, first, length int64) string {
 	t.Helper()
-	needsRoot(t, "loop devices belong to the whole machine")
+	needroot.SkipInNamespace(t, "loop devices are the whole machine's")
 	backing, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
