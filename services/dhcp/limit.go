@@ -1,8 +1,12 @@
 package dhcp
 
 import (
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 // bucket is a token bucket: burst at once, then rate a second.
@@ -44,5 +48,46 @@ func (p *pause) over(now time.Time, wait time.Duration) bool {
 		return false
 	}
 	p.last = now
+	return true
+}
+
+// declines bounds what declines keep from everyone: addresses of one pool that
+// are blocked at the same time. Over the limit a declined address stays its
+// client's.
+type declines struct {
+	each, all int
+
+	mu      sync.Mutex
+	blocked []blocked
+}
+
+type blocked struct {
+	address netip.Addr
+	by      machine.MAC
+	until   time.Time
+}
+
+// newDeclines are those of a pool of size addresses: half of it at most may be
+// blocked, and 8, of a small pool an eighth, by one client. Who finds that many
+// in use is in a pool that others use, or wants to empty it.
+func newDeclines(size uint32) *declines {
+	return &declines{each: max(min(int(size)/8, 8), 1), all: max(int(size)/2, 1)}
+}
+
+// add notes a declined address; false: one more may not be blocked now.
+func (d *declines) add(a netip.Addr, by machine.MAC, now, until time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.blocked = slices.DeleteFunc(d.blocked, func(b blocked) bool { return !b.until.After(now) || b.address == a })
+	of := 0
+	for _, b := range d.blocked {
+		if b.by == by {
+			of++
+		}
+	}
+	if of >= d.each || len(d.blocked) >= d.all {
+		return false
+	}
+	d.blocked = append(d.blocked, blocked{a, by, until})
 	return true
 }

@@ -105,8 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 	list := make([]*worker, len(s.Links))
 	for i, l := range s.Links {
 		list[i] = &worker{
-			Server: s, link: l, offers: offers, naks: newBucket(50, 5), sightings: newBucket(1000, 20),
-			log: s.Logger.With("link", l.Interface),
+			Server: s, link: l, offers: offers, limits: newLimits(l), log: s.Logger.With("link", l.Interface),
 		}
 	}
 	var telling sync.Mutex
@@ -142,16 +141,34 @@ type worker struct {
 	*Server
 	link   Link
 	offers *offers // those of all links
-	// What strangers on this link can have written to the log is bounded: NAKs,
-	// and sightings of machines. Another link's are not fewer for it.
-	naks, sightings *bucket
-	log             *slog.Logger
-	watch           *foreign.Watcher
-	open            func() bool // whether new clients are served: the watch's word
+	limits
+	log   *slog.Logger
+	watch *foreign.Watcher
+	open  func() bool // whether new clients are served: the watch's word
 
 	exhausted, asker pause
 	// full is until when the pool counts as exhausted: Unix nanoseconds.
 	full atomic.Int64
+}
+
+// limits are what strangers on one link can have written to the log. Another
+// link's are not fewer for it.
+type limits struct {
+	naks      *bucket
+	sightings *bucket // of machines
+	bindings  *bucket // events of them; each is committed all the same
+	endings   *bucket // releases and declines
+	declined  *declines
+}
+
+// newLimits lets a room full of machines through at once. In the long run a
+// flood of bindings and endings is two events a second, so that it takes half a
+// day to push out the state's 100,000.
+func newLimits(l Link) limits {
+	return limits{
+		naks: newBucket(50, 5), sightings: newBucket(1000, 20), bindings: newBucket(1000, 1), endings: newBucket(200, 1),
+		declined: newDeclines(number(l.To) - number(l.From) + 1),
+	}
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -314,8 +331,9 @@ func (w *worker) send(log *slog.Logger, c conn, d Decision, a arrival) {
 var errLimit = errors.New("too many of its kind on this link at the moment; it will ask again")
 
 // commit proposes the decision's commands in turn. Over the limit a machine is
-// not noted, and has its answer all the same; a NAK binds, so that without its
-// entry in the log it is not sent.
+// not noted, and a lease has no event, and the client has its answer all the
+// same; a NAK binds, so that without its entry in the log it is not sent; and a
+// lease that was to end lasts until its time is over.
 func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
 	for _, command := range d.Commands {
 		switch x := command.(type) {
@@ -330,6 +348,17 @@ func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
 			}
 			x.ID = machine.NewID()
 			command = x
+		case state.LeaseBind:
+			x.Event = x.Event && w.bindings.take(now)
+			command = x
+		case state.LeaseRelease:
+			if !w.endings.take(now) {
+				return fmt.Errorf("releasing %s: %w", x.Address, errLimit)
+			}
+		case state.LeaseDecline:
+			if !w.endings.take(now) || !w.declined.add(x.Address, x.MAC, now, x.Until) {
+				return fmt.Errorf("declining %s: %w", x.Address, errLimit)
+			}
 		}
 		err := w.Propose(ctx, "dhcp", command)
 		var refusal *state.Refusal

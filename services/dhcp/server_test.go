@@ -431,8 +431,9 @@ func TestServerAnswersWhomItCannotNote(t *testing.T) {
 	b := &bench{pipe: newPipe(), world: newWorld()}
 	w := &worker{
 		Server: &Server{View: func() State { return locked{b} }, Propose: b.propose, Now: func() time.Time { return start }},
-		link:   testLink(), offers: newOffers(), naks: newBucket(1, 0), sightings: newBucket(1, 0), open: func() bool { return true }, log: slog.New(slog.DiscardHandler),
+		link:   testLink(), offers: newOffers(), limits: newLimits(testLink()), open: func() bool { return true }, log: slog.New(slog.DiscardHandler),
 	}
+	w.sightings = newBucket(1, 0)
 	for _, mac := range []string{macA, macB} {
 		w.handle(t.Context(), b, arrival{packet4{kind: discover, mac: mac, options: pxe(7)}.build(t).ToBytes(), start})
 		if len(b.out) != 1 {
@@ -447,6 +448,61 @@ func TestServerAnswersWhomItCannotNote(t *testing.T) {
 	}
 	if got := b.kinds(); got != "machine.see/1 lease.bind/1 lease.bind/1 " {
 		t.Errorf("committed %q", got)
+	}
+}
+
+// A client that asks for one address after the other, gives each back or
+// declines it, can neither push everybody's events out of the log nor empty the
+// pool. It has its answers all the same.
+func TestServerBoundsWhatOneClientWrites(t *testing.T) {
+	const rounds = 3000
+	for name, test := range map[string]struct {
+		ending                        dhcpv4.MessageType
+		acks, events, ended, declined int
+	}{
+		"moves":      {dhcpv4.MessageTypeNone, rounds, 1000, 0, 0},
+		"gives back": {release, rounds, 1000, 200, 0},
+		"declines":   {decline, 1 + rounds/2, 2, 1, 1}, // the second address stays its own
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, b *bench) {
+				acks := 0
+				for i := range rounds {
+					a := fmt.Sprintf("10.77.0.%d", 100+i%2)
+					b.in <- packet4{kind: request, mac: macA, server: "10.77.0.3", requested: a, options: pxe(7)}.build(t).ToBytes()
+					synctest.Wait()
+					for len(b.out) > 0 {
+						if r := <-b.out; r.MessageType() == dhcpv4.MessageTypeAck {
+							acks++
+						}
+					}
+					switch test.ending {
+					case release:
+						b.in <- packet4{kind: release, mac: macA, own: a}.build(t).ToBytes()
+					case decline:
+						b.in <- packet4{kind: decline, mac: macA, requested: a, server: "10.77.0.3"}.build(t).ToBytes()
+					}
+					synctest.Wait()
+				}
+				var events, ended, declined int
+				for _, c := range b.committed {
+					switch x := c.(type) {
+					case state.LeaseBind:
+						if x.Event {
+							events++
+						}
+					case state.LeaseRelease:
+						ended++
+					case state.LeaseDecline:
+						ended++
+						declined++
+					}
+				}
+				if acks != test.acks || events > test.events || ended > test.ended || declined > test.declined {
+					t.Errorf("%d of %d acknowledged; %d events of bindings, %d of endings, %d addresses are given to nobody", acks, rounds, events, ended, declined)
+				}
+			})
+		})
 	}
 }
 
@@ -541,6 +597,34 @@ func TestOffersTableIsBounded(t *testing.T) {
 	o.take(ip("10.99.0.1"), "52:54:01:00:00:00", start.Add(offerTime))
 	if len(o.byIP) != 1 {
 		t.Errorf("%d entries remain after they ran out", len(o.byIP))
+	}
+}
+
+func TestDeclines(t *testing.T) {
+	d := newDeclines(32) // 4 for a client, 16 for all
+	decline := func(n int, mac machine.MAC, minute int) bool {
+		now := start.Add(time.Duration(minute) * time.Minute)
+		return d.add(address(number(ip("10.77.0.100"))+uint32(n)), mac, now, now.Add(declinePause))
+	}
+	for n := range 5 {
+		if got := decline(n, macA, n); got != (n < 4) {
+			t.Errorf("decline %d of one client: %v", n, got)
+		}
+	}
+	for n := range 13 {
+		if got := decline(10+n, machine.MAC(fmt.Sprint(n)), 5); got != (n < 12) {
+			t.Errorf("decline %d of others: %v", n, got)
+		}
+	}
+	// The first one's pause is over, and one that is declined again counts once.
+	if !decline(20, macA, 10) || !decline(20, macA, 10) || decline(21, macA, 10) {
+		t.Error("after the first address is free again")
+	}
+	if d := newDeclines(1); d.each != 1 || d.all != 1 {
+		t.Errorf("of one address: %+v", d)
+	}
+	if d := newDeclines(65536); d.each != 8 || d.all != 32768 {
+		t.Errorf("of a /16: %+v", d)
 	}
 }
 
