@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,10 @@ type Server struct {
 	// Hindered is called when it changes why new clients are not served on some
 	// links: it has a sentence for each of them. nil: nobody asks.
 	Hindered func([]string)
+	// Watchers have what was learned of other DHCP servers on each interface, by
+	// its name: those of an earlier Server, since a changed site file does not
+	// silence anybody. Run adds those that are missing. nil: nothing is known.
+	Watchers map[string]*foreign.Watcher
 	Now      func() time.Time // nil: time.Now
 	Logger   *slog.Logger     // nil: slog.Default
 
@@ -123,17 +128,30 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	for _, w := range list {
-		w.watch = &foreign.Watcher{
-			Self: w.link.Self(), Changed: changed, Now: s.Now, Logger: w.log,
-			Propose: func(ctx context.Context, n state.Note) error { return s.Propose(ctx, "dhcp", n) },
-		}
+		w.watch = s.watcher(w.link.Interface)
+		w.watch.Self, w.watch.Changed, w.watch.Now, w.watch.Logger = w.link.Self(), changed, s.Now, w.log
+		w.watch.Propose = func(ctx context.Context, n state.Note) error { return s.Propose(ctx, "dhcp", n) }
 		w.open = w.watch.Open
+	}
+	if slices.ContainsFunc(list, func(w *worker) bool { return w.watch.Hindrance() != "" }) {
+		changed()
 	}
 	var g errgroup.Group
 	for _, w := range list {
 		g.Go(func() error { w.run(ctx); return nil })
 	}
 	return g.Wait()
+}
+
+// watcher is an interface's, from before if there was one.
+func (s *Server) watcher(name string) *foreign.Watcher {
+	if s.Watchers == nil {
+		s.Watchers = map[string]*foreign.Watcher{}
+	}
+	if s.Watchers[name] == nil {
+		s.Watchers[name] = &foreign.Watcher{}
+	}
+	return s.Watchers[name]
 }
 
 // worker serves one link.

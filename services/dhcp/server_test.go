@@ -350,6 +350,58 @@ func TestServerYields(t *testing.T) {
 	})
 }
 
+// What was learned of other servers is not forgotten with the Server: the next
+// one, with a changed site file, says so at once and yields too.
+func TestServerKnowsWhatTheLastOneLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known := map[string]*foreign.Watcher{}
+		during := func(f func(b *bench)) {
+			b := &bench{pipe: newPipe(), ear: newEar(), world: newWorld()}
+			b.server = &Server{
+				Links: []Link{testLink()}, View: func() State { return locked{b} }, Watchers: known,
+				Propose: b.propose, Logger: slog.New(slog.DiscardHandler), Hindered: b.hinder,
+				openSocket: func(context.Context, Link) (conn, error) { return b.pipe, nil },
+				wire:       func(Link) (foreign.Wire, error) { return b.ear, nil },
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- b.server.Run(ctx) }()
+			f(b)
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		during(func(b *bench) {
+			time.Sleep(listening) // virtual
+			b.in <- packet4{kind: request, mac: macB, server: "10.77.0.9", requested: "10.77.0.222"}.build(t).ToBytes()
+			synctest.Wait()
+			if got := b.hindrance(); !strings.Contains(got, "10.77.0.9") {
+				t.Fatalf("hindered by %q", got)
+			}
+		})
+		during(func(b *bench) {
+			synctest.Wait()
+			if got := b.hindrance(); !strings.Contains(got, "listening") {
+				t.Errorf("at once: hindered by %q", got)
+			}
+			time.Sleep(listening) // virtual
+			if got := b.hindrance(); !strings.Contains(got, "10.77.0.9") {
+				t.Errorf("after listening: hindered by %q", got)
+			}
+			b.in <- packet4{kind: discover, mac: macA}.build(t).ToBytes()
+			synctest.Wait()
+			if len(b.out) != 0 {
+				t.Errorf("a new one hears %s", (<-b.out).Summary())
+			}
+			time.Sleep(6 * time.Minute) // virtual
+			if got := b.hindrance(); got != "" {
+				t.Errorf("in the end: hindered by %q", got)
+			}
+		})
+	})
+}
+
 // searched counts how often addresses of the pool are looked at.
 type searched struct {
 	State

@@ -156,7 +156,7 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 		serving, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		server := &dhcp.Server{
-			Links: links, Now: r.Now, Logger: r.Logger,
+			Links: links, Watchers: r.watchers, Now: r.Now, Logger: r.Logger,
 			View: func() dhcp.State { return r.store.Load().View() },
 			Propose: func(ctx context.Context, by string, c state.Command) error {
 				_, err := r.store.Load().Propose(ctx, by, c)

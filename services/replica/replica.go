@@ -18,6 +18,7 @@ import (
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/dhcp/foreign"
 	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/setup"
@@ -40,6 +41,9 @@ type replica struct {
 	store atomic.Pointer[state.Store] // nil until it is open
 	blobs *blob.Store
 	log   *events.Log
+	// watchers know of other DHCP servers on the links, by interface; one
+	// dhcp.Server at a time has them.
+	watchers map[string]*foreign.Watcher
 
 	mu     sync.Mutex
 	people net.Addr // where the console is served; nil until it is
@@ -56,7 +60,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := c.portsFree(); err != nil {
 		return err
 	}
-	r := &replica{Config: c}
+	r := &replica{Config: c, watchers: map[string]*foreign.Watcher{}}
 	r.tasks = newSupervisor(r.Logger)
 	ctx, cancel := context.WithCancelCause(ctx)
 	// The screen first: it shows how far the rest has come.

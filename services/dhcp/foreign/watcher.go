@@ -35,7 +35,8 @@ type Wire interface {
 	Close() error
 }
 
-// Watcher watches one link. The fields are set before the first Run.
+// Watcher watches one link. The fields are set before Run, and may be set anew
+// between two.
 type Watcher struct {
 	Self
 	// Propose commits an event. What is not committed is logged.
@@ -50,6 +51,7 @@ type Watcher struct {
 
 	mu    sync.Mutex
 	watch *watch
+	card  string // hardware address that watch is about
 	text  string // the last Hindrance
 }
 
@@ -87,9 +89,10 @@ func (w *Watcher) Named(server netip.Addr, by machine.MAC) {
 func (w *Watcher) Run(ctx context.Context, wire Wire) error {
 	w.init()
 	w.mu.Lock()
-	if w.watch == nil {
-		w.watch = newWatch(w.Self, wire.Hardware())
+	if card := wire.Hardware().String(); w.watch == nil || w.card != card {
+		w.watch, w.card = newWatch(w.Self, wire.Hardware()), card
 	}
+	w.watch.self = w.Self
 	w.mu.Unlock()
 
 	heard, failed := make(chan Sighting, queueLength), make(chan error, 1)

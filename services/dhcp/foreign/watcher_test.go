@@ -251,6 +251,30 @@ func TestRunAgain(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+
+		// Another name for the site changes nothing about the wire; another card
+		// is perhaps on another one.
+		w.Self.Site, w.Self.Interface = "moved", "eth7"
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { done <- w.Run(ctx, newWire()) }()
+		time.Sleep(listenTime + time.Second)
+		if w.Open() || !strings.HasPrefix(w.Hindrance(), "eth7: ") || !strings.Contains(w.Hindrance(), "192.168.1.1") {
+			t.Errorf("under another name: open %v, %q", w.Open(), w.Hindrance())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { done <- w.Run(ctx, newAppliance(9)) }()
+		time.Sleep(listenTime + time.Second)
+		if !w.Open() {
+			t.Errorf("on another card: %q", w.Hindrance())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
