@@ -156,15 +156,14 @@ func (s *Server) serveBoot(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeScript(w, http.StatusOK, bootScript(base))
+	writeScript(w, bootScript(base))
 	return nil
 }
 
 // serveScript answers with a machine's boot decision. Every outcome but a
 // request that names no machine is a script that goes on, so that no machine
-// ends at a prompt. busy is the status of an answer that only waits: iPXE asks
-// again by itself after a 503, GRUB does not know one.
-func (s *Server) serveScript(l language, busy int) func(http.ResponseWriter, *http.Request) error {
+// ends at a prompt.
+func (s *Server) serveScript(l language) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		a, err := parseAsker(r.URL.Query())
 		if err != nil {
@@ -190,14 +189,21 @@ func (s *Server) serveScript(l language, busy int) func(http.ResponseWriter, *ht
 		}
 		if err != nil {
 			s.Logger.Warn("boot script", "mac", a.mac, "error", err)
-			w.Header().Set("Retry-After", "2")
-			writeScript(w, busy, l.wait(base, "the boot service could not decide just now"))
+			writeScript(w, l.wait(base, "the boot service could not decide just now", s.probablyOrdered(a)))
 			return nil
 		}
 		s.Logger.Info("boot script", "machine", m.ID, "mac", a.mac, "boots", d.Kind, "reason", d.Reason)
-		writeScript(w, http.StatusOK, s.scriptFor(l, base, view, a, m, d))
+		writeScript(w, s.scriptFor(l, base, view, a, m, d))
 		return nil
 	}
+}
+
+// probablyOrdered says whether something is ordered for the machine, as far as this
+// replica knows: no decision may be made of it.
+func (s *Server) probablyOrdered(a asker) bool {
+	view := s.Store.View()
+	m, ok := view.MachineByMAC(a.mac)
+	return ok && ordered(machine.NextBoot(&m, view.InstallIntent(m.ID), view.Circumstances(m, s.Now())))
 }
 
 // scriptFor is the script of a decision that is committed.
@@ -217,7 +223,7 @@ func (s *Server) scriptFor(l language, base string, view state.View, a asker, m 
 	var err error
 	if b.kernel, b.initrd, err = s.installer(view); err != nil {
 		s.Logger.Error("boot script", "machine", m.ID, "error", err)
-		return l.wait(base, "the installer is not available")
+		return l.wait(base, "the installer is not available", ordered(d))
 	}
 	return l.installer(b)
 }

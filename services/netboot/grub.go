@@ -19,18 +19,29 @@ type grub struct{}
 func device(base string) string { return "(http," + strings.TrimPrefix(base, "http://") + ")" }
 
 // grubConfig is what every GRUB starts with: it asks for the machine's own
-// script, for ever. The machine's UUID is read from SMBIOS (type 1, offset 8);
-// net_default_mac is the NIC that GRUB came by.
+// script, until it gives up and starts the disk's boot loader. GRUB cannot count:
+// it makes a word longer. The machine's UUID is read from SMBIOS (type 1, offset
+// 8); net_default_mac is the NIC that GRUB came by.
 func grubConfig(base string) string {
 	return `smbios --type 1 --get-uuid 8 --set uuid
-while true; do
+set rounds=""
+while [ "$rounds" != "` + strings.Repeat("x", roundsGRUB) + `" ]; do
+  set rounds="${rounds}x"
   source "` + device(base) + pathGRUB + `?mac=$net_default_mac&uuid=$uuid&arch=x86_64&platform=efi"
-  echo "Rackseed: asking ` + plain(base) + fmt.Sprintf(" for a boot script again in %d s\"\n  sleep %d\ndone\n", pauseFailed, pauseFailed)
+  echo "Rackseed: asking ` + plain(base) + fmt.Sprintf(" for a boot script again in %d s\"\n  sleep %d\ndone\n", pauseWait, pauseWait) +
+		`echo "Rackseed: nothing to boot came from ` + plain(base) + ", so on to its own disk\"\n" + startDisk
 }
 
-// wait and what follows return to the loop of grubConfig.
-func (grub) wait(_, reason string) string {
-	return fmt.Sprintf("echo \"Rackseed: %s\"\nsleep %d\n", plain(reason), pauseWait)
+// reset begins the rounds of grubConfig anew.
+const reset = "set rounds=\"\"\n"
+
+// wait and installer return to the loop of grubConfig.
+func (grub) wait(_, reason string, ordered bool) string {
+	text := fmt.Sprintf("echo \"Rackseed: %s\"\n", plain(reason))
+	if ordered {
+		return reset + text
+	}
+	return text
 }
 
 func (grub) refused(reason string) string {
@@ -53,8 +64,10 @@ var diskLoaders = []string{
 //
 // A node of ours goes first: a disk's default place may be another medium's.
 func (grub) local(b boot) string {
-	return fmt.Sprintf("echo \"Rackseed: %s boots its own disk: %s\"\n", plain(b.who), plain(b.decision.Reason)) +
-		`if search --no-floppy --set=root --file /rackseed/a/vmlinuz; then
+	return fmt.Sprintf("echo \"Rackseed: %s boots its own disk: %s\"\n", plain(b.who), plain(b.decision.Reason)) + startDisk
+}
+
+var startDisk = `if search --no-floppy --set=root --file /rackseed/a/vmlinuz; then
   if chainloader ($root)/EFI/BOOT/BOOTX64.EFI; then boot; fi
 fi
 for loader in ` + strings.Join(diskLoaders, " ") + `; do
@@ -65,10 +78,13 @@ done
 echo "Rackseed: no boot loader was found on a disk, so back to the firmware"
 exit 1
 `
-}
 
 func (grub) installer(b boot) string {
-	return fmt.Sprintf("echo \"Rackseed: %s boots the installer (%s): %s\"\n", plain(b.who), plain(string(b.decision.Kind)), plain(b.decision.Reason)) +
+	begin := ""
+	if ordered(b.decision) {
+		begin = reset
+	}
+	return begin + fmt.Sprintf("echo \"Rackseed: %s boots the installer (%s): %s\"\n", plain(b.who), plain(string(b.decision.Kind)), plain(b.decision.Reason)) +
 		"if linux \"" + device(b.base) + b.blob(b.kernel, fileKernel) + "\" " + strings.Join(b.arguments(), " ") + "; then\n" +
 		"  if initrd \"" + device(b.base) + b.blob(b.initrd, fileInitrd) + "\"; then boot; fi\nfi\n" +
 		"echo \"Rackseed: that failed\"\n"

@@ -11,30 +11,47 @@ import (
 type ipxe struct{}
 
 // bootScript is what every iPXE starts with: it asks for the machine's own
-// script, for ever. base is the server's URL.
+// script, until it gives up (see rounds). base is the server's URL.
 //
 // netX is the NIC that iPXE booted from, whatever its number. --replace lets
 // the next script end as the firmware's boot option does: without it, control
-// would come back here. An answer of 503 is not executed: iPXE itself asks
-// again after its Retry-After. (Debian 13's iPXE 1.21.1+git20250501: seen as QEMU's BIOS
-// ROM, as undionly.kpxe below it and as snponly.efi on OVMF, with this script
-// and those below.)
+// would come back here. No answer has a Retry-After (RFC 9110 section 10.2.3):
+// iPXE itself would ask again after it, without end. (Debian 13's iPXE
+// 1.21.1+git20250501: seen as QEMU's BIOS ROM, as undionly.kpxe below it and as
+// snponly.efi on OVMF, with this script and those below.)
 func bootScript(base string) string {
 	return `#!ipxe
 :again
 chain --replace --autofree ` + base + pathScript + `?mac=${netX/mac}&uuid=${uuid}&arch=${buildarch}&platform=${platform} || goto wait
 :wait
-` + fmt.Sprintf("echo Rackseed: no boot script from %s, trying again in %d s\nsleep %d\ngoto again\n", plain(base), pauseFailed, pauseFailed)
+` + count +
+		fmt.Sprintf("echo Rackseed: no boot script from %s, trying again in %d s\nsleep %d\ngoto again\n", plain(base), pauseFailed, pauseFailed) +
+		giveUp(base)
 }
 
-func (ipxe) wait(base, reason string) string {
-	return fmt.Sprintf("#!ipxe\necho Rackseed: %s, asking again in %d s\n:again\nsleep %d\n%s", plain(reason), pauseWait, pauseWait, chainBack(base))
+// count counts a round in vain, in a setting that outlives the script, and gives
+// up after the last. (inc takes a setting that there is not for 0; ipxe.org/cmd.)
+var count = fmt.Sprintf("inc rounds:int32 ||\niseq ${rounds:int32} %d && goto leave ||\n", rounds)
+
+// giveUp is where count goes. iPXE may go on to its next network interface, which
+// then has one try and not all rounds again.
+func giveUp(base string) string {
+	return fmt.Sprintf(":leave\nset rounds:int32 %d\necho Rackseed: nothing to boot came from %s, so on to the next boot option\nexit 1\n", rounds-1, plain(base))
 }
 
-// chainBack asks for a new decision; if even that cannot be fetched, it tries
-// for ever at the label again.
-func chainBack(base string) string {
-	return "chain --replace --autofree " + base + pathBoot + " || goto again\n"
+func (ipxe) wait(base, reason string, ordered bool) string {
+	return "#!ipxe\n" + askAgain(base, reason, pauseWait, ordered)
+}
+
+// askAgain asks for a new decision after a pause of so many seconds, and counts
+// the rounds, but for a machine that something is ordered for.
+func askAgain(base, reason string, pause int, ordered bool) string {
+	text := fmt.Sprintf("echo Rackseed: %s, asking again in %d s\nsleep %d\nchain --replace --autofree %s%s ||\ngoto again\n",
+		plain(reason), pause, pause, base, pathBoot)
+	if ordered {
+		return ":again\nset rounds:int32 0\n" + text
+	}
+	return ":again\n" + count + text + giveUp(base)
 }
 
 // local gives the machine back to its firmware, which tries the next boot
@@ -72,6 +89,5 @@ func (ipxe) installer(b boot) string {
 		":failed\n" +
 		// A half-fetched image must not be started by the next boot.
 		"imgfree\n" +
-		fmt.Sprintf("echo Rackseed: that failed, asking again in %d s\n:again\nsleep %d\n", pauseFailed, pauseFailed) +
-		chainBack(b.base)
+		askAgain(b.base, "that failed", pauseFailed, ordered(b.decision))
 }

@@ -19,11 +19,28 @@ const (
 	pauseWait   = 10
 )
 
+// After so many rounds in vain a script goes on to the machine's own disk: the
+// boot service may never come back, and the machine may be somebody's server.
+// With the pauses, and what a boot program waits for an answer (iPXE 16 s, GRUB
+// half a minute), that is 5 minutes where each request is refused at once, 10
+// where it is answered, and 20 where nothing answers.
+const (
+	rounds     = 60
+	roundsGRUB = 30
+)
+
+// ordered says whether something is ordered for the machine: then its scripts
+// never go on without it.
+func ordered(d machine.BootDecision) bool {
+	return d.Kind == machine.BootInstall || d.Kind == machine.BootRescue
+}
+
 // language is what a boot program takes its orders in. Each script goes on or
-// hands over by itself: none ends at a prompt.
+// hands over by itself: none ends at a prompt, and none asks for ever unless
+// something is ordered.
 type language interface {
-	// wait has the machine ask again.
-	wait(base, reason string) string
+	// wait has the machine ask again; for ever if something is ordered for it.
+	wait(base, reason string, ordered bool) string
 	// refused is for a machine that nothing here can boot.
 	refused(reason string) string
 	// local hands over to the machine's own disk.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,13 +41,16 @@ func TestScriptsGolden(t *testing.T) {
 		"discovery.ipxe":       ipxe{}.installer(with(machine.BootDiscovery, "never seen before", nil)),
 		"install.ipxe":         ipxe{}.installer(install),
 		"emulated.ipxe":        ipxe{}.installer(with(machine.BootInstall, "install intent i-1 is open", func(b *boot) { b.emulated = true })),
-		"wait.ipxe":            ipxe{}.wait(base, "the installer is not available"),
+		"wait.ipxe":            ipxe{}.wait(base, "the installer is not available", false),
+		"wait-ordered.ipxe":    ipxe{}.wait(base, "the installer is not available", true),
 		"refused.ipxe":         ipxe{}.refused("there is no installer for arm64 machines"),
 		"boot.grub":            grubConfig(base),
 		"local.grub":           grub{}.local(local(machine.LeaveExit, true)),
 		"install.grub":         grub{}.installer(install),
 		"rescue.grub":          grub{}.installer(with(machine.BootRescue, "an operator asked for the rescue shell", nil)),
-		"wait.grub":            grub{}.wait(base, "the installer is not available"),
+		"discovery.grub":       grub{}.installer(with(machine.BootDiscovery, "never seen before", nil)),
+		"wait.grub":            grub{}.wait(base, "the installer is not available", false),
+		"wait-ordered.grub":    grub{}.wait(base, "the installer is not available", true),
 		"refused.grub":         grub{}.refused("there is no installer for arm64 machines"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +76,7 @@ func TestScriptsGolden(t *testing.T) {
 	}
 }
 
-var commandLine = regexp.MustCompile(`^(echo|sleep|goto|chain|kernel|initrd|boot|imgfree|sanboot|exit|:[a-z]+)\b`)
+var commandLine = regexp.MustCompile(`^(echo|sleep|goto|inc|iseq|set|chain|kernel|initrd|boot|imgfree|sanboot|exit|:[a-z]+)\b`)
 
 var harmless = regexp.MustCompile(`^[a-zA-Z0-9 .,:/()_+=?-]*$`)
 
@@ -91,7 +96,7 @@ func checkScript(t *testing.T, script string) {
 		if strings.HasPrefix(l, "echo ") && (!harmless.MatchString(l) || strings.Contains(l, " -")) {
 			t.Errorf("line %q is not plain", l)
 		}
-		if i := strings.Index(l, "goto "); i >= 0 && !strings.Contains(script, "\n:"+l[i+len("goto "):]+"\n") {
+		if _, after, ok := strings.Cut(l, "goto "); ok && !strings.Contains(script, "\n:"+strings.Fields(after)[0]+"\n") {
 			t.Errorf("line %q jumps to no label", l)
 		}
 	}
@@ -102,7 +107,7 @@ func checkScript(t *testing.T, script string) {
 }
 
 var (
-	grubCommand = regexp.MustCompile(`^(echo|sleep|smbios|while true|do|done|source|search|if|for|fi|linux|initrd|chainloader|boot|exit)\b`)
+	grubCommand = regexp.MustCompile(`^(echo|sleep|smbios|set|while|do|done|source|search|if|for|fi|linux|initrd|chainloader|boot|exit)\b`)
 	grubEcho    = regexp.MustCompile(`^echo "[a-zA-Z0-9 .,:/()_+=?-]*"$`)
 )
 
@@ -184,4 +189,132 @@ func FuzzScript(f *testing.F) {
 			}
 		}
 	})
+}
+
+// player is iPXE, as far as scripts that wait need it. Nothing can be fetched
+// but what files has.
+type player struct {
+	files map[string]string // by what ends a URL
+	set   map[string]int
+	slept int // seconds
+}
+
+// play runs a script and those that it chains to until one exits; false if they
+// go on for longer than a day.
+func (p *player) play(t *testing.T, script string) bool {
+	t.Helper()
+	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
+	for at := 0; at < len(lines); at++ {
+		ok, skip := true, false
+		var command []string
+		jump := ""
+		run := func() (exit bool) {
+			if len(command) == 0 {
+				ok = true
+				return false
+			}
+			number := func(word string) int {
+				n, err := strconv.Atoi(word)
+				if err != nil {
+					t.Fatalf("%q: %v", lines[at], err)
+				}
+				return n
+			}
+			switch ok = true; command[0] {
+			case "goto":
+				jump = command[1]
+			case "sleep":
+				p.slept += number(command[1])
+			case "inc":
+				p.set[command[1]]++
+			case "set":
+				p.set[command[1]] = number(command[2])
+			case "iseq":
+				ok = command[1] == "${rounds:int32}" && p.set["rounds:int32"] == number(command[2])
+			case "exit":
+				return true
+			case "echo", "imgfree":
+			case "chain":
+				ok = false
+				address, _, _ := strings.Cut(command[3], "?")
+				for path, next := range p.files {
+					if strings.HasSuffix(address, path) {
+						lines, at, ok, jump = strings.Split(strings.TrimSuffix(next, "\n"), "\n"), 0, true, "#"
+					}
+				}
+			case "kernel", "initrd", "boot":
+				ok = false
+			default:
+				if !strings.HasPrefix(command[0], ":") && command[0] != "#!ipxe" {
+					t.Fatalf("%q: unknown to this test", lines[at])
+				}
+			}
+			return false
+		}
+		for _, word := range append(strings.Fields(lines[at]), "") {
+			switch {
+			case word != "&&" && word != "||" && word != "":
+				command = append(command, word)
+				continue
+			case !skip && run():
+				return true
+			}
+			if jump != "" {
+				break
+			}
+			skip, command = word == "&&" && !ok || word == "||" && ok, nil
+		}
+		switch {
+		case p.slept > 24*60*60:
+			return false
+		case jump == "#": // the first line of the next script does nothing
+			at = 0
+		case jump != "":
+			at = slices.Index(lines, ":"+jump)
+		case !ok:
+			t.Fatalf("%q failed, and the script ends", lines[at])
+		}
+	}
+	t.Fatal("the last script ends without a word")
+	return false
+}
+
+// A machine for which nothing is ordered goes on to its own disk in the end, and
+// one that is to be installed keeps asking.
+func TestScriptsGiveUp(t *testing.T) {
+	const base = "http://10.77.0.1"
+	b := boot{base: base, who: "node-1", mac: "52:54:00:12:34:56", decision: machine.BootDecision{Kind: machine.BootDiscovery}}
+	ordered := b
+	ordered.decision.Kind = machine.BootInstall
+	first, wait := bootScript(base), ipxe{}.wait(base, "no leader", false)
+	for name, c := range map[string]struct {
+		start, boot, script string // what there is at /boot.ipxe and /boot/script; empty: nothing
+		slept               int    // seconds; 0: it goes on
+	}{
+		"the service is gone":                      {first, "", "", 59 * 5},
+		"it has no leader":                         {first, first, wait, 59 * 10},
+		"it went while the machine waited":         {wait, "", "", 59 * 10},
+		"the installer cannot be fetched":          {first, first, ipxe{}.installer(b), 59 * 5},
+		"the service went with the installer":      {ipxe{}.installer(b), "", "", 59 * 5},
+		"an install is ordered, and not fetched":   {first, first, ipxe{}.installer(ordered), 0},
+		"the service went with an ordered install": {ipxe{}.installer(ordered), "", "", 0},
+		"an install is ordered, and waits":         {first, first, ipxe{}.wait(base, "no installer", true), 0},
+	} {
+		p := player{set: map[string]int{}, files: map[string]string{}}
+		for path, script := range map[string]string{pathBoot: c.boot, pathScript: c.script} {
+			if script != "" {
+				p.files[path] = script
+			}
+		}
+		if ended := p.play(t, c.start); ended != (c.slept > 0) || ended && p.slept != c.slept {
+			t.Errorf("%s: ended %v after %d s, want %d", name, ended, p.slept, c.slept)
+			continue
+		}
+		if c.slept > 0 { // iPXE goes on to its next interface
+			p.slept = 0
+			if !p.play(t, first) || p.slept > pauseWait {
+				t.Errorf("%s: the next interface: %d s", name, p.slept)
+			}
+		}
+	}
 }

@@ -100,8 +100,8 @@ func New(c Config) *Server {
 	}
 	const short, poll = 30 * time.Second, longestWait + 30*time.Second
 	handle("GET "+pathBoot, 1, short, s.serveBoot)
-	handle("GET "+pathScript, scriptCost, short, s.serveScript(ipxe{}, http.StatusServiceUnavailable))
-	handle("GET "+pathGRUB, scriptCost, short, s.serveScript(grub{}, http.StatusOK))
+	handle("GET "+pathScript, scriptCost, short, s.serveScript(ipxe{}))
+	handle("GET "+pathGRUB, scriptCost, short, s.serveScript(grub{}))
 	handle("GET "+pathUEFI+"{name}", 1, short, s.serveFirmware)
 	handle("GET /"+grubConfigName, 1, short, s.serveFirmware)
 	handle("GET "+pathBlobs+"{digest}", 1, short, s.serveBlob)
@@ -149,9 +149,8 @@ func (s *Server) serveTime(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, wire.Time{Now: s.Now().UTC()})
 }
 
-func writeScript(w http.ResponseWriter, code int, script string) {
+func writeScript(w http.ResponseWriter, script string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
 	_, _ = w.Write([]byte(script)) // the machine is gone: it asks again
 }
