@@ -89,6 +89,23 @@ func (s *Server) Stats() Stats {
 	return Stats{c.received.Load(), c.dropped.Load(), c.malformed.Load(), c.sent.Load(), c.late.Load(), c.refused.Load()}
 }
 
+// String says for people what was counted, and nothing of what never happened.
+func (s Stats) String() string {
+	text := fmt.Sprintf("%d packets, %d answers", s.Received, s.Sent)
+	for _, c := range []struct {
+		count uint64
+		what  string
+	}{
+		{s.Dropped, "dropped as too many at once"}, {s.Late, "answers too late to be sent"},
+		{s.Refused, "over a limit or refused by the state"}, {s.Malformed, "malformed"},
+	} {
+		if c.count > 0 {
+			text += fmt.Sprintf(", %d %s", c.count, c.what)
+		}
+	}
+	return text
+}
+
 // Run serves until ctx ends, then closes all sockets and returns nil. A link
 // whose socket fails is tried again each second; it is not an error.
 //

@@ -606,6 +606,19 @@ func TestServerCountsNoise(t *testing.T) {
 	})
 }
 
+func TestStatsText(t *testing.T) {
+	for want, s := range map[string]Stats{
+		"0 packets, 0 answers": {},
+		"9 packets, 1 answers, 2 dropped as too many at once, 3 answers too late to be sent, 1 over a limit or refused by the state, 2 malformed": {
+			Received: 9, Dropped: 2, Malformed: 2, Sent: 1, Late: 3, Refused: 1,
+		},
+	} {
+		if got := s.String(); got != want {
+			t.Errorf("got %s", got)
+		}
+	}
+}
+
 func TestLinks(t *testing.T) {
 	hw, _ := net.ParseMAC(macA)
 	site := machine.Site{

@@ -152,7 +152,6 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 		if err != nil {
 			return err
 		}
-		tell(dhcpHealth(len(links), missing, nil))
 		serving, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		server := &dhcp.Server{
@@ -162,8 +161,17 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 				_, err := r.store.Load().Propose(ctx, by, c)
 				return err
 			},
-			Hindered: func(why []string) { tell(dhcpHealth(len(links), missing, why)) },
 		}
+		var telling sync.Mutex
+		var hindered []string
+		show := func() { tell(dhcpHealth(len(links), missing, hindered, server.Stats())) }
+		server.Hindered = func(why []string) {
+			telling.Lock()
+			defer telling.Unlock()
+			hindered = why
+			show()
+		}
+		show()
 		go func() { ended <- server.Run(serving) }()
 		err = nil
 		for same := true; same && err == nil && ctx.Err() == nil; {
@@ -173,6 +181,9 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 				var gone error
 				now, gone, err = r.dhcpLinks(site)
 				same = reflect.DeepEqual(now, links) && (gone == nil) == (missing == nil)
+				telling.Lock()
+				show() // with new counts
+				telling.Unlock()
 			case err = <-ended:
 				ended <- err
 				same = false
@@ -200,18 +211,24 @@ func (r *replica) dhcpLinks(site machine.Site) (links []dhcp.Link, missing, err 
 }
 
 // dhcpHealth is what is told of links that are served: missing are those that
-// are not there, hindered says where new machines are not served, and why.
-func dhcpHealth(links int, missing error, hindered []string) (ok bool, text string) {
+// are not there, hindered says where new machines are not served, and why, and
+// counts what was done since they are served.
+func dhcpHealth(links int, missing error, hindered []string, counts dhcp.Stats) (ok bool, text string) {
 	if missing != nil {
 		hindered = append([]string{missing.Error()}, hindered...)
 	}
 	switch {
 	case len(hindered) > 0:
-		return false, strings.Join(hindered, "; ")
+		text = strings.Join(hindered, "; ")
 	case links == 0:
 		return true, "the site file has no link with dhcp: nobody is served"
+	default:
+		ok, text = true, fmt.Sprintf("served on %d links", links)
 	}
-	return true, fmt.Sprintf("served on %d links", links)
+	if counts.Received > 0 {
+		text += "; " + counts.String()
+	}
+	return ok, text
 }
 
 // serveTFTP serves what firmware loads first.

@@ -48,6 +48,12 @@ func TestServiceAddressIsTaken(t *testing.T) {
 	}
 	peer.Run("ip", "addr", "del", "10.77.0.3/24", "dev", "eth0")
 	r.until("DHCP is served", func(s Status) bool { return health(s, "address").OK && health(s, "dhcp").OK })
+	// What is noise on the link is counted there.
+	peer.Run("ip", "addr", "add", "10.77.0.9/24", "dev", "eth0")
+	peer.Run("bash", "-c", "echo noise > /dev/udp/10.77.0.3/67")
+	r.until("the packet is counted", func(s Status) bool {
+		return health(s, "dhcp").Text == "served on 1 links; 1 packets, 0 answers, 1 malformed"
+	})
 }
 
 // serveSiteFile runs a replica with hostSite until the test ends.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/address"
 	"github.com/rackseed/rackseed/services/bounded"
+	"github.com/rackseed/rackseed/services/dhcp"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/statetest"
 )
@@ -20,16 +21,18 @@ func TestDHCPHealth(t *testing.T) {
 		links    int
 		missing  error
 		hindered []string
+		counts   dhcp.Stats
 		ok       bool
 		text     string
 	}{
-		"served":                 {2, nil, nil, true, "served on 2 links"},
-		"no link with dhcp":      {0, nil, nil, true, "the site file has no link with dhcp: nobody is served"},
-		"a link is missing":      {1, gone, nil, false, gone.Error()},
-		"another server answers": {2, nil, []string{"eth0: the DHCP server 192.0.2.1 answers DHCP too"}, false, "eth0: the DHCP server 192.0.2.1 answers DHCP too"},
-		"all at once":            {2, gone, []string{"eth0: another", "eth1: another"}, false, gone.Error() + "; eth0: another; eth1: another"},
+		"served":                 {2, nil, nil, dhcp.Stats{}, true, "served on 2 links"},
+		"somebody was served":    {2, nil, nil, dhcp.Stats{Received: 3, Sent: 2, Dropped: 1}, true, "served on 2 links; 3 packets, 2 answers, 1 dropped as too many at once"},
+		"no link with dhcp":      {0, nil, nil, dhcp.Stats{}, true, "the site file has no link with dhcp: nobody is served"},
+		"a link is missing":      {1, gone, nil, dhcp.Stats{}, false, gone.Error()},
+		"another server answers": {2, nil, []string{"eth0: the DHCP server 192.0.2.1 answers DHCP too"}, dhcp.Stats{}, false, "eth0: the DHCP server 192.0.2.1 answers DHCP too"},
+		"all at once":            {2, gone, []string{"eth0: another", "eth1: another"}, dhcp.Stats{Received: 1}, false, gone.Error() + "; eth0: another; eth1: another; 1 packets, 0 answers"},
 	} {
-		if ok, text := dhcpHealth(c.links, c.missing, c.hindered); ok != c.ok || text != c.text {
+		if ok, text := dhcpHealth(c.links, c.missing, c.hindered, c.counts); ok != c.ok || text != c.text {
 			t.Errorf("%s: %v, %q", name, ok, text)
 		}
 	}
