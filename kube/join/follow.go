@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ type chore struct {
 	machine machine.ID
 	node    string
 	join    *machine.Intent   // not nil: the join that is over, whose tokens are taken back
+	gone    bool              // the machine is forgotten: all its tokens are taken back
 	labels  map[string]string // to put on the node
 	key     string            // tells this chore from a later one of the same machine
 }
@@ -33,15 +35,21 @@ type chore struct {
 // over says whether a token is one that the chore takes back: none that was
 // made for a later attempt.
 func (c chore) over(t tokenOf) bool {
-	return t.machine == c.machine && c.join != nil && (t.intent != c.join.ID || t.epoch <= c.join.Epoch)
+	return t.machine == c.machine && c.gone || t.machine == c.machine && c.join != nil && (t.intent != c.join.ID || t.epoch <= c.join.Epoch)
 }
 
 // due are the chores that are not settled; settled has the key of each
-// machine's last one.
+// machine's last one, "" for one that joins and had none, and is kept so.
 func due(v View, settled map[machine.ID]string) (list []chore) {
+	known := map[machine.ID]bool{}
 	for _, m := range v.Machines() {
+		known[m.ID] = true
 		c := chore{machine: m.ID, node: m.Name}
-		if j := v.JoinIntent(m.ID); j != nil && j.Status != machine.IntentClaimed {
+		j := v.JoinIntent(m.ID)
+		if _, followed := settled[m.ID]; j != nil && !followed {
+			settled[m.ID] = ""
+		}
+		if j != nil && j.Status != machine.IntentClaimed {
 			c.join = j
 			c.key = fmt.Sprintf("%s %d %s", j.ID, j.Epoch, j.Status)
 		}
@@ -52,6 +60,11 @@ func due(v View, settled map[machine.ID]string) (list []chore) {
 		}
 		if c.key != "" && settled[m.ID] != c.key {
 			list = append(list, c)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(settled)) {
+		if !known[id] {
+			list = append(list, chore{machine: id, gone: true})
 		}
 	}
 	return list
@@ -77,7 +90,11 @@ func follow(ctx context.Context, view func() (View, <-chan struct{}), settle fun
 		if list := due(v, settled); len(list) > 0 {
 			unsettled, err := settle(ctx, v, list)
 			for _, c := range list {
-				if err == nil && unsettled[c.machine] == nil {
+				switch {
+				case err != nil || unsettled[c.machine] != nil:
+				case c.gone:
+					delete(settled, c.machine)
+				default:
 					settled[c.machine] = c.key
 				}
 			}

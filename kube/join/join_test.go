@@ -75,6 +75,9 @@ func TestDue(t *testing.T) {
 			if c.join != nil {
 				text += " token"
 			}
+			if c.gone {
+				text += " gone"
+			}
 			if len(c.labels) > 0 {
 				text += " labels"
 			}
@@ -99,6 +102,10 @@ func TestDue(t *testing.T) {
 			}
 		}, nil},
 		{"the same one joins again", func() { v.joins["m-3"].Epoch, v.joins["m-3"].Status = 2, machine.IntentDone }, []string{"m-3 token labels"}},
+		{"one that joins is forgotten", func() {
+			v.machines = slices.DeleteFunc(v.machines, func(m machine.Machine) bool { return m.ID == "m-4" })
+		}, []string{"m-3 token labels", "m-4 gone"}},
+		{"and its tokens are taken back", func() { delete(settled, "m-4") }, []string{"m-3 token labels"}},
 		{"the first has labels", func() { v.profiles["m-1"] = v.profiles["m-3"] }, []string{"m-1 labels", "m-3 token labels"}},
 	} {
 		step.change()
@@ -124,6 +131,8 @@ func TestOver(t *testing.T) {
 		"of an old intent":  {done, tokenOf{"m-1", "j-0", 9}, true},
 		"another machine's": {done, tokenOf{"m-2", "j-1", 1}, false},
 		"labels alone":      {chore{machine: "m-1"}, tokenOf{"m-1", "j-1", 1}, false},
+		"forgotten":         {chore{machine: "m-1", gone: true}, tokenOf{"m-1", "j-1", 1}, true},
+		"another forgotten": {chore{machine: "m-2", gone: true}, tokenOf{"m-1", "j-1", 1}, false},
 	} {
 		if got := test.chore.over(test.token); got != test.want {
 			t.Errorf("%s: %v", name, got)
