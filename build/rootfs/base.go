@@ -87,6 +87,9 @@ func bootstrap(ctx context.Context, root tools.Root, mode, repository string, pa
 		"--include="+strings.Join(names, ","),
 		`--aptopt=APT::Install-Recommends "false"`, `--aptopt=Acquire::Languages "none"`,
 		"--extract-hook="+mounted, "--customize-hook="+cleanup,
+		// cleanup has done it, and has deleted the settings by which apt would
+		// find the new root: it would clean the host's lists instead.
+		"--skip=cleanup/apt",
 		pins.DebianSuite, out, "deb [trusted=yes] copy:"+repository+" ./")
 	if err != nil {
 		return err
