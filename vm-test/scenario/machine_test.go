@@ -43,11 +43,12 @@ func installed(t *testing.T, r *rack.Rack, console rack.Console, i int, way path
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			screens(t, r)
+			t.Logf("machine %d:%s", i, rack.LastLines(r.Machines[i-1], 40))
+		}
 		if err := r.Machines[i-1].Kill(); err != nil {
 			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("machine %d:%s", i, rack.LastLines(r.Machines[i-1], 40))
 		}
 	})
 	done := waitOf(t, console, i, "install.done")

@@ -56,11 +56,29 @@ func room(t *testing.T, c rack.Config) (*rack.Rack, parts.Parts) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			screens(t, r)
+		}
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return r, p
+}
+
+// screens keeps what the displays show when a test fails, beside what the
+// machines printed; who is off shows nothing.
+func screens(t *testing.T, r *rack.Rack) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the test's own is over
+	defer cancel()
+	for _, vm := range append([]*qemu.VM{r.Appliance}, r.Machines...) {
+		file := filepath.Join(vm.Dir, "screen.png")
+		if err := vm.Screenshot(ctx, file); err != nil {
+			t.Logf("no screen: %v", err)
+			continue
+		}
+		t.Log("the screen:", file)
+	}
 }
 
 // within is a context that ends after a time, or with the test.
