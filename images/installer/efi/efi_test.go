@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -114,6 +115,7 @@ type memory struct {
 	writes  []string
 	removed []string
 	err     error // of each write
+	refuses string
 	forgets bool
 }
 
@@ -133,6 +135,9 @@ func (m *memory) Read(name string) ([]byte, error) {
 }
 
 func (m *memory) Write(name string, data []byte) error {
+	if m.refuses == name {
+		return fmt.Errorf("firmware variable %s: %w", name, unix.EIO)
+	}
 	if m.err != nil {
 		return fmt.Errorf("firmware variable %s: %w", name, m.err)
 	}
@@ -194,7 +199,8 @@ func TestAddEntry(t *testing.T) {
 			if c.current >= 0 {
 				m.vars["BootCurrent"] = encodeOrder([]uint16{uint16(c.current)})
 			}
-			lines, err := AddEntry(m, "Rackseed", bootMAC, partition, loader)
+			before := maps.Clone(m.vars)
+			lines, saved, err := AddEntry(m, "Rackseed", bootMAC, partition, loader)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -217,9 +223,24 @@ func TestAddEntry(t *testing.T) {
 			}
 			// What is left is read the same; and once more nothing is written.
 			m.writes, m.removed = nil, nil
-			again, err := AddEntry(m, "Rackseed", bootMAC, partition, loader)
+			again, _, err := AddEntry(m, "Rackseed", bootMAC, partition, loader)
 			if err != nil || !slices.Equal(again, lines) || len(m.writes)+len(m.removed) > 0 {
 				t.Errorf("again: %q, %v, written %v, removed %v", again, err, m.writes, m.removed)
+			}
+			// An install that fails puts all back, once.
+			if err := saved.Restore(m); err != nil || !reflect.DeepEqual(m.vars, before) {
+				t.Errorf("put back: %v\n%x\nwas\n%x", err, m.vars, before)
+			}
+			m.writes, m.removed = nil, nil
+			if err := saved.Restore(m); err != nil || len(m.writes)+len(m.removed) > 0 {
+				t.Errorf("put back again: %v, written %v, removed %v", err, m.writes, m.removed)
+			}
+			// So does a firmware that takes the entry, and not the order.
+			m.refuses = "BootOrder"
+			if _, _, err := AddEntry(m, "Rackseed", bootMAC, partition, loader); err == nil && slices.Contains(m.writes, "BootOrder") {
+				t.Error("the order was taken")
+			} else if err != nil && !reflect.DeepEqual(m.vars, before) {
+				t.Errorf("without an order: %v\n%x\nwas\n%x", err, m.vars, before)
 			}
 		})
 	}
@@ -238,8 +259,8 @@ func TestFirmwareThatTakesNothing(t *testing.T) {
 		"forgetful": {nil, true, "reading back: firmware variable Boot0001: file does not exist"},
 	} {
 		m := &memory{vars: map[string][]byte{"Boot0000": option(t, 1, "PXE", mac1), "BootOrder": {0, 0}, "BootCurrent": {0, 0}}, err: c.err, forgets: c.forgets}
-		if lines, err := AddEntry(m, "Rackseed", "", partition, loader); err == nil || err.Error() != c.want {
-			t.Errorf("%s: %q, %v", name, lines, err)
+		if lines, saved, err := AddEntry(m, "Rackseed", "", partition, loader); err == nil || err.Error() != c.want || saved != nil {
+			t.Errorf("%s: %q, %v, %v", name, lines, saved, err)
 		}
 		if !bytes.Equal(m.vars["BootOrder"], []byte{0, 0}) {
 			t.Errorf("%s: the order is %x", name, m.vars["BootOrder"])
@@ -268,7 +289,7 @@ func TestFS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if lines, err := AddEntry(v, "Rackseed", "", partition, loader); err != nil || strings.Join(lines, ", ") != "Boot0001 UEFI PXEv4, Boot0000 Rackseed" {
+	if lines, _, err := AddEntry(v, "Rackseed", "", partition, loader); err != nil || strings.Join(lines, ", ") != "Boot0001 UEFI PXEv4, Boot0000 Rackseed" {
 		t.Errorf("%q, %v", lines, err)
 	}
 	raw, err := os.ReadFile(filepath.Join(v.Dir, "BootOrder-"+global))

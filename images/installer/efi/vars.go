@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +21,9 @@ const (
 	global = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 	// attributes: non-volatile, boot service and run-time access (§8.2).
 	attributes = 7
+	// bootOrder is the variable with the numbers of the entries that are tried
+	// (§3.3).
+	bootOrder = "BootOrder"
 	// immutable is FS_IMMUTABLE_FL of linux/fs.h.
 	immutable = 0x10
 )
@@ -136,7 +141,7 @@ func ReadBoot(v Variables) (Boot, error) {
 			}
 		}
 	}
-	order, err := v.Read("BootOrder")
+	order, err := v.Read(bootOrder)
 	if err == nil {
 		b.Order, err = parseOrder(order)
 	} else if errors.Is(err, os.ErrNotExist) {
@@ -152,39 +157,97 @@ func ReadBoot(v Variables) (Boot, error) {
 	return b, nil
 }
 
+// Saved are variables as they were before they were changed, nil for those that
+// there were not.
+type Saved map[string][]byte
+
+// save reads variables. One that is there and cannot be read is an error: it
+// could not be put back.
+func save(v Variables, names ...string) (Saved, error) {
+	s := Saved{}
+	for _, name := range names {
+		data, err := v.Read(name)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		s[name] = data
+	}
+	return s, nil
+}
+
+// Restore makes the variables what they were. BootOrder comes after the entries
+// that it names are back, and before others are removed.
+func (s Saved) Restore(v Variables) error {
+	var errs []error
+	var gone []string
+	put := func(name string) {
+		if data := s[name]; data != nil {
+			errs = append(errs, set(v, name, data))
+		} else if _, err := v.Read(name); !errors.Is(err, os.ErrNotExist) {
+			gone = append(gone, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if name != bootOrder {
+			put(name)
+		}
+	}
+	if _, saved := s[bootOrder]; saved {
+		put(bootOrder)
+	}
+	slices.Reverse(gone)
+	for _, name := range gone {
+		errs = append(errs, v.Remove(name))
+	}
+	return errors.Join(errs...)
+}
+
 // AddEntry makes or replaces the boot entry of that name, once, and puts it in
 // its place (Boot.NewOrder); mac is the interface that was netbooted from. It
-// returns the new order, for people. Nothing that is so already is written, and
-// what was written is read back: there is firmware that says yes and forgets.
-func AddEntry(v Variables, name, mac string, p gpt.Partition, file string) ([]string, error) {
+// returns the new order, for people, and what was there before. Nothing that is
+// so already is written, and what was written is read back: there is firmware
+// that says yes and forgets. With an error all is as it was.
+func AddEntry(v Variables, name, mac string, p gpt.Partition, file string) (lines []string, before Saved, err error) {
 	b, err := ReadBoot(v)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ours, others := b.Numbers(name)
+	changed := []string{bootOrder, variable(ours)}
+	for _, n := range others {
+		changed = append(changed, variable(n))
+	}
+	if before, err = save(v, changed...); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err, before = errors.Join(err, before.Restore(v)), nil
+		}
+	}()
 	option := LoadOption(name, p, file)
 	order := b.NewOrder(ours, mac, others)
 	for _, w := range []struct {
 		name string
 		data []byte
-	}{{variable(ours), option}, {"BootOrder", encodeOrder(order)}} {
+	}{{variable(ours), option}, {bootOrder, encodeOrder(order)}} {
 		if err := set(v, w.name, w.data); err != nil {
-			return nil, err
+			return nil, before, err
 		}
 	}
 	entry, err := ParseEntry(option)
 	if err != nil {
-		return nil, err
+		return nil, before, err
 	}
 	b.Order, b.Entries[ours] = order, entry
-	lines := b.Lines()
+	lines = b.Lines()
 	for _, n := range others {
 		// Nothing boots it any more; it only takes room.
 		if err := v.Remove(variable(n)); err != nil {
 			lines = append(lines, fmt.Sprintf("an older entry stays: %v", err))
 		}
 	}
-	return lines, nil
+	return lines, before, nil
 }
 
 func set(v Variables, name string, data []byte) error {

@@ -41,16 +41,36 @@ func (r *run) bootloader(ctx context.Context) (string, error) {
 	if !r.UEFI {
 		return "boot loader for BIOS installed", r.bios(ctx)
 	}
-	order, err := efi.AddEntry(efi.System, "Rackseed", string(r.Reported.BootMAC), disk.Part(r.table, disk.ESP), `\EFI\BOOT\BOOTX64.EFI`)
+	return r.bootEntry()
+}
+
+// bootEntry makes the firmware boot the ESP behind the network. What was there
+// before is kept until the install has ended.
+func (r *run) bootEntry() (string, error) {
+	order, before, err := efi.AddEntry(r.edges.firmware, "Rackseed", string(r.Reported.BootMAC), disk.Part(r.table, disk.ESP), `\EFI\BOOT\BOOTX64.EFI`)
 	if err != nil {
 		// Some firmware does not let its variables be written, or has no room
 		// left. The loader is at the default path, so most find it all the same.
 		r.Log.Warn("the firmware took no boot entry; it has to find the disk by itself", "error", err)
 		return "boot loader installed, without an entry in the firmware: " + err.Error(), nil
 	}
+	r.boot = before
 	r.Log.Info("the firmware's boot order", "was", strings.Join(r.Reported.BootOrder, ", "), "is", strings.Join(order, ", "))
 	// The rest of the firmware's list is noise.
 	return "boot loader installed; the firmware boots " + strings.Join(order[:min(2, len(order))], ", then "), nil
+}
+
+// putBack makes the firmware's boot order what it was before an install that
+// failed.
+func (r *run) putBack() {
+	if r.boot == nil {
+		return
+	}
+	if err := r.boot.Restore(r.edges.firmware); err != nil {
+		r.Log.Error("the firmware's boot order is not what it was before", "was", strings.Join(r.Reported.BootOrder, ", "), "error", err)
+		return
+	}
+	r.Log.Info("the firmware's boot order is what it was before", "order", strings.Join(r.Reported.BootOrder, ", "))
 }
 
 // fetchFile fetches a blob into a file, on the disk when it returns.

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/rackseed/rackseed/images/installer/disk"
+	"github.com/rackseed/rackseed/images/installer/efi"
 	"github.com/rackseed/rackseed/images/pid1/block"
 	"github.com/rackseed/rackseed/images/pid1/gpt"
 	"golang.org/x/sys/unix"
@@ -21,10 +22,12 @@ type edges struct {
 	finish func(path string, t gpt.Table, node string) error
 	// forget makes the kernel forget what it has read and written of a device.
 	forget func(*os.File) error
+	// firmware has the boot entries.
+	firmware efi.Variables
 }
 
 func (i *Installer) system() edges {
-	return edges{partition: disk.Partition, finish: disk.Finish, program: i.Children.Output, forget: forget}
+	return edges{partition: disk.Partition, finish: disk.Finish, program: i.Children.Output, forget: forget, firmware: efi.System}
 }
 
 func forget(f *os.File) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/images/installer/disk"
+	"github.com/rackseed/rackseed/images/installer/efi"
 	"github.com/rackseed/rackseed/images/pid1"
 	"github.com/rackseed/rackseed/images/pid1/block"
 	"github.com/rackseed/rackseed/images/pid1/gpt"
@@ -73,7 +74,8 @@ type run struct {
 	disk  machine.Disk
 	table gpt.Table
 	parts map[int]block.Device
-	node  string // the node's name, once it is configured
+	node  string    // the node's name, once it is configured
+	boot  efi.Saved // the firmware's entries and order before they were changed
 
 	mu     sync.Mutex
 	said   wire.Report // the newest report
@@ -112,8 +114,13 @@ func (i *Installer) Run(ctx context.Context, order wire.Order) (err error) {
 			err = errors.Join(err, unmount())
 		}
 	}()
+	return r.through(ctx, steps)
+}
+
+// through carries out steps until one fails. Then the machine boots as it did.
+func (r *run) through(ctx context.Context, steps []step) error {
 	for _, s := range steps {
-		i.Log.Info(s.text, "step", s.name)
+		r.Log.Info(s.text, "step", s.name)
 		r.report(s.name, wire.StepStarted, s.text, 0, 0)
 		started := time.Now()
 		// An order that was taken back while the last step ended must not
@@ -128,9 +135,10 @@ func (i *Installer) Run(ctx context.Context, order wire.Order) (err error) {
 			if cause := context.Cause(ctx); cause != nil {
 				err = errors.Join(cause, err)
 			}
+			r.putBack()
 			return r.fail(s.name, err)
 		}
-		i.Log.Info(text, "step", s.name, "took", time.Since(started).Round(time.Millisecond))
+		r.Log.Info(text, "step", s.name, "took", time.Since(started).Round(time.Millisecond))
 		if s.name != wire.StepReboot {
 			r.report(s.name, wire.StepDone, text, 0, 0)
 		}
