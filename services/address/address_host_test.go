@@ -22,7 +22,7 @@ const holdHere = "RACKSEED_TEST_HOLD"
 
 func TestMain(m *testing.M) {
 	if link := os.Getenv(holdHere); link != "" {
-		if err := Hold(context.Background(), link, netip.MustParsePrefix("10.77.0.3/24"), func(*Conflict) {}); err != nil {
+		if err := Hold(context.Background(), link, netip.MustParsePrefix("10.77.0.3/24"), func(error) {}); err != nil {
 			println(err.Error())
 		}
 		os.Exit(1)
@@ -61,7 +61,7 @@ func TestHoldAndRelease(t *testing.T) {
 	peer := netns.Join(t, "veth0", "10.77.0.2/24", "10.77.0.9/24")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24"), func(*Conflict) {}) }()
+	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24"), func(error) {}) }()
 	until(t, "taking the address", func() bool { return has(t, "veth0") })
 	// The peer learns by ARP who has the address.
 	peer.Run("bash", "-c", "echo > /dev/udp/10.77.0.3/9")
@@ -92,7 +92,7 @@ func TestHoldAndRelease(t *testing.T) {
 func TestHoldFindsAnotherOwner(t *testing.T) {
 	peer := netns.Join(t, "veth1", "10.77.0.2/24", "10.77.0.3/24")
 	owner := mac(peer.Run("ip", "-o", "link", "show", "eth0"))
-	err := Hold(t.Context(), "veth1", netip.MustParsePrefix("10.77.0.3/24"), func(*Conflict) {})
+	err := Hold(t.Context(), "veth1", netip.MustParsePrefix("10.77.0.3/24"), func(error) {})
 	var conflict *Conflict
 	if !errors.As(err, &conflict) || conflict.Owner.String() != owner {
 		t.Fatalf("got %v, want a conflict with %s", err, owner)
@@ -102,24 +102,75 @@ func TestHoldFindsAnotherOwner(t *testing.T) {
 	}
 }
 
+// Behind a port that spanning tree keeps shut nobody is heard at first: whoever
+// has the address then, had it first.
+func TestHoldBehindSpanningTree(t *testing.T) {
+	wire := netns.JoinSwitch(t, "veth6", "10.77.0.2/24")
+	other := wire.Plug("10.77.0.3/24")
+	// Listening and learning, 2 s each: longer than is asked before it is taken.
+	wire.Run("ip", "link", "set", "br0", "type", "bridge", "stp_state", "1", "forward_delay", "200")
+	wire.Run("ip", "link", "set", "eth0", "down")
+	wire.Run("ip", "link", "set", "eth0", "up")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	taken := false
+	err := Hold(ctx, "veth6", netip.MustParsePrefix("10.77.0.3/24"), func(err error) { taken = taken || err == nil })
+	var conflict *Conflict
+	if !errors.As(err, &conflict) || conflict.Held || conflict.Owner.String() != mac(other.Run("ip", "-o", "link", "show", "eth0")) {
+		t.Errorf("got %v, want a conflict with the one who had it", err)
+	}
+	if !taken {
+		t.Error("its owner was heard at once: the port was open")
+	}
+	if has(t, "veth6") {
+		t.Error("the address was kept all the same")
+	}
+}
+
+// Without a cable nobody can be asked, and nothing is taken.
+func TestHoldWaitsForCarrier(t *testing.T) {
+	peer := netns.Join(t, "veth7", "10.77.0.2/24", "10.77.0.3/24")
+	peer.Run("ip", "link", "set", "eth0", "down")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	done, told := make(chan error, 1), make(chan error, 10)
+	go func() {
+		done <- Hold(ctx, "veth7", netip.MustParsePrefix("10.77.0.3/24"), func(err error) { told <- err })
+	}()
+	if err := <-told; err == nil || !strings.Contains(err.Error(), "10.77.0.3 on veth7: the link has no carrier") {
+		t.Errorf("told %v", err)
+	}
+	peer.Run("ip", "link", "set", "eth0", "up")
+	var conflict *Conflict
+	if err := <-done; !errors.As(err, &conflict) {
+		t.Errorf("got %v, want a conflict", err)
+	}
+	if len(told) != 0 {
+		t.Errorf("told %v", <-told)
+	}
+}
+
 // A host that takes the address while it is held does not get it; it is told of,
 // and that it is over.
 func TestHoldDefends(t *testing.T) {
 	peer := netns.Join(t, "veth3", "10.77.0.2/24", "")
 	ctx, cancel := context.WithCancel(t.Context())
-	done, told := make(chan error, 1), make(chan *Conflict, 10)
+	done, told := make(chan error, 1), make(chan error, 10)
 	go func() {
-		done <- Hold(ctx, "veth3", netip.MustParsePrefix("10.77.0.3/24"), func(c *Conflict) { told <- c })
+		done <- hold(ctx, "veth3", netip.MustParsePrefix("10.77.0.3/24"), func(err error) { told <- err }, 0)
 	}()
-	until(t, "taking the address", func() bool { return has(t, "veth3") })
+	if err := <-told; err != nil {
+		t.Errorf("told %v, not that it is taken", err)
+	}
 	owner := mac(peer.Run("ip", "-o", "link", "show", "eth0"))
 	peer.Run("ip", "addr", "add", "10.77.0.3/24", "dev", "eth0")
 	// As soon as it talks to anybody it shows.
 	peer.Run("bash", "-c", "echo > /dev/udp/10.77.0.77/9")
 	select {
-	case c := <-told:
-		if c == nil || !c.Held || c.Owner.String() != owner {
-			t.Errorf("told of %+v, want %s", c, owner)
+	case err := <-told:
+		var c *Conflict
+		if !errors.As(err, &c) || !c.Held || c.Owner.String() != owner {
+			t.Errorf("told of %+v, want %s", err, owner)
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("not told")
@@ -146,7 +197,11 @@ func TestHoldAfterRestart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Hold(ctx, "veth4", netip.MustParsePrefix("10.77.0.3/24"), func(c *Conflict) { t.Errorf("told of %v", c) })
+		done <- Hold(ctx, "veth4", netip.MustParsePrefix("10.77.0.3/24"), func(err error) {
+			if err != nil {
+				t.Errorf("told of %v", err)
+			}
+		})
 	}()
 	held := func() bool {
 		text := netns.Run(t, "ip", "-4", "-o", "addr", "show", "dev", "veth4", "to", "10.77.0.3")

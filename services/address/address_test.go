@@ -110,6 +110,41 @@ func TestDefence(t *testing.T) {
 	}
 }
 
+// Who is seen in the first minute after the carrier came had the address first,
+// unless it is known to have come later.
+func TestTenure(t *testing.T) {
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	macC := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 3}
+	n := tenure{trial: trialTime}
+	if !n.carrier(true, at(0)) || n.carrier(true, at(1)) {
+		t.Error("the carrier came once")
+	}
+	for _, step := range []struct {
+		seconds       int
+		owner         net.HardwareAddr
+		first, defend bool
+	}{{59, macB, true, false}, {60, macB, false, true}, {61, macB, false, false}} {
+		if first, defend := n.seen(step.owner, at(step.seconds)); first != step.first || defend != step.defend {
+			t.Errorf("seen after %d s: had it first %v, defend %v", step.seconds, first, defend)
+		}
+	}
+	n.carrier(false, at(100))
+	if first, _ := n.seen(macC, at(101)); !first {
+		t.Error("seen before the carrier was noticed: it came later")
+	}
+	n.carrier(true, at(102))
+	if first, defend := n.seen(macB, at(103)); first || !defend {
+		t.Error("a host that came later has the address because the switch restarted")
+	}
+	if first, _ := n.seen(macC, at(161)); !first {
+		t.Error("seen in the minute after the carrier came back: it came later")
+	}
+	if n.onTrial(at(162)) {
+		t.Error("the trial lasts more than a minute")
+	}
+}
+
 func TestConflictText(t *testing.T) {
 	for held, want := range map[bool]string{
 		false: "address 10.77.0.3 on eth0: 52:54:00:00:00:02 has it already; give that host another address, or choose another serviceAddress in the site file",
@@ -296,7 +331,7 @@ func TestHoldRefuses(t *testing.T) {
 		{"lo", "fd00::1/64", "address fd00::1/64 on lo: it is not IPv4"},
 		{"rs-nothing0", "10.77.0.3/24", "address 10.77.0.3/24 on rs-nothing0: Link not found"},
 	} {
-		err := Hold(t.Context(), test.link, netip.MustParsePrefix(test.prefix), func(*Conflict) {})
+		err := Hold(t.Context(), test.link, netip.MustParsePrefix(test.prefix), func(error) {})
 		if err == nil || err.Error() != test.want {
 			t.Errorf("got %v, want %s", err, test.want)
 		}

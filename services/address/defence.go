@@ -1,8 +1,17 @@
 package address
 
-import "time"
+import (
+	"bytes"
+	"net"
+	"time"
+)
 
 const (
+	// trialTime after a link came up an address may still be another host's: a
+	// switch port forwards nothing for twice its forward delay of 15 s and 20 s
+	// more (spanning tree, IEEE 802.1D section 17.14), so that neither our
+	// probes nor the other host's answers pass.
+	trialTime = 60 * time.Second
 	// defendPause is between announcements that answer a conflict (RFC 5227
 	// section 1.1: DEFEND_INTERVAL).
 	defendPause = 10 * time.Second
@@ -36,4 +45,39 @@ func (d *defence) over(now time.Time) bool {
 	}
 	d.heard = time.Time{}
 	return true
+}
+
+// tenure is how an address is held on a link that comes and goes.
+type tenure struct {
+	trial time.Duration
+	up    bool      // the link has a carrier
+	since time.Time // it has
+	later net.HardwareAddr
+	defence
+}
+
+// carrier notes whether the link has one, and says whether that is new.
+func (t *tenure) carrier(up bool, now time.Time) (changed bool) {
+	if up == t.up {
+		return false
+	}
+	t.up = up
+	if up {
+		t.since = now
+	}
+	return true
+}
+
+// onTrial says whether who has the address now may have had it first.
+func (t *tenure) onTrial(now time.Time) bool { return !t.up || now.Sub(t.since) < t.trial }
+
+// seen judges another host that uses the address: it had it first, so that it
+// keeps it, or came later, when it is not given up. Who once came later does not
+// have it for a switch that restarted. defend says whether to announce now.
+func (t *tenure) seen(owner net.HardwareAddr, now time.Time) (first, defend bool) {
+	if t.onTrial(now) && !bytes.Equal(owner, t.later) {
+		return true, false
+	}
+	t.later = owner
+	return false, t.conflict(now)
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/rackseed/rackseed/services/internal/carrier"
 )
 
 const (
@@ -32,6 +34,8 @@ const (
 	announceTime = 30 * time.Second // a switch or a neighbour may have missed it
 	// failures in a row until Hold gives up.
 	maxFailures = 3
+	// look is how often a link without a carrier is looked at.
+	look = 250 * time.Millisecond
 )
 
 // Conflict is another host that has the address.
@@ -53,26 +57,34 @@ func (c *Conflict) Error() string {
 }
 
 // Hold takes an address on a network interface and keeps it until ctx ends,
-// then removes it and returns nil. It probes first (RFC 5227 section 2.1), and
-// fails with a *Conflict if another host has the address. It fails when the
-// interface is gone or the kernel refuses; then the address is gone too, or
-// within three seconds.
+// then removes it and returns nil. It waits for the link's carrier and probes
+// first (RFC 5227 section 2.1), and fails with a *Conflict if another host has
+// the address: also if that one shows only in the first minute after the carrier
+// came, also when it comes back, since a switch may pass nothing at first. It
+// fails when the interface is gone or the kernel refuses; then the address is
+// gone too, or within three seconds.
 //
-// Another host that uses the address while it is held does not get it; told is
-// called with what was seen of it, at most each ten seconds, and with nil when
-// it is over. It must not block.
-func Hold(ctx context.Context, link string, prefix netip.Prefix, told func(*Conflict)) error {
+// Another host that uses the address later does not get it. told is called with
+// a *Conflict of it, at most each ten seconds, and with another error while the
+// link has no carrier; and with nil when the address is taken and when that is
+// over. It must not block.
+func Hold(ctx context.Context, link string, prefix netip.Prefix, told func(error)) error {
+	return hold(ctx, link, prefix, told, trialTime)
+}
+
+func hold(ctx context.Context, link string, prefix netip.Prefix, told func(error), trial time.Duration) error {
 	h, err := newHolder(link, prefix)
 	if err != nil {
 		return err
 	}
+	h.told, h.tenure.trial = told, trial
 	if err := h.take(ctx); err != nil || ctx.Err() != nil {
 		return errors.Join(err, h.conn.Close())
 	}
 	owners, failed := make(chan net.HardwareAddr, 1), make(chan error, 1)
 	var watching sync.WaitGroup
 	watching.Go(func() { failed <- h.watch(owners) })
-	err = h.keep(ctx, owners, failed, told)
+	err = h.keep(ctx, owners, failed)
 	err = errors.Join(err, h.conn.Close()) // which ends watch
 	watching.Wait()
 	return errors.Join(err, h.release())
@@ -86,6 +98,8 @@ type holder struct {
 	prefix netip.Prefix
 	conn   *packet.Conn
 	log    *slog.Logger
+	told   func(error)
+	tenure tenure // take's, then keep's
 }
 
 func newHolder(name string, prefix netip.Prefix) (*holder, error) {
@@ -111,11 +125,17 @@ func newHolder(name string, prefix netip.Prefix) (*holder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("address %s on %s: packet socket for ARP: %w", prefix, name, err)
 	}
-	return &holder{name, link, ifi.HardwareAddr, prefix, conn, slog.Default().With("address", prefix.Addr().String(), "link", name)}, nil
+	return &holder{
+		name: name, link: link, own: ifi.HardwareAddr, prefix: prefix, conn: conn,
+		log: slog.Default().With("address", prefix.Addr().String(), "link", name),
+	}, nil
 }
 
 // take takes the address, unless another host has it or ctx ends.
 func (h *holder) take(ctx context.Context) error {
+	if err := h.await(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
 	if err := h.probe(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -124,15 +144,48 @@ func (h *holder) take(ctx context.Context) error {
 	}
 	h.log.Info("address taken")
 	h.announce()
+	h.told(nil)
 	return nil
 }
 
-// keep renews the address until ctx ends (then nil), or that fails.
-func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, failed <-chan error, told func(*Conflict)) error {
+// await waits until the link has a carrier, or ctx ends.
+func (h *holder) await(ctx context.Context) error {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for said := false; ; said = true {
+		if _, err := h.lookAtCarrier(); err != nil || h.tenure.up {
+			return err
+		}
+		if !said {
+			h.told(h.noCarrier())
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (h *holder) lookAtCarrier() (changed bool, err error) {
+	up, err := carrier.Up(h.link.Attrs().Index)
+	if err != nil {
+		return false, fmt.Errorf("address %s on %s: %w", h.prefix, h.name, err)
+	}
+	return h.tenure.carrier(up, time.Now()), nil
+}
+
+func (h *holder) noCarrier() error {
+	return fmt.Errorf("address %s on %s: the link has no carrier, so that nobody can be reached or asked for the address; plug its cable in, or choose another link in the site file",
+		h.prefix.Addr(), h.name)
+}
+
+// keep renews the address until ctx ends (then nil), that fails, or another host
+// had the address first (*Conflict).
+func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, failed <-chan error) error {
 	tick := time.NewTicker(renewal)
 	defer tick.Stop()
 	announced, early, failures := time.Now(), 2, 0
-	var defence defence
 	for {
 		select {
 		case <-ctx.Done():
@@ -140,14 +193,22 @@ func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, faile
 		case err := <-failed:
 			return err
 		case owner := <-owners:
-			if defence.conflict(time.Now()) {
+			first, defend := h.tenure.seen(owner, time.Now())
+			if first {
+				return &Conflict{h.prefix.Addr(), h.name, owner, false}
+			}
+			if defend {
 				h.announce()
-				told(&Conflict{h.prefix.Addr(), h.name, owner, true})
+				h.told(&Conflict{h.prefix.Addr(), h.name, owner, true})
 			}
 			continue
 		case <-tick.C:
 		}
-		if err := h.renew(); err != nil {
+		changed, err := h.lookAtCarrier()
+		if err == nil {
+			err = h.renew()
+		}
+		if err != nil {
 			if failures++; failures == maxFailures {
 				return err
 			}
@@ -155,14 +216,29 @@ func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, faile
 			continue
 		}
 		failures = 0
-		if defence.over(time.Now()) {
-			told(nil)
+		now := time.Now()
+		over := h.tenure.over(now)
+		if !h.tenure.up {
+			if changed {
+				h.told(h.noCarrier())
+			}
+			continue
 		}
-		if early > 0 || time.Since(announced) >= announceTime {
-			early, announced = early-1, time.Now()
-			h.announce()
-			// Hosts that have it too, and keep quiet, answer this.
+		if changed {
+			early = 2 // it may be plugged in elsewhere
+		}
+		if changed || over {
+			h.told(nil)
+		}
+		// Hosts that have it too, and keep quiet, answer a probe. Before what
+		// we say of ourselves, which others would believe.
+		announces := early > 0 || now.Sub(announced) >= announceTime
+		if announces || h.tenure.onTrial(now) {
 			h.send(probe(h.own, h.prefix.Addr()))
+		}
+		if announces {
+			early, announced = early-1, now
+			h.announce()
 		}
 	}
 }

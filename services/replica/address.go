@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,6 @@ func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Sit
 		return err
 	}
 	held := fmt.Sprintf("%s on %s", prefix, link)
-	tell(true, held)
 	conflicts := make(chan *address.Conflict, 1)
 	noting, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -42,20 +42,22 @@ func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Sit
 			}
 		}
 	})
-	err = address.Hold(ctx, link, prefix, func(c *address.Conflict) {
-		if c == nil {
+	var conflict *address.Conflict
+	err = address.Hold(ctx, link, prefix, func(err error) {
+		if err == nil {
 			tell(true, held)
 			return
 		}
-		tell(false, c.Error())
-		select {
-		case conflicts <- c:
-		default: // the one that waits says the same
+		tell(false, err.Error())
+		if errors.As(err, &conflict) {
+			select {
+			case conflicts <- conflict:
+			default: // the one that waits says the same
+			}
 		}
 	})
 	stop()
 	watching.Wait()
-	var conflict *address.Conflict
 	if errors.As(err, &conflict) {
 		r.tellConflict(ctx, conflict, told)
 	}
@@ -97,18 +99,49 @@ func serviceLink(site machine.Site, present []net.Interface) (name string, prefi
 	return "", netip.Prefix{}, fmt.Errorf("service address %s is in no link's network: correct serviceAddress or the links in the site file", site.ServiceAddress)
 }
 
-// awaitAddress waits until this machine has the address; false when ctx ended.
-func awaitAddress(ctx context.Context, a netip.Addr) bool {
-	tick := time.NewTicker(100 * time.Millisecond)
+// whileHeld runs run while this machine has the address, again and again until
+// ctx ends: nothing is served at an address that was given up.
+func whileHeld(ctx context.Context, a netip.Addr, waiting func(), run func(ctx context.Context) error) error {
+	for ctx.Err() == nil {
+		waiting()
+		if !awaitAddress(ctx, a, true, 100*time.Millisecond) {
+			return nil
+		}
+		holding, stop := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			if awaitAddress(holding, a, false, time.Second) {
+				stop()
+			}
+		})
+		err := run(holding)
+		lost := holding.Err() != nil
+		stop()
+		watching.Wait()
+		if !lost {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitAddress waits until this machine has the address, or has it no more; it
+// looks each pause. false when ctx ended.
+func awaitAddress(ctx context.Context, a netip.Addr, present bool, pause time.Duration) bool {
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
-		if present, err := net.InterfaceAddrs(); err == nil { // the next look may have better luck
-			for _, p := range present {
-				if n, ok := p.(*net.IPNet); ok {
-					if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a {
-						return true
-					}
+		if all, err := net.InterfaceAddrs(); err == nil { // the next look may have better luck
+			here := slices.ContainsFunc(all, func(p net.Addr) bool {
+				n, ok := p.(*net.IPNet)
+				if !ok {
+					return false
 				}
+				ip, ok := netip.AddrFromSlice(n.IP)
+				return ok && ip.Unmap() == a
+			})
+			if here == present {
+				return true
 			}
 		}
 		select {

@@ -78,11 +78,8 @@ func (r *replica) siteTasks(site machine.Site) []task {
 	// served.
 	held := func(run func(ctx context.Context, tell report) error) func(context.Context, report) error {
 		return func(ctx context.Context, tell report) error {
-			tell(false, "waiting for the service address "+service.String())
-			if !awaitAddress(ctx, service) {
-				return nil
-			}
-			return run(ctx, tell)
+			waiting := func() { tell(false, "waiting for the service address "+service.String()) }
+			return whileHeld(ctx, service, waiting, func(ctx context.Context) error { return run(ctx, tell) })
 		}
 	}
 	// Hosts with the service address that were told of.

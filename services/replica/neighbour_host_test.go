@@ -41,11 +41,7 @@ func TestServiceAddressIsTaken(t *testing.T) {
 	if a, d := health(s, "address"), health(s, "dhcp"); a.OK || !strings.Contains(a.Text, "choose another serviceAddress") || d.OK || !strings.Contains(d.Text, "waiting for the service address 10.77.0.3") {
 		t.Errorf("address %+v, DHCP %+v", a, d)
 	}
-	if l, err := net.ListenPacket("udp4", "0.0.0.0:67"); err != nil {
-		t.Errorf("port 67 is open: %v", err)
-	} else if err := l.Close(); err != nil {
-		t.Error(err)
-	}
+	portIsFree(t)
 	peer.Run("ip", "addr", "del", "10.77.0.3/24", "dev", "eth0")
 	r.until("DHCP is served", func(s Status) bool { return health(s, "address").OK && health(s, "dhcp").OK })
 	// What is noise on the link is counted there.
@@ -54,6 +50,25 @@ func TestServiceAddressIsTaken(t *testing.T) {
 	r.until("the packet is counted", func(s Status) bool {
 		return health(s, "dhcp").Text == "served on 1 links; 1 packets, 0 answers, 1 malformed"
 	})
+	// A host that shows in the first minute had it first: nothing is served any
+	// more, until it is free again.
+	peer.Run("ip", "addr", "add", "10.77.0.3/24", "dev", "eth0")
+	r.until("nothing is served", func(s Status) bool {
+		return strings.Contains(health(s, "address").Text, owner+" has it already") && strings.Contains(health(s, "dhcp").Text, "waiting for the service address")
+	})
+	portIsFree(t)
+	peer.Run("ip", "addr", "del", "10.77.0.3/24", "dev", "eth0")
+	r.until("DHCP is served again", func(s Status) bool { return health(s, "address").OK && health(s, "dhcp").OK })
+}
+
+// portIsFree fails the test if DHCP's port is open.
+func portIsFree(t *testing.T) {
+	t.Helper()
+	if l, err := net.ListenPacket("udp4", "0.0.0.0:67"); err != nil {
+		t.Errorf("port 67 is open: %v", err)
+	} else if err := l.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // serveSiteFile runs a replica with hostSite until the test ends.

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/mdlayher/packet"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/rackseed/rackseed/services/internal/carrier"
 	"github.com/rackseed/rackseed/services/internal/frame"
 )
 
@@ -64,16 +64,7 @@ var fromServers = []bpf.Instruction{
 
 func (l *listener) Hardware() net.HardwareAddr { return l.ifi.HardwareAddr }
 
-// Carrier is true once the kernel takes notice of it (IFF_RUNNING): what is
-// sent before is dropped in silence.
-func (l *listener) Carrier() (bool, error) {
-	link, err := netlink.LinkByIndex(l.ifi.Index)
-	if err != nil {
-		return false, err
-	}
-	const up = unix.IFF_LOWER_UP | unix.IFF_RUNNING
-	return link.Attrs().RawFlags&up == up, nil
-}
+func (l *listener) Carrier() (bool, error) { return carrier.Up(l.ifi.Index) }
 
 func (l *listener) Probe(b []byte) error {
 	if err := l.conn.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
