@@ -142,8 +142,8 @@ test-vm: ## the ISO, booted in QEMU, and a machine installed from it to Ready
 	$(tell)
 
 .PHONY: test-full
-test-full: test ## all of that, and the slow ones: what is built twice, and compared; every firmware (out/firmware.md)
-	go test -tags slow -timeout 60m ./build/...
+test-full: test ## all of that, and the slow ones: what is built twice, and compared; a newcomer's Debian 12 and 13 (as root); every firmware (out/firmware.md)
+	go test -tags slow -timeout 150m ./build/...
 	go test -count=1 -timeout 120m ./vm-test/killed -runs=5000
 	go test -tags full -count=1 -timeout 120m -v ./vm-test/scenario
 
