@@ -167,7 +167,7 @@ mount --rbind /sys sys
 mount --rbind /dev dev
 pivot_root . mnt
 cd /
-exec /bin/sh -c 'umount -l /mnt; setpriv --reuid "$0" --regid "$0" --init-groups -- /usr/bin/env -i "$@"; exit $?' "$2" "$3" "$4" "$5" "$6" "$7" /bin/bash -c "$9"
+exec /bin/sh -c 'umount -l /mnt; setpriv --reuid "$0" --regid "$0" --init-groups -- /usr/bin/env -i --default-signal "$@"; exit $?' "$2" "$3" "$4" "$5" "$6" "$7" /bin/bash -c "$9"
 `
 
 // command is a shell's command line, run by a person of the machine in the
