@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // namespace is a network namespace. It ends with its last process, so that
@@ -50,6 +54,36 @@ func (n *namespace) run(ctx context.Context, name string, args ...string) error 
 		return fmt.Errorf("%s %v in a network namespace: %w: %s", name, args, err, said.Bytes())
 	}
 	return nil
+}
+
+// do calls f on a thread that is in the namespace: sockets that f opens belong
+// there, whoever uses them afterwards.
+func (n *namespace) do(f func() error) (err error) {
+	there, err := os.Open(filepath.Join("/proc", n.pid(), "ns/net"))
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer home.Close()
+	defer func() {
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+			// The thread stays locked: nobody else gets it.
+			err = errors.Join(err, fmt.Errorf("leaving a network namespace: %w", back))
+			return
+		}
+		// It must not end instead: servers that it started would (Pdeathsig).
+		runtime.UnlockOSThread()
+	}()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("entering a network namespace: %w", err)
+	}
+	return f()
 }
 
 func (n *namespace) pid() string { return strconv.Itoa(n.sleep.Process.Pid) }

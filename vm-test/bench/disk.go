@@ -63,19 +63,23 @@ type transfer struct {
 	target string    // what is written
 }
 
-// serve stores an image and starts a boot service that has it.
-func (t *transfer) serve(ctx context.Context, dir, rackseed string) (stop func() error, err error) {
-	data := filepath.Join(dir, "data")
+// storeImage puts what stands for a node image's root into a replica's folder.
+func storeImage(ctx context.Context, data string) (wire.File, error) {
 	store, err := blob.Open(filepath.Join(data, "blobs"))
 	if err != nil {
-		return nil, err
+		return wire.File{}, err
 	}
 	random := mathrand.NewChaCha8([32]byte{}) // the same bytes each time
 	digest, size, err := store.Put(ctx, io.LimitReader(random, imageMiB<<20), "")
-	if err != nil {
+	return wire.File{Name: "root.erofs", Digest: string(digest), Size: size}, err
+}
+
+// serve stores an image and starts a boot service that has it.
+func (t *transfer) serve(ctx context.Context, dir, rackseed string) (stop func() error, err error) {
+	data := filepath.Join(dir, "data")
+	if t.image, err = storeImage(ctx, data); err != nil {
 		return nil, err
 	}
-	t.image = wire.File{Name: "root.erofs", Digest: string(digest), Size: size}
 	listen, err := freeAddress()
 	if err != nil {
 		return nil, err

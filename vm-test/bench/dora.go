@@ -15,79 +15,60 @@ import (
 	"github.com/rackseed/rackseed/build/tools"
 )
 
-// The network of the two DHCP servers and of perfdhcp, which asks as a relay
-// agent does: from an address, to an address.
+// perfdhcp asks as a relay agent does: from an address, to an address.
 const (
-	doraServer  = "10.77.0.2" // the appliance's, and Kea's
-	doraService = "10.77.0.3" // the service address
-	doraClient  = "10.77.0.9"
-	doraNetwork = "10.77.0.0/16"
-	doraFrom    = "10.77.16.0" // the pool holds every client
-	doraTo      = "10.77.255.254"
-
-	doraRate    = 10000 // exchanges a second asked for: more than either was seen to complete
+	doraRate    = 10000 // exchanges a second asked for: more than any was seen to complete
 	doraSeconds = 5
-	doraClients = doraRate * doraSeconds
+	doraClients = doraRate * doraSeconds // the pool has an address for each
 )
 
 // DORA compares DHCP servers: ours, which has every lease on the disk before
-// it acknowledges it, and Kea with leases in a file. Both are asked for more
-// than they can do; what counts is the exchanges that were completed
-// (DISCOVER, OFFER, REQUEST, ACK). Each run has a new server with an empty
-// folder in dir, which must be on a disk.
-func DORA(ctx context.Context, dir, rackseed string, peers tools.Root, runs int, log io.Writer) (line Line, err error) {
-	line = Line{
-		Name: "dora-fsync", Unit: "DORA/s", Better: "more",
-		Notes: []string{
-			fmt.Sprintf("Exchanges that perfdhcp completed, over veth, of %d/s asked for %d s from %d clients; all three share these CPUs.", doraRate, doraSeconds, doraClients),
-			"Ours: rackseed serve; each lease is committed and on the disk (fsync) before its ACK.",
-			"Peer: Kea DHCPv4, memfile with persist=true, which writes each lease to its file and does not fsync it.",
-		},
-	}
+// it acknowledges it, with Kea and with dnsmasq, both with leases in a file.
+// All are asked for more than they can do; what counts is the exchanges that
+// were completed (DISCOVER, OFFER, REQUEST, ACK). Each run has a new server with
+// an empty folder in dir, which must be on a disk.
+func DORA(ctx context.Context, dir, rackseed string, peers tools.Root, runs int, log io.Writer) (lines []Line, err error) {
+	asked := fmt.Sprintf("Exchanges that perfdhcp completed, over veth, of %d/s asked for %d s from %d clients; all three share these CPUs.", doraRate, doraSeconds, doraClients)
+	const ours = "Ours: rackseed serve; each lease is committed and on the disk (fsync) before its ACK."
+	kea := Line{Name: "dora-fsync", Unit: "DORA/s", Better: "more", Notes: []string{
+		asked, ours,
+		"Peer: Kea DHCPv4, memfile with persist=true, which writes each lease to its file and does not fsync it.",
+	}}
+	dnsmasq := Line{Name: "dora-dnsmasq", Unit: "DORA/s", Better: "more", Notes: []string{
+		asked, ours + " The same runs as in dora-fsync.",
+		"Peer: dnsmasq, --no-ping, which after each lease writes its file of all leases anew and does fsync it.",
+	}}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("DHCP: %w", err)
+		}
+	}()
 	if err := onDisk(dir); err != nil {
-		return line, fmt.Errorf("%s: %w", line.Name, err)
+		return nil, err
 	}
-	c, err := newCable(ctx, doraServer+"/16", doraClient+"/16")
+	s, err := newStage(ctx, dir, rackseed, peers)
 	if err != nil {
-		return line, fmt.Errorf("%s: %w", line.Name, err)
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	d := dora{cable: c, dir: dir, rackseed: rackseed, peers: peers}
-	return line, line.inTurn(ctx, runs, d.ours, d.kea, log)
+	defer func() { err = errors.Join(err, s.close()) }()
+	d := dora{s}
+	err = inTurn(ctx, runs, d.ours, []rival{{&kea, d.kea}, {&dnsmasq, d.dnsmasq}}, log)
+	return []Line{kea, dnsmasq}, err
 }
 
-// dora is the stage of one comparison.
-type dora struct {
-	*cable
-	dir      string
-	rackseed string
-	peers    tools.Root
-}
-
-const doraSite = `version: 1
-name: bench
-serviceAddress: ` + doraService + `
-links:
-  - interface: eth0
-    address: ` + doraServer + `/16
-    dhcp:
-      from: ` + doraFrom + `
-      to: ` + doraTo + `
-      leaseTime: 1h
-      others: true
-`
+// dora are the servers of one comparison.
+type dora struct{ stage }
 
 func (d dora) ours(ctx context.Context) (float64, error) {
 	dir, err := fresh(d.dir, "rackseed")
 	if err != nil {
 		return 0, err
 	}
-	site := filepath.Join(dir, "site.yaml")
-	if err := os.WriteFile(site, []byte(doraSite), 0o600); err != nil {
+	s, err := d.serve(ctx, dir)
+	if err != nil {
 		return 0, err
 	}
-	serve := exec.Command(d.rackseed, "serve", "--data", filepath.Join(dir, "data"), "--site", site)
-	return d.measure(ctx, "rackseed", d.server.inside(ctx, serve), filepath.Join(dir, "log"), doraService)
+	return d.measure(ctx, s, serviceAddress)
 }
 
 // keaConfig is Kea's configuration for the same network. Kea would write a
@@ -99,7 +80,7 @@ func keaConfig(dir string) ([]byte, error) {
 		"interfaces-config": object{"interfaces": []string{"eth0"}},
 		"lease-database":    object{"type": "memfile", "persist": true, "name": filepath.Join(dir, "leases.csv"), "lfc-interval": 0},
 		"valid-lifetime":    3600,
-		"subnet4":           []object{{"id": 1, "subnet": doraNetwork, "pools": []object{{"pool": doraFrom + " - " + doraTo}}}},
+		"subnet4":           []object{{"id": 1, "subnet": network, "pools": []object{{"pool": poolFrom + " - " + poolTo}}}},
 		"loggers":           []object{{"name": "kea-dhcp4", "severity": "WARN", "output-options": []object{{"output": "stdout"}}}},
 	}}, "", "  ")
 }
@@ -125,15 +106,40 @@ func (d dora) kea(ctx context.Context) (float64, error) {
 	for _, variable := range []string{"KEA_PIDFILE_DIR", "KEA_LOCKFILE_DIR", "KEA_DHCP_DATA_DIR"} {
 		kea.Env = append(kea.Env, variable+"="+dir)
 	}
-	return d.measure(ctx, "kea-dhcp4", d.server.inside(ctx, kea), filepath.Join(dir, "log"), doraServer)
-}
-
-// measure starts a server, asks it as fast as it can, and stops it.
-func (d dora) measure(ctx context.Context, name string, server *exec.Cmd, log, address string) (rate float64, err error) {
-	s, err := start(name, server, log)
+	s, err := start("kea-dhcp4", d.server.inside(ctx, kea), filepath.Join(dir, "log"))
 	if err != nil {
 		return 0, err
 	}
+	return d.measure(ctx, s, peerAddress)
+}
+
+// dnsmasqArgs are dnsmasq's for the same network. It would keep 1000 leases,
+// ask by ICMP whether an address is free, as ours and Kea do not, and write a
+// line for each packet.
+func dnsmasqArgs(dir string) []string {
+	return []string{
+		"--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file=", "--log-facility=-",
+		"--interface=eth0", "--bind-interfaces", "--no-ping", "--quiet-dhcp",
+		"--dhcp-range=" + poolFrom + "," + poolTo + "," + networkMask + ",1h",
+		"--dhcp-lease-max=" + strconv.Itoa(2*doraClients),
+		"--dhcp-leasefile=" + filepath.Join(dir, "leases"),
+	}
+}
+
+func (d dora) dnsmasq(ctx context.Context) (float64, error) {
+	dir, err := fresh(d.dir, "dnsmasq")
+	if err != nil {
+		return 0, err
+	}
+	s, err := d.peer(ctx, dir, "dnsmasq", dnsmasqArgs(dir)...)
+	if err != nil {
+		return 0, err
+	}
+	return d.measure(ctx, s, peerAddress)
+}
+
+// measure asks a server as fast as it can, and stops it.
+func (d dora) measure(ctx context.Context, s *daemon, address string) (rate float64, err error) {
 	defer func() { err = errors.Join(err, s.stop()) }()
 	err = s.await(ctx, func(ctx context.Context) error {
 		// perfdhcp was seen to hang where nobody has the address yet.

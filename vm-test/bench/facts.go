@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -70,16 +71,19 @@ func Facts(ctx context.Context, dir string, peers tools.Root) ([]string, error) 
 		fmt.Sprintf("load of the last minutes %s; files on %s", bytes.TrimSpace(load), disk),
 	}
 	var versions []string
-	for _, program := range []struct{ name, option string }{{"curl", "--version"}, {"kea-dhcp4", "-v"}, {"perfdhcp", "-v"}} {
+	for _, program := range []struct{ name, option string }{
+		{"curl", "--version"}, {"kea-dhcp4", "-v"}, {"dnsmasq", "--version"}, {"perfdhcp", "-v"},
+		{"nginx", "-v"}, {"in.tftpd", "-V"}, {"atftpd", "--version"},
+	} {
 		cmd, err := peers.Command(ctx, program.name, program.option)
 		if err != nil {
 			return nil, err
 		}
-		version, err := versionOf(cmd)
+		its, err := versionOf(cmd)
 		if err != nil {
 			return nil, err
 		}
-		versions = append(versions, program.name+" "+version)
+		versions = append(versions, program.name+" "+its)
 	}
 	dd, err := versionOf(exec.CommandContext(ctx, "dd", "--version"))
 	if err != nil {
@@ -88,8 +92,8 @@ func Facts(ctx context.Context, dir string, peers tools.Root) ([]string, error) 
 	return append(facts, "peers: "+strings.Join(append(versions, "dd "+dd), ", ")), nil
 }
 
-// versionOf is the first word with a digit in what a program says when it is
-// asked for its version.
+// versionOf is the first version in what a program says when it is asked for
+// it.
 func versionOf(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -98,11 +102,12 @@ func versionOf(cmd *exec.Cmd) (string, error) {
 	return firstVersion(out), nil
 }
 
+// version is one alone, or what follows a name ("nginx/1.26.3").
+var version = regexp.MustCompile(`(?:^|[\s/-])(\d+(?:\.\d+)+)`)
+
 func firstVersion(said []byte) string {
-	for word := range strings.FieldsSeq(string(said)) {
-		if word[0] >= '0' && word[0] <= '9' {
-			return word
-		}
+	if found := version.FindSubmatch(said); found != nil {
+		return string(found[1])
 	}
 	return "of an unknown version"
 }

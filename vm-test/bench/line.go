@@ -87,19 +87,34 @@ func figure(v float64) string {
 // measure is one run, which gives one figure.
 type measure func(ctx context.Context) (float64, error)
 
+// rival is a peer that ours is compared with, and the line of it.
+type rival struct {
+	line    *Line
+	measure measure
+}
+
 // inTurn runs ours and peer one after the other, n times, and tells each pair.
 func (l *Line) inTurn(ctx context.Context, n int, ours, peer measure, log io.Writer) error {
+	return inTurn(ctx, n, ours, []rival{{l, peer}}, log)
+}
+
+// inTurn runs ours and then each rival, n times, and tells the pairs. So ours
+// is the same runs in all lines.
+func inTurn(ctx context.Context, n int, ours measure, rivals []rival, log io.Writer) error {
 	for i := range n {
 		o, err := ours(ctx)
 		if err != nil {
-			return fmt.Errorf("%s, run %d, ours: %w", l.Name, i+1, err)
+			return fmt.Errorf("%s, run %d, ours: %w", rivals[0].line.Name, i+1, err)
 		}
-		p, err := peer(ctx)
-		if err != nil {
-			return fmt.Errorf("%s, run %d, peer: %w", l.Name, i+1, err)
+		for _, r := range rivals {
+			l := r.line
+			p, err := r.measure(ctx)
+			if err != nil {
+				return fmt.Errorf("%s, run %d, peer: %w", l.Name, i+1, err)
+			}
+			l.Ours, l.Peer = append(l.Ours, o), append(l.Peer, p)
+			fmt.Fprintf(log, "  %s %d of %d: ours %s, peer %s %s\n", l.Name, i+1, n, figure(o), figure(p), l.Unit)
 		}
-		l.Ours, l.Peer = append(l.Ours, o), append(l.Peer, p)
-		fmt.Fprintf(log, "  %s %d of %d: ours %s, peer %s %s\n", l.Name, i+1, n, figure(o), figure(p), l.Unit)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -66,6 +67,32 @@ func TestInTurn(t *testing.T) {
 	broken := errors.New("it broke")
 	err := l.inTurn(t.Context(), 2, run("ours"), func(context.Context) (float64, error) { return 0, broken }, &log)
 	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "x, run 1, peer") {
+		t.Error(err)
+	}
+}
+
+// With two peers ours is measured once for both.
+func TestInTurnWithTwo(t *testing.T) {
+	var order []string
+	run := func(who string, figure float64) measure {
+		return func(context.Context) (float64, error) {
+			order = append(order, who)
+			return figure, nil
+		}
+	}
+	x, y := Line{Name: "x"}, Line{Name: "y"}
+	if err := inTurn(t.Context(), 2, run("ours", 1), []rival{{&x, run("x", 2)}, {&y, run("y", 3)}}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(order, " "); got != "ours x y ours x y" {
+		t.Errorf("the order was %s", got)
+	}
+	if !slices.Equal(x.Ours, []float64{1, 1}) || !slices.Equal(x.Peer, []float64{2, 2}) || !slices.Equal(y.Ours, x.Ours) || !slices.Equal(y.Peer, []float64{3, 3}) {
+		t.Errorf("got %v and %v", x, y)
+	}
+	broken := errors.New("it broke")
+	err := inTurn(t.Context(), 2, func(context.Context) (float64, error) { return 0, broken }, []rival{{&x, run("x", 2)}}, io.Discard)
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "x, run 1, ours") {
 		t.Error(err)
 	}
 }

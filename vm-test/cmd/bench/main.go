@@ -23,32 +23,44 @@ const usage = `usage: go run ./vm-test/cmd/bench [NAME…]
 
   go             the Go benchmarks beside the code
   image-to-disk  a node image onto a disk, beside curl | dd
-  dora-fsync     DHCP exchanges a second, beside Kea; needs root
+  dora-fsync     DHCP exchanges a second, beside Kea and dnsmasq; needs root
+  http-blob      a node image to 1 and 16 clients, beside nginx; needs root
+  tftp-boot      a boot program to 16 clients, beside tftpd-hpa and atftpd;
+                 needs root
   iso-to-ready   power-on to a Ready node, beside bare kubeadm init
 
-Without a name: the first three, and with VM=1 in the environment also
+Without a name: all but the last, and with VM=1 in the environment also
 iso-to-ready, which takes ten minutes. Results go to the standard output, how
 far it is to the standard error.
 `
 
-var names = []string{"go", "image-to-disk", "dora-fsync", "iso-to-ready"}
+var names = []string{"go", "image-to-disk", "dora-fsync", "http-blob", "tftp-boot", "iso-to-ready"}
+
+// chosen are the benches to run: those that the arguments name, else all, but
+// one with virtual machines only if vm.
+func chosen(args []string, vm bool) ([]string, error) {
+	for _, name := range args {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("there is no bench %q", name)
+		}
+	}
+	switch {
+	case len(args) > 0:
+		return args, nil
+	case vm:
+		return names, nil
+	}
+	return names[:len(names)-1], nil
+}
 
 func main() {
-	wanted := os.Args[1:]
-	if len(wanted) == 0 {
-		wanted = names[:3]
-		if os.Getenv("VM") == "1" {
-			wanted = names
-		}
-	}
-	for _, name := range wanted {
-		if !slices.Contains(names, name) {
-			fmt.Fprint(os.Stderr, usage)
-			os.Exit(2)
-		}
+	wanted, err := chosen(os.Args[1:], os.Getenv("VM") == "1")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n%s", err, usage)
+		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, wanted, os.Stdout, os.Stderr)
+	err = run(ctx, wanted, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -106,9 +118,11 @@ func run(ctx context.Context, wanted []string, out, log io.Writer) (err error) {
 const (
 	diskRuns = 5
 	doraRuns = 3
+	httpRuns = 5
+	tftpRuns = 5
 )
 
-// bench runs one comparison and prints its line. What it wrote stays in its
+// bench runs one comparison and prints its lines. What it wrote stays in its
 // folder if it fails.
 func (s stage) bench(ctx context.Context, name string) error {
 	fmt.Fprintf(s.log, "%s:\n", name)
@@ -119,21 +133,31 @@ func (s stage) bench(ctx context.Context, name string) error {
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 		return err
 	}
-	var line bench.Line
-	var err error
-	switch name {
-	case "image-to-disk":
-		line, err = bench.ImageToDisk(ctx, dir, s.rackseed, s.peers, diskRuns, s.log)
-	case "dora-fsync":
-		line, err = bench.DORA(ctx, dir, s.rackseed, s.peers, doraRuns, s.log)
-	case "iso-to-ready":
-		line, err = bench.ISOToReady(ctx, dir, s.log)
-	}
+	lines, err := s.compare(ctx, name, dir)
 	if err != nil {
 		return err
 	}
-	if _, err := line.WriteTo(s.out); err != nil {
-		return err
+	for _, line := range lines {
+		if _, err := line.WriteTo(s.out); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(dir)
+}
+
+func (s stage) compare(ctx context.Context, name, dir string) ([]bench.Line, error) {
+	one := func(line bench.Line, err error) ([]bench.Line, error) { return []bench.Line{line}, err }
+	switch name {
+	case "image-to-disk":
+		return one(bench.ImageToDisk(ctx, dir, s.rackseed, s.peers, diskRuns, s.log))
+	case "dora-fsync":
+		return bench.DORA(ctx, dir, s.rackseed, s.peers, doraRuns, s.log)
+	case "http-blob":
+		return bench.HTTPBlob(ctx, dir, s.rackseed, s.peers, httpRuns, s.log)
+	case "tftp-boot":
+		return bench.TFTPBoot(ctx, dir, s.rackseed, s.peers, tftpRuns, s.log)
+	case "iso-to-ready":
+		return one(bench.ISOToReady(ctx, dir, s.log))
+	}
+	return nil, fmt.Errorf("there is no bench %q", name)
 }
