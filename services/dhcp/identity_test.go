@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,10 +29,18 @@ func option97(uuid string, network bool) dhcpv4.Option {
 	return dhcpv4.OptGeneric(optionClientUUID, append([]byte{0}, b...))
 }
 
+// tester is a test, or one run of a property's.
+type tester interface {
+	Helper()
+	Context() context.Context
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
 // site is a state with a real machine's rules, and a link of its site.
 type site struct {
 	*statetest.State
-	t      *testing.T
+	t      tester
 	link   Link
 	closed bool // another DHCP server shows
 }
@@ -68,7 +77,9 @@ func (s *site) asks(p packet4) Decision {
 			see.ID = machine.NewID()
 			c = see
 		}
-		s.Must(c)
+		if _, err := s.Propose(s.t.Context(), "dhcp", c); err != nil {
+			s.t.Fatalf("%s: %s: %v", d.Reason, c.Kind(), err)
+		}
 	}
 	return d
 }

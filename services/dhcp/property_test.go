@@ -1,6 +1,8 @@
 package dhcp
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
 // Whatever clients send, in whatever order: nobody is offered or given an
@@ -101,6 +104,79 @@ func TestNeverTwice(t *testing.T) {
 					if d := Decide(again.build(t), link, w, w.now); d.Reply == nil || toAddr(d.Reply.YourIPAddr) != a {
 						t.Fatalf("%s holds %s, and is told with a %s: %s", mac, a, again.kind, d.Reason)
 					}
+				}
+			}
+		}
+	})
+}
+
+// Whoever is offered an address has it when it asks for it: the state, with all
+// its rules about who is who and whose an address is, binds what Decide offers.
+// Boards share UUIDs, cards move from one to the other, and addresses are listed
+// and reserved across them.
+func TestOffersAreBound(t *testing.T) {
+	s := newSite(t)
+	s.Image()
+	s.link.Prefix, s.link.From, s.link.To = netip.MustParsePrefix("10.77.0.0/16"), ip("10.77.128.0"), ip("10.77.255.254")
+	first := 0 // each run has cards, boards and addresses of its own
+	commit := func(c state.Command) bool {
+		_, err := s.Propose(t.Context(), "test", c)
+		var refusal *state.Refusal
+		if err != nil && !errors.As(err, &refusal) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		first, s.t = first+8, rt
+		cards, boards := rapid.IntRange(first, first+4), rapid.IntRange(first, first+2)
+		uuid := func(n int) string { return fmt.Sprintf("4c4c4544-0042-3510-8052-%012x", n) }
+		fixed := func() netip.Addr { return address(number(ip("10.77.4.0")) + uint32(boards.Draw(rt, "address"))) }
+		s.link.Listed, s.link.Reservations = nil, nil
+		for range rapid.IntRange(0, 2).Draw(rt, "listed") {
+			l := machine.ListedMachine{Address: fixed()}
+			if rapid.Bool().Draw(rt, "by UUID") {
+				l.UUID = uuid(boards.Draw(rt, "board"))
+			} else {
+				l.MAC = statetest.MAC(cards.Draw(rt, "card"))
+			}
+			s.link.Listed = append(s.link.Listed, l)
+		}
+		if rapid.Bool().Draw(rt, "reserved") {
+			s.link.Reservations = []machine.Reservation{{MAC: statetest.MAC(cards.Draw(rt, "card")), Address: fixed()}}
+		}
+		for step := range rapid.IntRange(1, 20).Draw(rt, "steps") {
+			key := sha256.Sum256(fmt.Append(nil, first, step))
+			mac, board := statetest.MAC(cards.Draw(rt, "card")), uuid(boards.Draw(rt, "board"))
+			switch rapid.IntRange(0, 4).Draw(rt, "what") {
+			case 0: // an installer reports
+				i := statetest.Inventory(first)
+				i.UUID, i.BootMAC, i.NICs = board, mac, nil
+				for _, n := range rapid.SliceOfNDistinct(cards, 1, 3, rapid.ID).Draw(rt, "cards") {
+					i.NICs = append(i.NICs, machine.NIC{Name: fmt.Sprintf("eth%d", n-first), MAC: statetest.MAC(n)})
+				}
+				commit(state.SessionOpen{
+					NewID: machine.NewID(), Inventory: i,
+					Session: machine.Session{ID: fmt.Sprintf("s-%d-%d", first, step), SignKey: key[:], SealKey: key[:], Opened: time.Now().UTC()},
+				})
+			case 1: // somebody approves it
+				if m, ok := s.View().MachineByMAC(mac); ok && m.Session != nil {
+					commit(state.MachineApprove{
+						Machine: m.ID, Session: m.Session.ID, Intent: fmt.Sprintf("i-%d-%d", first, step), Name: fmt.Sprintf("n-%d-%d", first, step),
+						Profile: machine.Profile{Name: "worker", Role: machine.RoleWorker}, Address: fixed(), Image: "sha256:" + strings.Repeat("ab", 32),
+						NodeSeed: key[:], Bootstrap: fmt.Sprintf("b-%d-%d", first, step),
+					})
+				}
+			default: // firmware boots from the network
+				p := packet4{kind: discover, mac: string(mac)}
+				if rapid.IntRange(0, 3).Draw(rt, "UUID") > 0 {
+					p.options = []dhcpv4.Option{option97(board, rapid.Bool().Draw(rt, "network order"))}
+				}
+				a := s.discovers(mac, p.options...)
+				p.kind, p.server, p.requested = request, s.link.Service.String(), a
+				// What is committed must be, or the test ends.
+				if d := s.asks(p); d.Reply == nil || toAddr(d.Reply.YourIPAddr).String() != a {
+					rt.Fatalf("%s is offered %s, and told: %s", mac, a, d.Reason)
 				}
 			}
 		}
