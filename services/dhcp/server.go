@@ -191,17 +191,17 @@ type worker struct {
 type limits struct {
 	naks      *bucket
 	sightings *bucket // of machines
-	bindings  *bucket // events of them; each is committed all the same
+	events    *bucket // of sightings and bindings, which are committed all the same
 	endings   *bucket // releases and declines
 	declined  *declines
 }
 
 // newLimits lets a room full of machines through at once. In the long run a
-// flood of bindings and endings is two events a second, so that it takes half a
-// day to push out the state's 100,000.
+// flood makes some events a second, so that it takes hours to push out the
+// state's 100,000.
 func newLimits(l Link) limits {
 	return limits{
-		naks: newBucket(50, 5), sightings: newBucket(1000, 20), bindings: newBucket(1000, 1), endings: newBucket(200, 1),
+		naks: newBucket(50, 5), sightings: newBucket(1000, 20), events: newBucket(2000, 2), endings: newBucket(200, 1),
 		declined: newDeclines(number(l.To) - number(l.From) + 1),
 	}
 }
@@ -366,7 +366,7 @@ func (w *worker) send(log *slog.Logger, c conn, d Decision, a arrival) {
 var errLimit = errors.New("too many of its kind on this link at the moment; it will ask again")
 
 // commit proposes the decision's commands in turn. Over the limit a machine is
-// not noted, and a lease has no event, and the client has its answer all the
+// not noted, or without an event, as is a lease, and the client has its answer all the
 // same; a NAK binds, so that without its entry in the log it is not sent; and a
 // lease that was to end lasts until its time is over.
 func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
@@ -381,10 +381,13 @@ func (w *worker) commit(ctx context.Context, d Decision, now time.Time) error {
 				w.log.Debug("machine not noted: too many at the moment", "mac", x.MAC)
 				continue
 			}
+			if x.Text != "" && !w.events.take(now) {
+				x.Text = ""
+			}
 			x.ID = machine.NewID()
 			command = x
 		case state.LeaseBind:
-			x.Event = x.Event && w.bindings.take(now)
+			x.Event = x.Event && w.events.take(now)
 			command = x
 		case state.LeaseRelease:
 			if !w.endings.take(now) {

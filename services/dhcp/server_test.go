@@ -503,6 +503,25 @@ func TestServerAnswersWhomItCannotNote(t *testing.T) {
 	}
 }
 
+// Over the limit of events machines are noted, and leases bound, without.
+func TestServerBoundsEventsOfMachines(t *testing.T) {
+	b := &bench{pipe: newPipe(), world: newWorld()}
+	w := &worker{
+		Server: &Server{View: func() State { return locked{b} }, Propose: b.propose, Now: func() time.Time { return start }},
+		link:   testLink(), offers: newOffers(), limits: newLimits(testLink()), open: func() bool { return true }, log: slog.New(slog.DiscardHandler),
+	}
+	w.events = newBucket(1, 0)
+	w.handle(t.Context(), b, arrival{packet4{kind: discover, mac: macA, options: pxe(7)}.build(t).ToBytes(), start})
+	w.handle(t.Context(), b, arrival{packet4{kind: request, mac: macB, server: "10.77.0.3", requested: "10.77.0.100", options: pxe(7)}.build(t).ToBytes(), start})
+	if got := b.kinds(); got != "machine.see/1 machine.see/1 lease.bind/1 " {
+		t.Fatalf("committed %q", got)
+	}
+	first, second, bind := b.committed[0].(state.MachineSee), b.committed[1].(state.MachineSee), b.committed[2].(state.LeaseBind)
+	if first.Text == "" || second.Text != "" || second.ID == "" || bind.Event {
+		t.Errorf("events: of the first machine %q, of the second %q, of its lease %v", first.Text, second.Text, bind.Event)
+	}
+}
+
 // A client that asks for one address after the other, gives each back or
 // declines it, can neither push everybody's events out of the log nor empty the
 // pool. It has its answers all the same.
@@ -512,9 +531,9 @@ func TestServerBoundsWhatOneClientWrites(t *testing.T) {
 		ending                        dhcpv4.MessageType
 		acks, events, ended, declined int
 	}{
-		"moves":      {dhcpv4.MessageTypeNone, rounds, 1000, 0, 0},
-		"gives back": {release, rounds, 1000, 200, 0},
-		"declines":   {decline, 1 + rounds/2, 2, 1, 1}, // the second address stays its own
+		"moves":      {dhcpv4.MessageTypeNone, rounds, 2000, 0, 0},
+		"gives back": {release, rounds, 2000, 200, 0},
+		"declines":   {decline, 1 + rounds/2, 2000, 1, 1}, // the second address stays its own
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, func(t *testing.T, b *bench) {
@@ -539,6 +558,10 @@ func TestServerBoundsWhatOneClientWrites(t *testing.T) {
 				var events, ended, declined int
 				for _, c := range b.committed {
 					switch x := c.(type) {
+					case state.MachineSee:
+						if x.Text != "" {
+							events++
+						}
 					case state.LeaseBind:
 						if x.Event {
 							events++
@@ -551,7 +574,7 @@ func TestServerBoundsWhatOneClientWrites(t *testing.T) {
 					}
 				}
 				if acks != test.acks || events > test.events || ended > test.ended || declined > test.declined {
-					t.Errorf("%d of %d acknowledged; %d events of bindings, %d of endings, %d addresses are given to nobody", acks, rounds, events, ended, declined)
+					t.Errorf("%d of %d acknowledged; %d events of sightings and bindings, %d of endings, %d addresses are given to nobody", acks, rounds, events, ended, declined)
 				}
 			})
 		})
