@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -138,6 +139,14 @@ func (c *containerd) ctr(ctx context.Context, program string, log io.Writer, arg
 	return nil
 }
 
+// importArgs of ctr are an input of the step: the store has what they say.
+var importArgs = []string{
+	"images", "import", "--local", "--snapshotter", "overlayfs", "--discard-unpacked-layers", "--label", "io.cri-containerd.image=managed",
+	// There is nowhere to pull them from again: the kubelet must not collect
+	// them on a full disk (KEP-2040).
+	"--label", "io.cri-containerd.pinned=pinned",
+}
+
 // importArchive fills root, containerd's folder, with an archive's images,
 // unpacked. The layers themselves are thrown away afterwards, as containerd
 // does with discard_unpacked_layers: a snapshot has all that is in them.
@@ -148,10 +157,7 @@ func importArchive(ctx context.Context, programs, ctr, root, archive string, log
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	for _, args := range [][]string{
-		{"images", "import", "--local", "--snapshotter", "overlayfs", "--discard-unpacked-layers", "--label", "io.cri-containerd.image=managed",
-			// There is nowhere to pull them from again: the kubelet must not
-			// collect them on a full disk (KEP-2040).
-			"--label", "io.cri-containerd.pinned=pinned", archive},
+		append(slices.Clone(importArgs), archive),
 		// Collects what nothing refers to, and returns when it is gone.
 		{"content", "prune", "references"},
 	} {

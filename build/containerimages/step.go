@@ -31,7 +31,7 @@ const StoreFile = "store.tar"
 func Step(p Programs) *step.Step {
 	files := []step.File{p.Kubernetes, p.Etcd, p.CoreDNS, p.Pause, p.Containerd, p.Ctr, {Step: p.Debian}}
 	deps := step.Deps(files...)
-	inputs := []string{"4", strconv.Itoa(pins.SourceDateEpoch), fmt.Sprint(images), config}
+	inputs := []string{"4", strconv.Itoa(pins.SourceDateEpoch), fmt.Sprint(images), config, fmt.Sprint(importArgs)}
 	for _, f := range files {
 		inputs = append(inputs, f.Path)
 	}
