@@ -161,12 +161,13 @@ func (m Machine) arguments(h Host) []string {
 			args = append(args, "-netdev", user)
 		}
 		// UEFI boots by its own network stack, without an option ROM. SeaBIOS
-		// has none: iPXE is in the card, as it is in QEMU's cards for BIOS.
-		rom := ""
+		// has none: iPXE is in the card, as it is in QEMU's cards by default. (A
+		// ROM that is named keeps the IDs of another card, and is not run.)
+		rom := ",romfile="
 		if m.Firmware == BIOS {
-			rom = "pxe-virtio.rom"
+			rom = ""
 		}
-		args = append(args, "-device", "virtio-net-pci,romfile="+rom+",netdev="+id+",mac="+n.MAC)
+		args = append(args, "-device", "virtio-net-pci,netdev="+id+",mac="+n.MAC+rom)
 	}
 	for i, d := range m.Disks {
 		id := "disk" + strconv.Itoa(i)

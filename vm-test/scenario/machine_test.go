@@ -3,6 +3,7 @@
 package scenario
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -39,7 +40,7 @@ type path struct {
 func installed(t *testing.T, r *rack.Rack, console rack.Console, i int, way path) string {
 	t.Helper()
 	start := time.Now()
-	if err := r.PowerOnMachine(t.Context(), i); err != nil {
+	if err := r.PowerOnMachine(context.WithoutCancel(t.Context()), i); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -110,7 +110,7 @@ func eventually(t *testing.T, limit time.Duration, what string, is func() error)
 // open powers the appliance on and opens its console.
 func open(t *testing.T, r *rack.Rack) rack.Console {
 	t.Helper()
-	if err := r.PowerOnAppliance(t.Context()); err != nil {
+	if err := r.PowerOnAppliance(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	screen, err := r.WaitScreen(within(t, 5*time.Minute))
