@@ -72,8 +72,12 @@ var steps = []struct {
 		m.obeys(t, "make iso")
 		m.does(t, "make iso && ls -l out/rackseed.iso && sha256sum ~/.cache/rackseed/out/iso-base-*/*.iso ~/.cache/rackseed/out/node-root-*/root.erofs")
 	}},
-	{"dev", func(t *testing.T, m machine) { m.starts(t, "make dev MACHINES=2 CONSOLE_PORT=18443 HTTP_PORT=18080", `Setup code|setup code`) }},
-	{"run", func(t *testing.T, m machine) { m.starts(t, "make run CONSOLE_PORT=18443 KUBERNETES_PORT=26443", `^The appliance boots from the stick`) }},
+	{"dev", func(t *testing.T, m machine) {
+		m.starts(t, "make dev MACHINES=2 CONSOLE_PORT=18443 HTTP_PORT=18080", `Setup code|setup code`)
+	}},
+	{"run", func(t *testing.T, m machine) {
+		m.starts(t, "make run CONSOLE_PORT=18443 KUBERNETES_PORT=26443", `^The appliance boots from the stick`)
+	}},
 	{"test", func(t *testing.T, m machine) {
 		m.obeys(t, "make test")
 		m.starts(t, "make test", `^ok\s+github\.com/rackseed/rackseed`)
