@@ -108,8 +108,12 @@ var stepWords = map[string][2]string{
 	wire.StepReboot:     {"Reboot", "rebooting"},
 }
 
-// stepReason is why a machine is being installed right now: "writing image 43 %".
+// stepReason is why a machine is being installed right now: "writing image 43 %",
+// or, of a step that knows no end, what it says: "dividing the disk, for 2m10s".
 func stepReason(r wire.Report) string {
+	if r.Status == wire.StepProgress && r.Total == 0 && r.Text != "" {
+		return clip(r.Text)
+	}
 	s := stepWords[r.Step][1]
 	if r.Total > 0 && r.Done >= 0 && r.Done <= r.Total && r.Status == wire.StepProgress {
 		s += fmt.Sprintf(" %d %%", int64(float64(r.Done)/float64(r.Total)*100))
