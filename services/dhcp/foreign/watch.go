@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"net"
@@ -20,7 +21,8 @@ const (
 	// it answers one of the probes of listening again.
 	quietTime = 5 * time.Minute
 	// spread of quietTime between appliances: of two that silenced each other
-	// one goes on first, and the other then hears it.
+	// one goes on first, and the other then hears it. It is another one each
+	// time, since two that are less than 2 s apart silence each other again.
 	spread = 30 * time.Second
 	// tellPause is between events about one server.
 	tellPause = 5 * time.Minute
@@ -51,8 +53,10 @@ const (
 // watch decides about one link. It has no clock: all it knows of time is what
 // it is told.
 type watch struct {
-	self   Self
-	spread time.Duration // 0 to spread, this replica's own
+	self    Self
+	spreads func(nth uint32) time.Duration // of each time that it yields; nil: none
+	spread  time.Duration                  // of this time
+	yields  uint32                         // how often it came to yield
 
 	phase  phase
 	begun  time.Time // the schedule's zero
@@ -68,9 +72,24 @@ type server struct {
 }
 
 func newWatch(self Self, hw net.HardwareAddr) *watch {
+	return &watch{self: self, spreads: func(nth uint32) time.Duration { return spreadOf(hw, nth) }}
+}
+
+// spreadOf is 0 to spread, a network card's own, another one each time.
+func spreadOf(hw net.HardwareAddr, nth uint32) time.Duration {
 	h := fnv.New32a()
-	h.Write(hw) // never fails
-	return &watch{self: self, spread: time.Duration(h.Sum32()) % spread}
+	h.Write(binary.BigEndian.AppendUint32(nil, nth)) // never fails
+	h.Write(hw)
+	return time.Duration(h.Sum32()%uint32(spread/time.Millisecond)) * time.Millisecond
+}
+
+// yield leaves new clients to the other server.
+func (w *watch) yield() {
+	w.phase = yielding
+	if w.spreads != nil {
+		w.spread = w.spreads(w.yields)
+		w.yields++
+	}
 }
 
 // carrier notes whether the link has one.
@@ -149,7 +168,7 @@ func (w *watch) tick(now time.Time) (probe bool, told []state.Note) {
 // decide ends listening.
 func (w *watch) decide(now time.Time) (told []state.Note) {
 	if !w.quiet(now) {
-		w.phase = yielding
+		w.yield()
 		return nil
 	}
 	w.phase = serving
@@ -164,7 +183,7 @@ func (w *watch) decide(now time.Time) (told []state.Note) {
 func (w *watch) hear(s Sighting, now time.Time) (told []state.Note) {
 	w.heard = now
 	if w.phase == serving || w.phase == listening {
-		w.phase = yielding
+		w.yield()
 	}
 	o := w.find(s, now)
 	if o == nil {

@@ -130,11 +130,19 @@ func TestPhases(t *testing.T) {
 
 // Of two appliances that silenced each other one goes on first.
 func TestSpread(t *testing.T) {
-	w := newWatch(self, card)
-	if w.spread <= 0 || w.spread >= spread || w.spread == newWatch(self, net.HardwareAddr{0x52, 0x54, 0, 0, 0, 2}).spread {
-		t.Errorf("spread %v", w.spread)
+	var sum time.Duration
+	for nth := range uint32(100) {
+		one, other := spreadOf(card, nth), spreadOf(net.HardwareAddr{0x52, 0x54, 0, 0, 0, 2}, nth)
+		if one < 0 || one >= spread || one == other || one == spreadOf(card, nth+1) {
+			t.Errorf("spread %v, %v", one, other)
+		}
+		sum += one
 	}
-	got := phases(history(&watch{self: self, spread: 20 * time.Second}, 330, map[int]second{2: {true, []Sighting{offer(router)}}}))
+	if mean := sum / 100; mean < spread/4 || mean > spread/4*3 { // the whole of it is used
+		t.Errorf("mean spread %v of %v", mean, spread)
+	}
+	twenty := &watch{self: self, spreads: func(uint32) time.Duration { return 20 * time.Second }}
+	got := phases(history(twenty, 330, map[int]second{2: {true, []Sighting{offer(router)}}}))
 	if want := "0 listening, 2 dhcp.foreign, 2 yielding, 322 listening, 326 dhcp.foreign-gone, 326 serving"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

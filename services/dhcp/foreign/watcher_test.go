@@ -368,3 +368,25 @@ func TestTwoAppliances(t *testing.T) {
 		})
 	}
 }
+
+// Any two that start in the same moment find out which of them serves.
+func TestTwoAppliancesAtOnce(t *testing.T) {
+	for n := range byte(20) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			a, b := newAppliance(2*n+1), newAppliance(2*n+2)
+			var all sync.WaitGroup
+			all.Go(func() { a.answered(ctx, t, b) })
+			all.Go(func() { b.answered(ctx, t, a) })
+			all.Go(func() { a.w.Run(ctx, a) })
+			all.Go(func() { b.w.Run(ctx, b) })
+			time.Sleep(3*(quietTime+spread+listenTime) + time.Minute)
+			synctest.Wait()
+			if a.w.Open() == b.w.Open() {
+				t.Errorf("%s and %s: both serve: %v", a.card, b.card, a.w.Open())
+			}
+			cancel()
+			all.Wait()
+		})
+	}
+}
