@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"testing"
@@ -192,6 +194,11 @@ func TestCommands(t *testing.T) {
 }
 
 func TestShellOnATerminal(t *testing.T) {
+	// A job in the background ignores Ctrl-C, and so would what it starts: with a
+	// handler here, children begin with the default.
+	handled := make(chan os.Signal, 1)
+	signal.Notify(handled, os.Interrupt)
+	defer signal.Stop(handled)
 	ann := newKey(t, "ann")
 	s, _ := newServer(t, ann.line)
 	session, err := s.client(t, ann).NewSession()
