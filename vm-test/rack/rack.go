@@ -112,7 +112,9 @@ func New(ctx context.Context, c Config) (*Rack, error) {
 	return r, nil
 }
 
-// PowerOnAppliance boots the stick.
+// PowerOnAppliance boots the stick. One processor is enough for it: with more,
+// QEMU's multi-threaded TCG now and then loses a wake-up from one to the other,
+// and the guest's kernel stands still (machine.EmulatedArguments).
 func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 	if r.Appliance != nil {
 		info, err := os.Stat(r.Appliance.SerialLog())
@@ -122,7 +124,7 @@ func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 		r.printed = info.Size()
 	}
 	m := qemu.Machine{
-		Name: machineName(0), Dir: r.dir(0), CPUs: r.cpus(), MiB: applianceMiB,
+		Name: machineName(0), Dir: r.dir(0), CPUs: 1, MiB: applianceMiB,
 		UUID: "7ac5eed0-0000-4000-8000-000000000000", Serial: "RS-APPLIANCE",
 		NICs: []qemu.NIC{
 			{MAC: applianceMAC, Socket: r.socket(0)},
@@ -152,7 +154,7 @@ func (r *Rack) start(ctx context.Context, i int, m qemu.Machine) (*qemu.VM, erro
 // IPv4 and IPv6 on each start, minutes of time-outs, before the disk.)
 func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
 	m := qemu.Machine{
-		Name: machineName(i), Dir: r.dir(i), CPUs: r.cpus(), MiB: controlPlaneMiB,
+		Name: machineName(i), Dir: r.dir(i), CPUs: 2, MiB: controlPlaneMiB,
 		UUID:   fmt.Sprintf("7ac5eed0-0000-4000-8000-%012d", i),
 		Serial: fmt.Sprintf("RS-%04d", i),
 		NICs:   []qemu.NIC{{MAC: MachineMAC(i), Socket: r.socket(i)}},
@@ -164,17 +166,6 @@ func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
 	vm, err := r.start(ctx, i, m)
 	r.Machines[i-1] = vm
 	return err
-}
-
-// cpus is how many processors the appliance and control planes have. Emulated,
-// it is one: with several, QEMU's multi-threaded TCG now and then loses a
-// wake-up from one to the other, and the guest's kernel stands still for ever,
-// more often the more else the host does.
-func (r *Rack) cpus() int {
-	if r.Host.KVM {
-		return 2
-	}
-	return 1
 }
 
 // Close cuts the power of everything and takes the switch down. Disks and logs

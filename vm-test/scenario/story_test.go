@@ -1,4 +1,4 @@
-//go:build full
+//go:build vm
 
 // Package scenario proves the whole in virtual machines: real firmware, real
 // kernels, a real Kubernetes, on a network with no way out.
