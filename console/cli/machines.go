@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -336,13 +337,40 @@ func (o *options) revoke() *cobra.Command {
 }
 
 func (o *options) forgetMachine() *cobra.Command {
-	return o.onMachine("forget", "Forget a machine; it is discovered anew when it netboots", func(cmd *cobra.Command, name string) error {
+	var yes bool
+	f := o.onMachine("forget", "Forget a machine; it is discovered anew when it netboots", func(cmd *cobra.Command, name string) error {
 		c, err := o.connect()
 		if err != nil {
 			return err
 		}
-		return c.Call(cmd.Context(), http.MethodPost, machinePath(name, "/forget"), nil, nil, nil)
+		var m api.Machine
+		if err := c.Call(cmd.Context(), http.MethodGet, machinePath(name, ""), nil, nil, &m); err != nil {
+			return err
+		}
+		// A node's key goes with it: it can report nothing any more, and is only
+		// known again once it was installed anew.
+		if m.Install != nil && m.Install.Status == machine.IntentDone && !yes {
+			a := newAsker(cmd)
+			if _, ok := a.terminal(); !ok {
+				return fmt.Errorf("%s is installed (%s), and what is forgotten cannot be known again but by a new install: say --yes if that is meant", called(m.Machine), m.Phase)
+			}
+			fmt.Fprintf(a.out, "%s is installed (%s). Forgotten, it is a stranger until it is installed anew.\n", clean(called(m.Machine)), m.Phase)
+			var answer string
+			if err := a.fill(&answer, "Forget it? (yes/no)"); err != nil {
+				return err
+			}
+			if answer != "yes" {
+				return errors.New("nothing was done: only yes forgets it")
+			}
+		}
+		if err := c.Call(cmd.Context(), http.MethodPost, machinePath(string(m.ID), "/forget"), nil, nil, nil); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is forgotten; it is discovered anew when it netboots and the discovery window is open.\n", clean(called(m.Machine)))
+		return err
 	})
+	f.Flags().BoolVar(&yes, "yes", false, "do not ask, also for an installed machine")
+	return f
 }
 
 func (o *options) look() *cobra.Command {

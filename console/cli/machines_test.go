@@ -137,7 +137,7 @@ func TestLookRescueAndDiscovery(t *testing.T) {
 	if m, _ := r.View().Machine("m-00000001"); time.Until(m.Invited) > 30*time.Minute || time.Until(m.Invited) < 29*time.Minute {
 		t.Errorf("invited until %v", m.Invited)
 	}
-	r.prints("m-00000001 boots next: local: known, not approved, and its disk is not empty: approve it while its installer waits, or ask in the console to have it looked at again.\n",
+	r.prints("m-00000001 boots next: local: known, not approved, and its disk is not empty: approve it while its installer waits, or have it looked at again (rackseed look, or the console).\n",
 		"look", "m-00000001", "--cancel")
 	r.prints("m-00000001 boots to a rescue shell when it netboots: restart it, then log in as root by SSH. rackseed revoke takes that back until then.\n", "rescue", "m-00000001")
 	r.fails("already", "", "rescue", "m-00000001")

@@ -156,9 +156,17 @@ func (a *asker) fill(v *string, what string) error {
 	}
 	line, err := a.line.ReadString('\n')
 	if *v = strings.TrimSpace(line); *v == "" {
-		return fmt.Errorf("%s is needed: give it as a flag or on standard input (%v)", strings.ToLower(what), err)
+		return fmt.Errorf("nothing was answered to %q: give it as a flag, or on standard input%s", what, said(err))
 	}
 	return nil
+}
+
+// said is why no line could be read; an empty line has no reason.
+func said(err error) string {
+	if err == nil || errors.Is(err, io.EOF) {
+		return ""
+	}
+	return ": " + err.Error()
 }
 
 // secret asks for a secret without showing it.

@@ -73,6 +73,14 @@ func TestLossIsConfirmedAtATerminal(t *testing.T) {
 	}
 	r.Installed("m-00000002")
 	r.Started("m-00000002")
+	// A node is not forgotten by the way.
+	r.fails("beta is installed (joining)", "", "forget", "beta")
+	if shown, err := at("no\n", "forget", "beta"); err == nil || !strings.Contains(shown, "it is a stranger until it is installed anew") {
+		t.Errorf("forgets a node, answered no: %v\n%s", err, shown)
+	}
+	if _, ok := r.View().Machine("m-00000002"); !ok {
+		t.Error("it is forgotten all the same")
+	}
 	if _, err := at("alpha\nits board is dead\n", "cluster", "abandon"); err == nil || !strings.Contains(err.Error(), "beta") {
 		t.Errorf("abandoned by another name: %v", err)
 	}

@@ -264,7 +264,7 @@ func (s *Server) registerMachines(api huma.API) {
 			return &body[Why]{explain(factsOf(view, m, s.Status().Health, s.Now()))}, nil
 		})
 	onMachine(s, api, operation("plan", http.MethodPost, "/api/machines/{id}/plan", "machines",
-		"What approving the machine would do; changes nothing, and asks for no erase", http.StatusNotFound, http.StatusConflict), s.plan)
+		"What approving the machine would do; changes nothing, and looks at erase only if it is given", http.StatusNotFound, http.StatusConflict), s.plan)
 	changeMachine(s, api, ActionApprove, "Order the machine's install", s.approve)
 	changeMachine(s, api, ActionRetry, "Let a failed install begin again", s.retry)
 	changeMachine(s, api, ActionRevoke, "Take back what is ordered and not over: an install, the start of the cluster, a join, a rescue shell", s.revoke)
@@ -319,6 +319,9 @@ func (s *Server) plan(_ context.Context, view state.View, m machine.Machine, in 
 		return Plan{}, err
 	}
 	p, err := approve.Prepare(view, m, wish, approve.NewFresh())
+	if err == nil && wish.Erase != "" { // somebody wants to know whether that would do
+		_, err = approve.Decide(view, m, wish, approve.NewFresh())
+	}
 	if err != nil {
 		return Plan{}, huma.Error409Conflict(err.Error())
 	}

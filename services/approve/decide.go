@@ -80,7 +80,7 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 		return state.MachineApprove{}, err
 	}
 	command := p.Command
-	command.Erase, err = confirmed(m.ID, "approve", p.Disk, command.Erase, wish)
+	command.Erase, err = confirmed(m.ID, "approve", p.Disk, command.Erase, wish.Erase)
 	if err != nil {
 		return state.MachineApprove{}, err
 	}

@@ -15,7 +15,6 @@ type Occupied struct {
 	Disk    machine.Disk
 	Named   string // what was confirmed instead; "": nothing
 	Order   string // "approve" or "retry"
-	Wished  bool   // the disk was asked for with the order
 }
 
 func (o *Occupied) Error() string {
@@ -26,20 +25,7 @@ func (o *Occupied) Error() string {
 	default:
 		text += fmt.Sprintf(": what was confirmed as lost is %s: look again", o.Named)
 	}
-	return text + fmt.Sprintf("; confirm it in the console, or with rackseed %s %s%s --erase %s", o.Order, o.Machine, o.flag(), shellWord(o.Disk.Contents))
-}
-
-// flag asks for the same disk again, if it was asked for.
-func (o *Occupied) flag() string {
-	switch {
-	case !o.Wished:
-		return ""
-	case o.Disk.Serial != "":
-		return " --disk-serial " + shellWord(o.Disk.Serial)
-	case o.Disk.WWN != "":
-		return " --disk-wwn " + shellWord(o.Disk.WWN)
-	}
-	return " --disk-path " + shellWord(o.Disk.Path)
+	return text + fmt.Sprintf("; confirm it in the console, or give the same rackseed %s once more, with --erase %s", o.Order, shellWord(o.Disk.Contents))
 }
 
 // shellWord quotes a text so that a shell takes it as it is (POSIX section
@@ -48,8 +34,7 @@ func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`
 
 // confirmed is what may be lost on a disk: what is on it, if that was confirmed
 // word for word or is granted already; "" for an empty disk.
-func confirmed(id machine.ID, order string, d machine.Disk, granted string, wish Wish) (string, error) {
-	named := wish.Erase
+func confirmed(id machine.ID, order string, d machine.Disk, granted, named string) (string, error) {
 	switch {
 	case named == "" && (d.Contents == machine.Empty || granted == d.Contents):
 		return granted, nil
@@ -58,7 +43,7 @@ func confirmed(id machine.ID, order string, d machine.Disk, granted string, wish
 	case named == d.Contents:
 		return named, nil
 	}
-	return "", &Occupied{id, d, named, order, wish.Disk != nil}
+	return "", &Occupied{id, d, named, order}
 }
 
 // target is the disk to install on.
@@ -158,7 +143,7 @@ func Retry(v View, m machine.Machine, wish Wish) (state.IntentRetry, error) {
 		// attempt left may be lost too.
 		return state.IntentRetry{Intent: intent.ID}, nil
 	}
-	erase, err := confirmed(m.ID, "retry", t.disk, "", wish)
+	erase, err := confirmed(m.ID, "retry", t.disk, "", wish.Erase)
 	if err != nil {
 		return state.IntentRetry{}, err
 	}

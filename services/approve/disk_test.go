@@ -64,7 +64,7 @@ func TestDisk(t *testing.T) {
 		"full, nothing confirmed": {func(v *view, m *machine.Machine, w *Wish) {
 			windows(m)
 			w.Disk = hint("B")
-		}, "error|machine m-1: disk /dev/sdb, serial B, 447.1 GiB, " + ntfs + ": what is on it would be lost|rackseed approve m-1 --disk-serial 'B' --erase 'MBR, 1 partition: NTFS (Windows)'"},
+		}, "error|machine m-1: disk /dev/sdb, serial B, 447.1 GiB, " + ntfs + ": what is on it would be lost|the same rackseed approve once more, with --erase 'MBR, 1 partition: NTFS (Windows)'"},
 		"full, confirmed": {func(v *view, m *machine.Machine, w *Wish) {
 			windows(m)
 			w.Disk, w.Erase = hint("B"), ntfs
@@ -188,7 +188,7 @@ func TestRetry(t *testing.T) {
 			failed(v)
 			windows(m)
 			w.Disk = &machine.DiskHint{Serial: "B"}
-		}, "error|machine m-1: disk /dev/sdb, serial B|rackseed retry m-1 --disk-serial 'B' --erase '" + ntfs + "'"},
+		}, "error|machine m-1: disk /dev/sdb, serial B|the same rackseed retry once more, with --erase '" + ntfs + "'"},
 		"another disk, confirmed": {func(v *view, m *machine.Machine, w *Wish) {
 			failed(v)
 			windows(m)

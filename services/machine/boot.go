@@ -60,11 +60,11 @@ func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 	known := m != nil && m.Inventory != nil
 	switch {
 	case known && m.Inventory.Occupied(DiskHint{}) != nil:
-		return BootDecision{BootLocal, "known, not approved, and its disk is not empty: approve it while its installer waits, or ask in the console to have it looked at again"}
+		return BootDecision{BootLocal, "known, not approved, and its disk is not empty: approve it while its installer waits, or have it looked at again (rackseed look, or the console)"}
 	case known && m.sentBack():
-		return BootDecision{BootLocal, "it was looked at, nobody approved it in time, and its system may be where the installer does not look: ask in the console to have it looked at again"}
+		return BootDecision{BootLocal, "it was looked at, nobody approved it in time, and its system may be where the installer does not look: have it looked at again (rackseed look, or the console)"}
 	case !c.Window && !c.Listed:
-		return BootDecision{BootLocal, "the discovery window is closed, and the site file does not list it: open the window in the console to have it looked at"}
+		return BootDecision{BootLocal, "the discovery window is closed, and the site file does not list it: open the window (rackseed discovery open, or the console) to have it looked at"}
 	case known:
 		return BootDecision{BootDiscovery, "not installed yet, and nothing is on its disks"}
 	case m == nil:

@@ -61,7 +61,7 @@ func ChooseDisk(disks []Disk, hint DiskHint) (Disk, error) {
 	case 0:
 		return Disk{}, fmt.Errorf("no disk to install on, of at least %s and built in; there are: %s", DiskSize(MinDiskBytes), ListDisks(disks))
 	}
-	return Disk{}, fmt.Errorf("%d disks could be installed on, and one must be chosen, by disk.serial at approval or in the site file: %s", len(eligible), ListDisks(eligible))
+	return Disk{}, fmt.Errorf("%d disks could be installed on, and one must be chosen, by rackseed approve --disk-serial, in the console, or by disk.serial in the site file: %s", len(eligible), ListDisks(eligible))
 }
 
 func hinted(disks []Disk, hint DiskHint) (Disk, error) {

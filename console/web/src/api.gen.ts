@@ -931,7 +931,7 @@ export interface Operations {
     query: { after?: number };
     message: StreamLines;
   };
-  /** What approving the machine would do; changes nothing, and asks for no erase */
+  /** What approving the machine would do; changes nothing, and looks at erase only if it is given */
   "plan": {
     method: "POST";
     path: "/api/machines/{id}/plan";
