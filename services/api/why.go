@@ -94,6 +94,10 @@ func (f facts) say(w *Why) {
 		f.sayFailed(w)
 	case machine.PhaseRescue:
 		w.Summary = "It serves a rescue shell to the site's SSH keys, as an operator asked."
+		if f.gone() {
+			w.Summary = fmt.Sprintf("It served a rescue shell, restarted, and was told %s ago to boot its own disk.", span(f.now.Sub(f.told.Decided)))
+			break
+		}
 		w.Todo = append(w.Todo, "Log in as root by SSH; restart it to end the shell.")
 	default:
 		f.saySeen(w)
@@ -163,6 +167,13 @@ func reasonOf(text string) string {
 	return sentence(text, "no reason is kept any more")
 }
 
+// gone says whether it was told to boot its own disk since its installer
+// reported: the installer is not there any more.
+func (f facts) gone() bool {
+	s := f.machine.Session
+	return f.told.Kind == machine.BootLocal && s != nil && f.told.Decided.After(s.Opened)
+}
+
 // silent says whether it was told to boot the installer, and no installer
 // reported since.
 func (f facts) silent() bool {
@@ -206,6 +217,11 @@ func (f facts) sayWaiting(w *Why) {
 		w.Todo = append(w.Todo, "Ask to have it looked at; then restart it.")
 		return
 	}
+	if f.gone() {
+		w.Summary = fmt.Sprintf("It restarted, and was told %s ago to boot its own disk: its installer does not wait any more.", span(f.now.Sub(f.told.Decided)))
+		w.Todo = append(w.Todo, "Ask to have it looked at; then restart it.")
+		return
+	}
 	w.Todo = append(w.Todo, f.sayDisk())
 }
 
@@ -239,6 +255,11 @@ func (f facts) sayApproved(w *Why) {
 	w.Summary = "Its install is ordered, and its installer has not begun to write yet."
 	if f.silent() {
 		f.saySilent(w)
+		return
+	}
+	if f.gone() {
+		w.Summary = fmt.Sprintf("Its install is ordered; it restarted before, and was told %s ago to boot its own disk.", span(f.now.Sub(f.told.Decided)))
+		w.Todo = append(w.Todo, "Restart it: its installer comes up; approve it again then.")
 		return
 	}
 	if quiet >= silentInstall {
