@@ -143,9 +143,11 @@ test-vm: ## the ISO, booted in QEMU, and a machine installed from it to Ready
 
 .PHONY: test-full
 test-full: test ## all of that, and the slow ones: what is built twice, and compared; a newcomer's Debian 12 and 13 (as root); every firmware (out/firmware.md)
+	$(remember)
 	go test -tags slow -timeout 150m ./build/...
 	go test -count=1 -timeout 120m ./vm-test/killed -runs=5000
 	go test -tags full -count=1 -timeout 120m -v ./vm-test/scenario
+	$(tell)
 
 .PHONY: bench
 bench: ## side by side with others' programs; lines "bench NAME ours=… peer=… ratio=…"

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/rackseed/rackseed/build/host/needroot"
 )
 
 const (
@@ -25,9 +27,7 @@ const (
 )
 
 func TestNewcomer(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("installing a machine into a folder needs root: run it as root")
-	}
+	needroot.Skip(t, "installing a machine into a folder")
 	dir := os.Getenv(dirVariable)
 	if dir == "" {
 		dir = t.TempDir()

@@ -366,7 +366,7 @@ func (o *options) forgetMachine() *cobra.Command {
 		if err := c.Call(cmd.Context(), http.MethodPost, machinePath(string(m.ID), "/forget"), nil, nil, nil); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is forgotten; it is discovered anew when it netboots and the discovery window is open.\n", clean(called(m.Machine)))
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is forgotten; it is discovered anew when it netboots and the discovery window is open.\n", clean(called(m.Machine)))
 		return err
 	})
 	f.Flags().BoolVar(&yes, "yes", false, "do not ask, also for an installed machine")

@@ -35,21 +35,27 @@ type chore struct {
 // over says whether a token is one that the chore takes back: none that was
 // made for a later attempt.
 func (c chore) over(t tokenOf) bool {
-	return t.machine == c.machine && c.gone || t.machine == c.machine && c.join != nil && (t.intent != c.join.ID || t.epoch <= c.join.Epoch)
+	return t.machine == c.machine && (c.gone || c.join != nil && (t.intent != c.join.ID || t.epoch <= c.join.Epoch))
+}
+
+// note has each machine that joins or did in settled, so that it is missed when
+// it is forgotten.
+func note(v View, settled map[machine.ID]string) {
+	for _, m := range v.Machines() {
+		if _, noted := settled[m.ID]; !noted && v.JoinIntent(m.ID) != nil {
+			settled[m.ID] = ""
+		}
+	}
 }
 
 // due are the chores that are not settled; settled has the key of each
-// machine's last one, "" for one that joins and had none, and is kept so.
+// machine's last one, "" for one that had none yet.
 func due(v View, settled map[machine.ID]string) (list []chore) {
 	known := map[machine.ID]bool{}
 	for _, m := range v.Machines() {
 		known[m.ID] = true
 		c := chore{machine: m.ID, node: m.Name}
-		j := v.JoinIntent(m.ID)
-		if _, followed := settled[m.ID]; j != nil && !followed {
-			settled[m.ID] = ""
-		}
-		if j != nil && j.Status != machine.IntentClaimed {
+		if j := v.JoinIntent(m.ID); j != nil && j.Status != machine.IntentClaimed {
 			c.join = j
 			c.key = fmt.Sprintf("%s %d %s", j.ID, j.Epoch, j.Status)
 		}
@@ -86,6 +92,7 @@ func follow(ctx context.Context, view func() (View, <-chan struct{}), settle fun
 	wait := retryFirst
 	for ctx.Err() == nil {
 		v, changed := view()
+		note(v, settled)
 		var again <-chan time.Time
 		if list := due(v, settled); len(list) > 0 {
 			unsettled, err := settle(ctx, v, list)

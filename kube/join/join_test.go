@@ -109,6 +109,7 @@ func TestDue(t *testing.T) {
 		{"the first has labels", func() { v.profiles["m-1"] = v.profiles["m-3"] }, []string{"m-1 labels", "m-3 token labels"}},
 	} {
 		step.change()
+		note(v, settled)
 		if got := names(due(v, settled)); !slices.Equal(got, step.want) {
 			t.Errorf("%s: %q, want %q", step.name, got, step.want)
 		}

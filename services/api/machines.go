@@ -320,7 +320,7 @@ func (s *Server) plan(_ context.Context, view state.View, m machine.Machine, in 
 	}
 	p, err := approve.Prepare(view, m, wish, approve.NewFresh())
 	if err == nil && wish.Erase != "" { // somebody wants to know whether that would do
-		_, err = approve.Decide(view, m, wish, approve.NewFresh())
+		_, err = p.Confirmed(wish.Erase)
 	}
 	if err != nil {
 		return Plan{}, huma.Error409Conflict(err.Error())

@@ -79,8 +79,14 @@ func Decide(v View, m machine.Machine, wish Wish, fresh Fresh) (state.MachineApp
 	if err != nil {
 		return state.MachineApprove{}, err
 	}
-	command := p.Command
-	command.Erase, err = confirmed(m.ID, "approve", p.Disk, command.Erase, wish.Erase)
+	return p.Confirmed(wish.Erase)
+}
+
+// Confirmed is the plan's command, where erase is what was confirmed as what may
+// be lost; else an *Occupied.
+func (p Plan) Confirmed(erase string) (command state.MachineApprove, err error) {
+	command = p.Command
+	command.Erase, err = confirmed(command.Machine, "approve", p.Disk, command.Erase, erase)
 	if err != nil {
 		return state.MachineApprove{}, err
 	}

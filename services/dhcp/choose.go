@@ -87,25 +87,9 @@ func (c *chooser) settleUUID() {
 	if c.uuid == "" {
 		return
 	}
-	if m, ok := c.view.MachineByUUID(c.uuid); ok && !has(m.Inventory, c.mac) {
+	if m, ok := c.view.MachineByUUID(c.uuid); ok && !m.Inventory.MayHave(c.mac) {
 		c.uuid = ""
 	}
-}
-
-// has says whether a hardware address was found in a machine; true where nobody
-// looked, or none was found.
-func has(i *machine.Inventory, mac machine.MAC) bool {
-	if i == nil || i.BootMAC == mac {
-		return true
-	}
-	there := i.BootMAC != ""
-	for _, n := range i.NICs {
-		if n.MAC == mac {
-			return true
-		}
-		there = there || n.MAC != ""
-	}
-	return !there
 }
 
 // fixed are the addresses that are the client's by somebody's decision, the

@@ -92,17 +92,22 @@ type bench struct {
 	why       []string                  // new clients are not served
 }
 
+func newBench() *bench {
+	b := &bench{pipe: newPipe(), ear: newEar(), world: newWorld()}
+	b.server = &Server{
+		Links: []Link{testLink()}, View: func() State { return locked{b} },
+		Propose: b.propose, Logger: slog.New(slog.DiscardHandler), Hindered: b.hinder,
+		openSocket: func(context.Context, Link) (conn, error) { return b.pipe, nil },
+		wire:       func(Link) (foreign.Wire, error) { return b.ear, nil },
+	}
+	return b
+}
+
 // run runs f against a server in virtual time.
 func run(t *testing.T, f func(t *testing.T, b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{pipe: newPipe(), ear: newEar(), world: newWorld()}
-		b.server = &Server{
-			Links: []Link{testLink()}, View: func() State { return locked{b} },
-			Propose: b.propose, Logger: slog.New(slog.DiscardHandler), Hindered: b.hinder,
-			openSocket: func(context.Context, Link) (conn, error) { return b.pipe, nil },
-			wire:       func(Link) (foreign.Wire, error) { return b.ear, nil },
-		}
+		b := newBench()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.server.Run(ctx) }()
@@ -356,13 +361,8 @@ func TestServerKnowsWhatTheLastOneLearned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		known := map[string]*foreign.Watcher{}
 		during := func(f func(b *bench)) {
-			b := &bench{pipe: newPipe(), ear: newEar(), world: newWorld()}
-			b.server = &Server{
-				Links: []Link{testLink()}, View: func() State { return locked{b} }, Watchers: known,
-				Propose: b.propose, Logger: slog.New(slog.DiscardHandler), Hindered: b.hinder,
-				openSocket: func(context.Context, Link) (conn, error) { return b.pipe, nil },
-				wire:       func(Link) (foreign.Wire, error) { return b.ear, nil },
-			}
+			b := newBench()
+			b.server.Watchers = known
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- b.server.Run(ctx) }()

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"net"
+	"slices"
 	"testing"
 )
 
@@ -40,6 +41,31 @@ func TestInterfaceIn(t *testing.T) {
 	} {
 		if got, ok := c.link.InterfaceIn(present); got != c.want || ok != (c.want != "") {
 			t.Errorf("%+v: %q, %t, want %q", c.link, got, ok, c.want)
+		}
+	}
+}
+
+func TestMayHave(t *testing.T) {
+	const a, b, c = MAC("52:54:00:00:00:0a"), MAC("52:54:00:00:00:0b"), MAC("52:54:00:00:00:0c")
+	seen := &Inventory{BootMAC: a, NICs: []NIC{{MAC: b}, {MAC: a}, {Name: "ib0"}}}
+	if got := seen.Addresses(); !slices.Equal(got, []MAC{a, b}) {
+		t.Errorf("its addresses are %q", got)
+	}
+	for name, x := range map[string]struct {
+		inventory *Inventory
+		macs      []MAC
+		want      bool
+	}{
+		"nobody looked":         {nil, []MAC{c}, true},
+		"nothing was found":     {&Inventory{NICs: []NIC{{Name: "ib0"}}}, []MAC{c}, true},
+		"it netbooted from it":  {seen, []MAC{a}, true},
+		"another of its":        {seen, []MAC{c, b}, true},
+		"none of its":           {seen, []MAC{c}, false},
+		"it came without any":   {seen, nil, false},
+		"one without interface": {&Inventory{BootMAC: a}, []MAC{b}, false},
+	} {
+		if got := x.inventory.MayHave(x.macs...); got != x.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package machine
 
+import "slices"
+
 // Inventory is what the installer found in a machine. It only looks.
 type Inventory struct {
 	UUID         string `json:"uuid,omitempty"` // SMBIOS type 1, lower case
@@ -51,4 +53,29 @@ type NIC struct {
 	Driver  string `json:"driver,omitempty"`
 	Mbit    int    `json:"mbit,omitempty"` // link speed; 0 when unknown
 	Carrier bool   `json:"carrier"`
+}
+
+// Addresses are its hardware addresses, the one that it netbooted from first.
+func (i *Inventory) Addresses() []MAC {
+	var out []MAC
+	if i.BootMAC != "" {
+		out = append(out, i.BootMAC)
+	}
+	for _, n := range i.NICs {
+		if n.MAC != "" && !slices.Contains(out, n.MAC) {
+			out = append(out, n.MAC)
+		}
+	}
+	return out
+}
+
+// MayHave says whether one of the hardware addresses was found in the machine;
+// true where nobody looked (i is nil), or no address was found. A UUID alone is
+// not believed against it: makers repeat them, and anybody can send one.
+func (i *Inventory) MayHave(macs ...MAC) bool {
+	if i == nil {
+		return true
+	}
+	known := i.Addresses()
+	return len(known) == 0 || slices.ContainsFunc(macs, func(m MAC) bool { return slices.Contains(known, m) })
 }

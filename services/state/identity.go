@@ -17,7 +17,7 @@ import (
 // and anybody can send one): an address that was found in the machine must come
 // with it.
 func (c *change) find(uuid string, macs []machine.MAC) *machineRow {
-	if r := c.machineByUUID(uuid); r != nil && shares(r, macs) {
+	if r := c.machineByUUID(uuid); r != nil && r.Machine.Inventory.MayHave(macs...) {
 		return r
 	}
 	for _, m := range macs {
@@ -26,16 +26,6 @@ func (c *change) find(uuid string, macs []machine.MAC) *machineRow {
 		}
 	}
 	return nil
-}
-
-// shares says whether one of macs was found in the machine; true where nobody
-// looked, or no address was found.
-func shares(r *machineRow, macs []machine.MAC) bool {
-	if r.Machine.Inventory == nil {
-		return true
-	}
-	known := addresses(*r.Machine.Inventory)
-	return len(known) == 0 || slices.ContainsFunc(macs, func(m machine.MAC) bool { return slices.Contains(known, m) })
 }
 
 // freeUUID is uuid, or "" if another machine than id has it.
@@ -225,23 +215,9 @@ func (c *change) machineSee(x MachineSee) error {
 	return c.own(r, macs, false)
 }
 
-// addresses are an inventory's, the one it netbooted from first.
-func addresses(i machine.Inventory) []machine.MAC {
-	var out []machine.MAC
-	if i.BootMAC != "" {
-		out = append(out, i.BootMAC)
-	}
-	for _, n := range i.NICs {
-		if n.MAC != "" && !slices.Contains(out, n.MAC) {
-			out = append(out, n.MAC)
-		}
-	}
-	return out
-}
-
 func (c *change) sessionOpen(x SessionOpen) error {
 	s, i := x.Session, x.Inventory
-	uuid, macs := machine.ParseUUID(i.UUID), addresses(i)
+	uuid, macs := machine.ParseUUID(i.UUID), i.Addresses()
 	switch {
 	case len(s.SignKey) != 32 || len(s.SealKey) != 32:
 		return refuse("installer session: keys of %d and %d bytes, 32 each are expected", len(s.SignKey), len(s.SealKey))

@@ -48,7 +48,7 @@ func clipDisk(d machine.Disk, limit int) machine.Disk {
 // serial number and the set of hardware addresses. Disks may differ: an
 // install that was cut off has changed them.
 func fingerprint(i machine.Inventory) string {
-	macs := addresses(i)
+	macs := i.Addresses()
 	slices.Sort(macs)
 	words := []string{machine.ParseUUID(i.UUID), i.Serial}
 	for _, m := range macs {

@@ -13,17 +13,24 @@ import (
 	"testing"
 )
 
-// The ends reach each other, and there is nothing else to reach.
-func TestCable(t *testing.T) {
+// newTestCable is a cable that the test's end takes away.
+func newTestCable(t *testing.T) *cable {
+	t.Helper()
 	c, err := newCable(t.Context(), "10.77.0.2/24", "10.77.0.9/24")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := c.close(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return c
+}
+
+// The ends reach each other, and there is nothing else to reach.
+func TestCable(t *testing.T) {
+	c := newTestCable(t)
 	// A host that has no such port says so; one that is not there is silent.
 	connect := exec.Command("timeout", "20", "bash", "-c", "exec 3<>/dev/tcp/10.77.0.2/9")
 	if out, err := c.client.inside(t.Context(), connect).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("Connection refused")) {
@@ -41,15 +48,7 @@ func TestCable(t *testing.T) {
 // A socket that is opened inside reaches the other end, and afterwards the
 // thread is at home again.
 func TestDo(t *testing.T) {
-	c, err := newCable(t.Context(), "10.77.0.2/24", "10.77.0.9/24")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := c.close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	c := newTestCable(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	home := ownNamespace(t)
