@@ -226,8 +226,8 @@ func (b *backend) PushBlobChunked(_ context.Context, repo string, _ int) (ocireg
 	return b.uploads.begin(repo)
 }
 
-func (b *backend) PushBlobChunkedResume(_ context.Context, repo, id string, offset int64, length int) (ociregistry.BlobWriter, error) {
-	return b.uploads.resume(repo, id, offset, int64(length))
+func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, id string, offset int64, length int) (ociregistry.BlobWriter, error) {
+	return b.uploads.resume(ctx, repo, id, offset, int64(length))
 }
 
 func (b *backend) MountBlob(ctx context.Context, _, to string, d ociregistry.Digest) (ociregistry.Descriptor, error) {

@@ -320,7 +320,7 @@ func TestLimits(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.registry.uploads.resume("a", id, 0, free); err == nil || !strings.Contains(err.Error(), "do not fit") {
+		if _, err := r.registry.uploads.resume(t.Context(), "a", id, 0, free); err == nil || !strings.Contains(err.Error(), "do not fit") {
 			t.Errorf("%v", err)
 		}
 		if len(r.aside()) != 0 {
@@ -473,13 +473,13 @@ func TestAbandonedUploads(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if _, err := u.resume("a", abandoned.ID(), -1, 0); err == nil || open(u) != 1 || len(r.aside()) != 1 {
+		if _, err := u.resume(t.Context(), "a", abandoned.ID(), -1, 0); err == nil || open(u) != 1 || len(r.aside()) != 1 {
 			t.Errorf("the abandoned one: %v; %d uploads, aside %v", err, open(u), r.aside())
 		}
 		if err := slow.Close(); err != nil {
 			t.Fatal(err)
 		}
-		again, err := u.resume("a", slow.ID(), 0, 4)
+		again, err := u.resume(t.Context(), "a", slow.ID(), 0, 4)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -490,6 +490,35 @@ func TestAbandonedUploads(t *testing.T) {
 		synctest.Wait()
 		if open(u) != 0 || len(r.aside()) != 0 {
 			t.Errorf("%d uploads, aside %v", open(u), r.aside())
+		}
+	})
+}
+
+// Who asks where an upload stands does not make a part fail that comes at that
+// instant; who still writes does.
+func TestUploadIsWaitedFor(t *testing.T) {
+	r := newRig(t, Limits{})
+	synctest.Test(t, func(t *testing.T) {
+		u := &uploads{limits: r.registry.Limits, blobs: r.blobs, log: r.registry.Logger, all: map[string]*upload{}}
+		asks, err := u.begin("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(patience / 2)
+			if err := asks.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		writes, err := u.resume(t.Context(), "a", asks.ID(), 0, 4)
+		if err != nil {
+			t.Fatalf("a part that came while it was asked where the upload stands: %v", err)
+		}
+		if _, err := u.resume(t.Context(), "a", asks.ID(), 0, 4); err == nil || !strings.Contains(err.Error(), "still writing") {
+			t.Errorf("two write to one upload: %v", err)
+		}
+		if err := writes.Cancel(); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

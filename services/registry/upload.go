@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -33,11 +34,31 @@ type uploads struct {
 // upload is one blob on its way; one request at a time works on it.
 type upload struct {
 	id, repo string
-	busy     sync.Mutex
+	busy     chan struct{} // one place: who is in it works on the upload
 	blob     *blob.Upload
 	idle     *time.Timer
 	ended    bool // by busy
 }
+
+// patience is how long a request waits for the one before it: who asks where an
+// upload stands must not make a part fail that comes at that instant, and a
+// connection that broke is noticed a little after its client has gone on.
+const patience = time.Second
+
+// take waits for an upload, and says whether it is the caller's now.
+func (up *upload) take(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case up.busy <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// release gives it back.
+func (up *upload) release() { <-up.busy }
 
 // roomEach is after how many bytes of an upload the free space is looked at
 // again.
@@ -87,8 +108,8 @@ func (u *uploads) begin(repo string) (*writer, error) {
 	}
 	var id [16]byte
 	rand.Read(id[:]) // never fails since Go 1.24
-	up := &upload{id: hex.EncodeToString(id[:]), repo: repo, blob: b}
-	up.busy.Lock()
+	up := &upload{id: hex.EncodeToString(id[:]), repo: repo, blob: b, busy: make(chan struct{}, 1)}
+	up.busy <- struct{}{}
 	up.idle = time.AfterFunc(u.limits.Idle, func() { u.expire(up) })
 	u.all[up.id] = up
 	return &writer{all: u, up: up, offset: 0}, nil
@@ -96,7 +117,7 @@ func (u *uploads) begin(repo string) (*writer, error) {
 
 // resume goes on with an upload. Offset is where the caller will write, -1 for
 // where it stands, and length how much comes, 0 if that is not known.
-func (u *uploads) resume(repo, id string, offset, length int64) (*writer, error) {
+func (u *uploads) resume(ctx context.Context, repo, id string, offset, length int64) (*writer, error) {
 	u.mu.Lock()
 	up := u.all[id]
 	u.mu.Unlock()
@@ -105,12 +126,12 @@ func (u *uploads) resume(repo, id string, offset, length int64) (*writer, error)
 	if up == nil || up.repo != repo {
 		return nil, unknown
 	}
-	if !up.busy.TryLock() {
+	if !up.take(ctx) {
 		return nil, refuse(http.StatusRequestedRangeNotSatisfiable, ociregistry.ErrBlobUploadInvalid,
 			"%s: another request is still writing to this upload: ask where it stands, or begin again", repo)
 	}
 	if up.ended {
-		up.busy.Unlock()
+		up.release()
 		return nil, unknown
 	}
 	w := &writer{all: u, up: up, offset: offset}
@@ -130,10 +151,12 @@ func (u *uploads) resume(repo, id string, offset, length int64) (*writer, error)
 
 // expire removes an upload that nobody goes on with.
 func (u *uploads) expire(up *upload) {
-	if !up.busy.TryLock() {
+	select {
+	case up.busy <- struct{}{}:
+	default:
 		return // it is written to; end sets the timer again
 	}
-	defer up.busy.Unlock()
+	defer up.release()
 	if !up.ended {
 		u.remove(up)
 		u.log.Info("registry: an abandoned upload was removed", "repository", up.repo, "bytes", up.blob.Size())
@@ -280,7 +303,7 @@ func (w *writer) end(remove bool) {
 	} else {
 		w.up.idle.Reset(w.all.limits.Idle)
 	}
-	w.up.busy.Unlock()
+	w.up.release()
 }
 
 func (w *writer) Size() int64 {
@@ -309,7 +332,7 @@ func (w *writer) Commit(want ociregistry.Digest) (ociregistry.Descriptor, error)
 	w.all.remove(w.up)
 	_, err = w.up.blob.Commit(digest)
 	err = kept(err)
-	w.up.busy.Unlock()
+	w.up.release()
 	if errors.Is(err, blob.ErrMismatch) {
 		err = refuse(http.StatusBadRequest, ociregistry.ErrDigestInvalid, "%s: %v; nothing was kept, push it again", w.up.repo, err)
 	} else if err != nil {
