@@ -137,7 +137,7 @@ func show(view state.View, m machine.Machine, o Orders, now time.Time) Machine {
 	}
 	return Machine{
 		Machine: m, Install: o.Install, Join: o.Join, Rescue: o.Rescue, WaitingFor: waitingFor(view, m, now),
-		Leaves: leaves(site, m), Boot: shownBoot(view.Boot(m.ID)), NextBoot: nextBoot(m, o.Install, view.Circumstances(m, now)),
+		Leaves: m.WaitEnds(o.Install, site.Discovery.WaitTime()), Boot: shownBoot(view.Boot(m.ID)), NextBoot: nextBoot(m, o.Install, view.Circumstances(m, now)),
 		Disks: choices(m.Inventory), Actions: Actions(m, o),
 	}
 }
@@ -148,15 +148,6 @@ func shownBoot(b state.Boot) *Boot {
 		return nil
 	}
 	return &Boot{Kind: b.Kind, Decided: b.Decided, Fetched: b.Fetched, Silent: b.Silent}
-}
-
-// leaves is when the machine goes back to its own disk unless it is approved;
-// zero: it does not.
-func leaves(site machine.Site, m machine.Machine) time.Time {
-	if m.Phase != machine.PhaseWaiting || m.Session == nil || !m.Session.Left.IsZero() {
-		return time.Time{}
-	}
-	return m.Session.Opened.Add(site.Discovery.WaitTime())
 }
 
 func nextBoot(m machine.Machine, install *machine.Intent, c machine.Circumstances) NextBoot {

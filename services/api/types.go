@@ -283,7 +283,7 @@ type Alive struct {
 // Why explains a machine: what it does, or why it does nothing.
 type Why struct {
 	Machine MachineRef    `json:"machine"`
-	Phase   machine.Phase `json:"phase" enum:"seen,waiting,approved,installing,installed,booted,joining,ready,failed,rescue"`
+	Phase   machine.Phase `json:"phase" enum:"seen,local,waiting,approved,installing,installed,booted,joining,ready,failed,rescue"`
 	Summary string        `json:"summary" doc:"One sentence: what is the matter."`
 	Boot    *Boot         `json:"boot,omitempty" doc:"What it was told to boot last; absent while it was told nothing."`
 	BootWhy string        `json:"bootWhy,omitempty" doc:"Why it was told so."`

@@ -72,6 +72,8 @@ func explain(f facts) Why {
 func (f facts) say(w *Why) {
 	m := f.machine
 	switch m.Phase {
+	case machine.PhaseLocal:
+		f.sayLocal(w)
 	case machine.PhaseWaiting:
 		f.sayWaiting(w)
 	case machine.PhaseApproved:
@@ -94,10 +96,6 @@ func (f facts) say(w *Why) {
 		f.sayFailed(w)
 	case machine.PhaseRescue:
 		w.Summary = "It serves a rescue shell to the site's SSH keys, as an operator asked."
-		if f.gone() {
-			w.Summary = fmt.Sprintf("It served a rescue shell, restarted, and was told %s ago to boot its own disk.", span(f.now.Sub(f.told.Decided)))
-			break
-		}
 		w.Todo = append(w.Todo, "Log in as root by SSH; restart it to end the shell.")
 	default:
 		f.saySeen(w)
@@ -131,8 +129,6 @@ func (f facts) saySeen(w *Why) {
 			"its firmware refused the file: Secure Boot is on and the site file says netboot.uefi: ipxe",
 			"another DHCP server answered it first")
 		w.Todo = append(w.Todo, "Look at the machine's screen while it netboots: firmware says there what failed.")
-	case f.told.Kind == machine.BootLocal:
-		f.sayLocal(w)
 	case f.silent():
 		f.saySilent(w)
 	default:
@@ -147,7 +143,14 @@ var bootWords = map[machine.BootKind]string{
 
 // sayLocal explains a machine that was sent to its own disk.
 func (f facts) sayLocal(w *Why) {
-	w.Summary = "It boots its own disk, as it was told: " + reasonOf(w.BootWhy) + "."
+	switch s := f.machine.Session; {
+	case s != nil && s.Left.After(f.told.Decided):
+		w.Summary = "Nobody approved it in time, and it went back to its own disk."
+	case f.gone():
+		w.Summary = fmt.Sprintf("It restarted, and was told %s ago to boot its own disk: %s.", span(f.now.Sub(f.told.Decided)), reasonOf(w.BootWhy))
+	default:
+		w.Summary = "It boots its own disk, as it was told: " + reasonOf(w.BootWhy) + "."
+	}
 	if w.NextBoot.Kind != machine.BootLocal {
 		w.Summary += fmt.Sprintf(" The next time it netboots, it boots %s.", bootWords[w.NextBoot.Kind])
 		w.Todo = append(w.Todo, "Restart it.")
@@ -211,16 +214,6 @@ func (f facts) sayWaiting(w *Why) {
 	w.Summary = "Its installer has looked and waits for approval."
 	if i := f.orders.Install; i != nil && i.Status == machine.IntentRevoked {
 		w.Summary = "Its installer waits for approval again: " + sentence(f.machine.Reason, "its install was revoked") + "."
-	}
-	if f.machine.Session != nil && !f.machine.Session.Left.IsZero() {
-		w.Summary = "Nobody approved it in time, and it went back to its own disk."
-		w.Todo = append(w.Todo, "Ask to have it looked at; then restart it.")
-		return
-	}
-	if f.gone() {
-		w.Summary = fmt.Sprintf("It restarted, and was told %s ago to boot its own disk: its installer does not wait any more.", span(f.now.Sub(f.told.Decided)))
-		w.Todo = append(w.Todo, "Ask to have it looked at; then restart it.")
-		return
 	}
 	w.Todo = append(w.Todo, f.sayDisk())
 }
@@ -289,10 +282,15 @@ func (f facts) sayInstalled(w *Why) {
 		since = f.now.Sub(i.Changed)
 	}
 	w.Summary = "It is installed and boots its own disk; the installed system has not reported yet."
+	silent := fmt.Sprintf("It was installed %s ago, and the installed system never reported.", span(since))
+	if f.gone() { // from the installer's session to its disk: a rescue shell was between
+		since = f.now.Sub(f.told.Decided)
+		silent = fmt.Sprintf("It was told %s ago to boot its own disk, and the installed system did not report since.", span(since))
+	}
 	if since < silentNode {
 		return
 	}
-	w.Summary = fmt.Sprintf("It was installed %s ago, and the installed system never reported.", span(since))
+	w.Summary = silent
 	w.Causes = append(w.Causes,
 		"its firmware does not boot the disk: the disk is not in the boot order, or the controller's boot option is off",
 		"its firmware stops at a message that waits for a key",

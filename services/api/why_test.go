@@ -28,7 +28,7 @@ func TestExplain(t *testing.T) {
 		return state.Boot{Kind: kind, Decided: ago(since)}
 	}
 	fetched := func(b state.Boot, since time.Duration) state.Boot { b.Fetched = ago(since); return b }
-	left := looked(in(machine.PhaseWaiting, time.Hour, ""), 2*time.Hour, disk(machine.Empty))
+	left := looked(in(machine.PhaseLocal, time.Hour, ""), 2*time.Hour, disk(machine.Empty))
 	left.Session.Left = ago(time.Hour)
 	order := func(status machine.IntentStatus, changed time.Duration) Orders {
 		return Orders{Install: &machine.Intent{ID: "i-1", Status: status, Changed: ago(changed), Written: status != machine.IntentOpen}}
@@ -47,13 +47,13 @@ func TestExplain(t *testing.T) {
 			"never asked what to boot", "dhcp has a fault: another DHCP server", "screen"},
 		{"no kernel, and the boot service has a fault", facts{machine: in(machine.PhaseSeen, 4*time.Minute, ""), told: told(machine.BootInstall, 4*time.Minute),
 			health: []Health{{Name: "netboot", Text: "port 80 is taken"}}}, "never fetched its kernel", "netboot has a fault: port 80 is taken", "screen"},
-		{"sent to its disk", facts{machine: in(machine.PhaseSeen, time.Minute, ""), told: told(machine.BootLocal, time.Minute),
+		{"sent to its disk", facts{machine: in(machine.PhaseLocal, time.Minute, ""), told: told(machine.BootLocal, time.Minute),
 			bootWhy: "Boots its own disk: the discovery window is closed"},
 			"boots its own disk … the discovery window is closed", "", "Open the discovery window"},
-		{"sent to its disk, the window opened since", facts{machine: in(machine.PhaseSeen, time.Minute, ""), told: told(machine.BootLocal, time.Minute),
+		{"sent to its disk, the window opened since", facts{machine: in(machine.PhaseLocal, time.Minute, ""), told: told(machine.BootLocal, time.Minute),
 			circumstances: machine.Circumstances{Window: true}}, "next time it netboots, it boots the installer", "", "Restart it"},
-		{"known, its disk is full", facts{machine: looked(in(machine.PhaseSeen, time.Minute, ""), 2*time.Minute, disk("ext4")), told: told(machine.BootLocal, time.Minute),
-			circumstances: machine.Circumstances{Window: true}}, "boots its own disk", "", "Ask to have it looked at"},
+		{"known, its disk is full", facts{machine: looked(in(machine.PhaseLocal, time.Minute, ""), 2*time.Minute, disk("ext4")), told: told(machine.BootLocal, time.Minute),
+			circumstances: machine.Circumstances{Window: true}}, "boot its own disk", "", "Ask to have it looked at"},
 		{"on its way", facts{machine: in(machine.PhaseSeen, time.Minute, ""), told: told(machine.BootDiscovery, time.Minute)}, "told 1 min ago … on its way", "", ""},
 		{"no kernel", facts{machine: in(machine.PhaseSeen, 4*time.Minute, ""), told: told(machine.BootDiscovery, 4*time.Minute)}, "never fetched its kernel", "switched off", "screen"},
 		{"no kernel, and told so", facts{machine: in(machine.PhaseSeen, time.Minute, ""), told: state.Boot{Kind: machine.BootDiscovery, Decided: ago(time.Minute), Silent: true}},
@@ -71,14 +71,16 @@ func TestExplain(t *testing.T) {
 		{"waited too long", facts{machine: left}, "Nobody approved it in time", "", "looked at"},
 		{"restarted while it waited", facts{machine: looked(in(machine.PhaseWaiting, 5*time.Minute, ""), time.Hour, disk(machine.Empty)), told: told(machine.BootDiscovery, 5*time.Minute)},
 			"never fetched its kernel", "switched off", "screen"},
-		{"went to its disk while it waited", facts{machine: looked(in(machine.PhaseWaiting, time.Minute, ""), time.Hour, disk("ext4")), told: told(machine.BootLocal, 5*time.Minute)},
-			"restarted, and was told 5 min ago to boot its own disk", "", "looked at"},
+		{"went to its disk while it waited", facts{machine: looked(in(machine.PhaseLocal, time.Minute, ""), time.Hour, disk("ext4")), told: told(machine.BootLocal, 5*time.Minute)},
+			"restarted, and was told 5 min ago to boot its own disk: no reason", "", "looked at"},
 		{"went to its disk before it was looked at", facts{machine: looked(in(machine.PhaseWaiting, time.Minute, ""), time.Minute, disk("ext4")), told: told(machine.BootLocal, 5*time.Minute)},
 			"waits for approval", "", "name what is on its disk"},
 		{"went to its disk, and was approved", facts{machine: looked(in(machine.PhaseApproved, time.Second, ""), time.Hour), orders: order(machine.IntentOpen, time.Second), told: told(machine.BootLocal, 5*time.Minute)},
 			"told 5 min ago to boot its own disk", "", "Restart it"},
-		{"rescue, and restarted", facts{machine: looked(in(machine.PhaseRescue, time.Minute, ""), time.Hour), told: told(machine.BootLocal, time.Minute)},
-			"served a rescue shell, restarted", "", ""},
+		{"rescue of a node, and restarted", facts{machine: looked(in(machine.PhaseInstalled, time.Minute, ""), time.Hour), orders: order(machine.IntentDone, 50*time.Hour), told: told(machine.BootLocal, time.Minute)},
+			"has not reported yet", "", ""},
+		{"rescue of a node, and gone", facts{machine: looked(in(machine.PhaseInstalled, time.Minute, ""), time.Hour), orders: order(machine.IntentDone, 50*time.Hour), told: told(machine.BootLocal, 20*time.Minute)},
+			"told 20 min ago to boot its own disk, and … did not report since", "boot the disk", "screen"},
 		{"approved", facts{machine: looked(in(machine.PhaseApproved, time.Second, ""), time.Minute), orders: order(machine.IntentOpen, time.Second)}, "not begun to write", "", ""},
 		{"approved, and gone", facts{machine: looked(in(machine.PhaseApproved, 3*time.Minute, ""), time.Hour), orders: order(machine.IntentOpen, time.Minute)}, "last heard of 3 min ago", "switched off", "Restart it"},
 		{"installing", facts{machine: looked(in(machine.PhaseInstalling, time.Second, "image: 40 %"), time.Minute), orders: order(machine.IntentClaimed, time.Minute)}, "being written: image: 40 %.", "", ""},

@@ -78,3 +78,62 @@ func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 func (m *Machine) sentBack() bool {
 	return m.Session != nil && !m.Session.Left.IsZero() && (m.Inventory == nil || !m.Inventory.Bare())
 }
+
+// Reasons of phases that a machine comes to in more than one way.
+const (
+	ReasonWaiting = "waiting for approval"
+	ReasonRescue  = "serves a rescue shell to the site's SSH keys; the next restart ends it"
+)
+
+// PhaseTold is the phase of a machine, and its reason, once it was told what to
+// boot. A machine that asks for that has restarted: no installer of it waits,
+// and no rescue shell is served, any more. An order for it, and what its node
+// reports, say more than what it boots.
+func (m *Machine) PhaseTold(install *Intent, d BootDecision) (Phase, string) {
+	switch m.Phase {
+	case PhaseSeen, PhaseLocal, PhaseWaiting, PhaseRescue:
+	default:
+		return m.Phase, m.Reason
+	}
+	installed := install != nil && install.Status == IntentDone
+	switch {
+	case d.Kind == BootLocal && installed:
+		return PhaseInstalled, "it boots its own disk again"
+	case d.Kind == BootLocal:
+		return PhaseLocal, "it boots its own disk: " + d.Reason
+	case m.Phase == PhaseWaiting: // its next session is under way, and it waits again then
+		return m.Phase, m.Reason
+	}
+	return PhaseSeen, ""
+}
+
+// PhaseHeard is the phase of a machine whose newest session was just heard of,
+// and false if that changes nothing. Anybody on the wire can ask what a machine
+// boots, in its name: only what the session signs proves that it is still there.
+func (m *Machine) PhaseHeard(install, rescue *Intent) (Phase, string, bool) {
+	switch {
+	case m.Session == nil || !m.Session.Left.IsZero():
+	case rescue != nil && rescue.Session == m.Session.ID:
+		if m.Phase == PhaseSeen || m.Phase == PhaseLocal || m.Phase == PhaseInstalled {
+			return PhaseRescue, ReasonRescue, true
+		}
+	case m.Phase != PhaseSeen && m.Phase != PhaseLocal || install.Live():
+	default:
+		return PhaseWaiting, ReasonWaiting, true
+	}
+	return m.Phase, m.Reason, false
+}
+
+// WaitEnds is when a machine that waits for approval goes back to its own disk;
+// zero: it does not wait, or has something to go on with. wait is the site's
+// SiteDiscovery.WaitTime.
+func (m *Machine) WaitEnds(install *Intent, wait time.Duration) time.Time {
+	if m.Phase != PhaseWaiting || m.Session == nil || !m.Session.Left.IsZero() || install.Live() {
+		return time.Time{}
+	}
+	// A disk that is half written is nothing to go back to.
+	if install != nil && install.Written && install.Session == m.Session.ID {
+		return time.Time{}
+	}
+	return m.Session.Opened.Add(wait)
+}

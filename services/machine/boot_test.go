@@ -155,3 +155,93 @@ func TestListed(t *testing.T) {
 		}
 	}
 }
+
+// Who asks what to boot has restarted: nothing of it waits, or serves a shell.
+func TestPhaseTold(t *testing.T) {
+	done := &Intent{ID: "i-1", Status: IntentDone}
+	for name, c := range map[string]struct {
+		phase   Phase
+		install *Intent
+		told    BootKind
+		want    Phase
+		reason  string
+	}{
+		"seen, to its disk":             {PhaseSeen, nil, BootLocal, PhaseLocal, "its own disk: because"},
+		"seen, to be looked at":         {PhaseSeen, nil, BootDiscovery, PhaseSeen, ""},
+		"waiting, to its disk":          {PhaseWaiting, nil, BootLocal, PhaseLocal, "its own disk: because"},
+		"waiting, to be looked at":      {PhaseWaiting, nil, BootDiscovery, PhaseWaiting, "before"},
+		"rescue, to its disk":           {PhaseRescue, nil, BootLocal, PhaseLocal, "its own disk: because"},
+		"rescue of a node, to its disk": {PhaseRescue, done, BootLocal, PhaseInstalled, "again"},
+		"rescue, to be looked at":       {PhaseRescue, nil, BootDiscovery, PhaseSeen, ""},
+		"local, to its disk":            {PhaseLocal, nil, BootLocal, PhaseLocal, "because"},
+		"local, to be looked at":        {PhaseLocal, nil, BootDiscovery, PhaseSeen, ""},
+		"local, to a shell":             {PhaseLocal, nil, BootRescue, PhaseSeen, ""},
+		"approved":                      {PhaseApproved, nil, BootInstall, PhaseApproved, "before"},
+		"ready":                         {PhaseReady, done, BootLocal, PhaseReady, "before"},
+		"failed as a node":              {PhaseFailed, done, BootLocal, PhaseFailed, "before"},
+	} {
+		m := Machine{Phase: c.phase, Reason: "before"}
+		if phase, reason := m.PhaseTold(c.install, BootDecision{c.told, "because"}); phase != c.want || !strings.Contains(reason, c.reason) || c.reason == "" && reason != "before" && reason != "" {
+			t.Errorf("%s: %s, %q; want %s, %q", name, phase, reason, c.want, c.reason)
+		}
+	}
+}
+
+func TestPhaseHeard(t *testing.T) {
+	rescue := &Intent{Session: "s-1", Status: IntentDone}
+	open := &Intent{Status: IntentOpen}
+	for name, c := range map[string]struct {
+		phase           Phase
+		left            bool
+		install, rescue *Intent
+		want            Phase // "": as before
+	}{
+		"waiting":                         {PhaseWaiting, false, nil, nil, ""},
+		"spoken for":                      {PhaseLocal, false, nil, nil, PhaseWaiting},
+		"spoken for in a shell":           {PhaseLocal, false, nil, rescue, PhaseRescue},
+		"a node, spoken for in a shell":   {PhaseInstalled, false, &Intent{Status: IntentDone}, rescue, PhaseRescue},
+		"installed, a shell long ago":     {PhaseInstalled, false, nil, &Intent{Session: "s-0"}, ""},
+		"in a shell":                      {PhaseRescue, false, nil, rescue, ""},
+		"on its way to its disk":          {PhaseLocal, true, nil, nil, ""},
+		"approved after it was told":      {PhaseApproved, false, open, nil, ""},
+		"spoken for, with a live order":   {PhaseSeen, false, open, nil, ""},
+		"spoken for, to be looked at":     {PhaseSeen, false, nil, nil, PhaseWaiting},
+		"its node was up since the shell": {PhaseReady, false, nil, rescue, ""},
+	} {
+		m := Machine{Phase: c.phase, Reason: "before", Session: &Session{ID: "s-1"}}
+		if c.left {
+			m.Session.Left = time.Unix(1, 0)
+		}
+		phase, reason, back := m.PhaseHeard(c.install, c.rescue)
+		if back != (c.want != "") || back && (phase != c.want || reason == "before") || !back && (phase != c.phase || reason != "before") {
+			t.Errorf("%s: %s, %q, %v; want %q", name, phase, reason, back, c.want)
+		}
+	}
+	if _, _, back := (&Machine{Phase: PhaseSeen}).PhaseHeard(nil, nil); back {
+		t.Error("it has no session, and was heard of")
+	}
+}
+
+func TestWaitEnds(t *testing.T) {
+	opened := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		phase   Phase
+		session *Session
+		install *Intent
+		ends    bool
+	}{
+		"waits":                          {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, nil, true},
+		"no session":                     {PhaseWaiting, nil, nil, false},
+		"left":                           {PhaseWaiting, &Session{ID: "s-1", Opened: opened, Left: opened}, nil, false},
+		"went to its disk":               {PhaseLocal, &Session{ID: "s-1", Opened: opened}, nil, false},
+		"approved":                       {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentOpen}, false},
+		"revoked before a write":         {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentRevoked}, true},
+		"revoked, its disk is not whole": {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentRevoked, Written: true}, false},
+		"cut off in an older session":    {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-0", Status: IntentRevoked, Written: true}, true},
+	} {
+		m := Machine{Phase: c.phase, Session: c.session}
+		if ends := m.WaitEnds(c.install, time.Minute); ends.IsZero() == c.ends || c.ends && !ends.Equal(opened.Add(time.Minute)) {
+			t.Errorf("%s: %v", name, ends)
+		}
+	}
+}

@@ -21,7 +21,8 @@ type MAC string
 type Phase string
 
 const (
-	PhaseSeen       Phase = "seen"       // a packet of it was seen, nothing is known yet
+	PhaseSeen       Phase = "seen"       // a packet of it was seen, and no installer of it is at work
+	PhaseLocal      Phase = "local"      // it went to its own disk: it was told to boot that, or waited too long
 	PhaseWaiting    Phase = "waiting"    // its installer reported the inventory and waits for approval
 	PhaseApproved   Phase = "approved"   // an install intent is open for it
 	PhaseInstalling Phase = "installing" // the intent is claimed: its disk is being written
@@ -42,7 +43,7 @@ type Machine struct {
 	Profile string `json:"profile,omitempty"`
 	// Address is the static address of the node, set at approval.
 	Address   netip.Addr `json:"address,omitzero"`
-	Phase     Phase      `json:"phase" enum:"seen,waiting,approved,installing,installed,booted,joining,ready,failed,rescue"`
+	Phase     Phase      `json:"phase" enum:"seen,local,waiting,approved,installing,installed,booted,joining,ready,failed,rescue"`
 	Reason    string     `json:"reason,omitempty"` // why it is in Phase, for people
 	Inventory *Inventory `json:"inventory,omitempty"`
 	Session   *Session   `json:"session,omitempty"` // the newest one

@@ -68,6 +68,16 @@ func checkInventory(i *machine.Inventory) error {
 
 // serveOrder is the installer's long poll.
 func (s *Server) serveOrder(w http.ResponseWriter, r *http.Request, c caller) error {
+	// Only what was signed after it was taken for restarted proves that it is
+	// here: that is this request, and no poll that went on meanwhile.
+	view := s.Store.View()
+	if _, _, back := c.machine.PhaseHeard(view.InstallIntent(c.machine.ID), view.RescueIntent(c.machine.ID)); back {
+		err := s.propose(r, c.machine, state.SessionHere{Machine: c.machine.ID, Session: c.machine.Session.ID})
+		var refused *state.Refusal
+		if err != nil && !errors.As(err, &refused) { // else it has a newer one, as the order will say
+			return err
+		}
+	}
 	order, err := poll(s, r, []string{"machines", "intents", "site", "images"}, func(v state.View) (wire.Order, bool, error) {
 		m, ok := v.MachineBySignKey(c.key)
 		if !ok {

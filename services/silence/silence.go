@@ -1,6 +1,7 @@
 // Package silence notices machines that were given something to boot and were
 // not heard of since, and says what is likely the cause: from a rack, a machine
-// that hangs in its kernel looks like one that was never switched on.
+// that hangs in its kernel looks like one that was never switched on. It also
+// ends the wait of those whose installer is gone without having asked for that.
 package silence
 
 import (
@@ -101,28 +102,34 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// pass tells of each machine that is silent now. What could not be committed is
-// told by the next pass.
+// pass tells of each machine that is silent now, and ends waits that are over.
+// What could not be committed is by the next pass.
 func (l *Loop) pass(ctx context.Context) {
 	view, now := l.Store.View(), l.Now()
+	site, _ := view.Site()
 	for _, m := range view.Machines() {
 		b := Boot{Boot: view.Boot(m.ID)}
 		if m.Session != nil {
 			b.Session = m.Session.Opened
 		}
-		text := Decide(b, now)
-		if text == "" {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
-		_, err := l.Store.Propose(ctx, by, state.MachineSilent{Machine: m.ID, Decided: b.Decided, Text: text})
-		cancel()
-		var refused *state.Refusal
-		switch {
-		case err == nil:
+		if text := Decide(b, now); text != "" && l.propose(ctx, m.ID, state.MachineSilent{Machine: m.ID, Decided: b.Decided, Text: text}) {
 			l.Logger.Warn("silent machine", "machine", m.ID, "told", b.Kind, "text", text)
-		case !errors.As(err, &refused): // it was heard of in this moment
-			l.Logger.Warn("telling of a silent machine", "machine", m.ID, "error", err)
+		}
+		if ends := m.WaitEnds(view.InstallIntent(m.ID), site.Discovery.WaitTime()); !ends.IsZero() && !now.Before(ends) {
+			l.propose(ctx, m.ID, state.SessionLeave{Machine: m.ID, Session: m.Session.ID})
 		}
 	}
+}
+
+// propose says whether a command was committed. A refusal is none that anybody
+// must know of: the machine was heard of, or approved, in this moment.
+func (l *Loop) propose(ctx context.Context, id machine.ID, c state.Command) bool {
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	defer cancel()
+	_, err := l.Store.Propose(ctx, by, c)
+	var refused *state.Refusal
+	if err != nil && !errors.As(err, &refused) {
+		l.Logger.Warn("telling of a machine", "machine", id, "command", c.Kind(), "error", err)
+	}
+	return err == nil
 }

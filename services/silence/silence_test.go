@@ -46,28 +46,14 @@ func TestDecide(t *testing.T) {
 // TestLoop: a silent machine is told of once, in its timeline and as its reason.
 func TestLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		logger := slog.New(slog.DiscardHandler)
-		store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Now: time.Now, Logger: logger})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		if err := store.WaitLeader(ctx); err != nil {
-			t.Fatal(err)
-		}
-		must := func(c state.Command) {
-			t.Helper()
-			if _, err := store.Propose(ctx, "test", c); err != nil {
-				t.Fatalf("%s: %v", c.Kind(), err)
-			}
-		}
+		store, ctx, cancel := begin(t)
 		const id, mac = "m-00000001", "52:54:00:00:00:01"
-		must(state.DiscoveryWindow{Until: time.Now().Add(time.Hour)})
-		must(state.MachineSee{ID: id, MAC: mac, Via: "dhcp.discover", Text: "DHCP discover"})
-		must(state.BootDecide{Machine: id, Decision: machine.BootDecision{Kind: machine.BootDiscovery, Reason: "never seen"}})
-		must(state.MachineSee{MAC: mac, Via: state.ViaKernel, Text: "Fetched the installer's kernel"})
+		must(t, store, state.DiscoveryWindow{Until: time.Now().Add(time.Hour)})
+		must(t, store, state.MachineSee{ID: id, MAC: mac, Via: "dhcp.discover", Text: "DHCP discover"})
+		must(t, store, state.BootDecide{Machine: id, Decision: machine.BootDecision{Kind: machine.BootDiscovery, Reason: "never seen"}})
+		must(t, store, state.MachineSee{MAC: mac, Via: state.ViaKernel, Text: "Fetched the installer's kernel"})
 		ended := make(chan error, 1)
-		go func() { ended <- (&Loop{Store: store, Now: time.Now, Logger: logger}).Run(ctx) }()
+		go func() { ended <- (&Loop{Store: store, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}).Run(ctx) }()
 
 		silences := func() (n int) {
 			for _, e := range store.View().Events(0, id, 0) {
@@ -98,4 +84,56 @@ func TestLoop(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestLoopEndsWaits: an installer that is gone cannot ask for the end of its wait.
+func TestLoopEndsWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, ctx, end := begin(t)
+		const id = "m-00000001"
+		must(t, store, state.DiscoveryWindow{Until: time.Now().Add(time.Hour)})
+		must(t, store, state.SessionOpen{NewID: id, Session: machine.Session{ID: "s-1", SignKey: make([]byte, 32), SealKey: make([]byte, 32), Opened: time.Now()},
+			Inventory: machine.Inventory{NICs: []machine.NIC{{MAC: "52:54:00:00:00:01"}}}})
+		phase := func() machine.Phase { m, _ := store.View().Machine(id); return m.Phase }
+		ended := make(chan error, 1)
+		go func() { ended <- (&Loop{Store: store, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}).Run(ctx) }()
+		time.Sleep(machine.DiscoveryWait - look)
+		synctest.Wait()
+		if p := phase(); p != machine.PhaseWaiting {
+			t.Errorf("before its end: %s", p)
+		}
+		time.Sleep(2 * look)
+		synctest.Wait()
+		if p := phase(); p != machine.PhaseLocal {
+			t.Errorf("after its end: %s", p)
+		}
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// begin opens a state that leads, with a context for the loop and its end.
+func begin(t *testing.T) (*state.Store, context.Context, func()) {
+	t.Helper()
+	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := store.WaitLeader(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return store, ctx, cancel
+}
+
+func must(t *testing.T, store *state.Store, c state.Command) {
+	t.Helper()
+	if _, err := store.Propose(t.Context(), "test", c); err != nil {
+		t.Fatalf("%s: %v", c.Kind(), err)
+	}
 }

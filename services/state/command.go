@@ -224,6 +224,14 @@ type SessionLeave struct {
 	Session string     `json:"session"`
 }
 
+// SessionHere says that a session was heard of after its machine had been taken
+// for restarted, because somebody had asked what it boots: the machine is what it
+// was before. Without effect where nothing else was believed.
+type SessionHere struct {
+	Machine machine.ID `json:"machine"`
+	Session string     `json:"session"`
+}
+
 // MachineSilent tells that a machine was given something to boot at Decided and
 // was not heard of since. Refused if it was, or if that was told already.
 type MachineSilent struct {
@@ -292,6 +300,7 @@ func (DiscoveryWindow) Kind() string  { return "discovery.window/1" }
 func (MachineInvite) Kind() string    { return "machine.invite/1" }
 func (RescueOpen) Kind() string       { return "rescue.open/1" }
 func (SessionLeave) Kind() string     { return "session.leave/1" }
+func (SessionHere) Kind() string      { return "session.here/1" }
 func (MachineSilent) Kind() string    { return "machine.silent/1" }
 func (OutputStore) Kind() string      { return "output.store/1" }
 func (UserPut) Kind() string          { return "user.put/1" }

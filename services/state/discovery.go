@@ -99,7 +99,7 @@ func (c *change) rescued(r *machineRow) {
 	}
 	i := c.editIntent(open)
 	i.Intent.Status, i.Intent.Session = machine.IntentDone, r.Machine.Session.ID
-	r.Machine.Phase, r.Machine.Reason = machine.PhaseRescue, "serves a rescue shell to the site's SSH keys; the next restart ends it"
+	r.Machine.Phase, r.Machine.Reason = machine.PhaseRescue, machine.ReasonRescue
 	c.event(r.Machine.ID, "rescue.began", machine.Warning, "Serves a rescue shell", "intent", i.Intent.ID, "session", r.Machine.Session.ID)
 }
 
@@ -119,9 +119,27 @@ func (c *change) sessionLeave(x SessionLeave) error {
 	s := *r.Machine.Session
 	s.Left = c.at
 	r.Machine.Session = &s
-	r.Machine.Phase, r.Machine.Reason = machine.PhaseSeen, "looked at, and not approved in time: it went back to its own disk"
+	r.Machine.Phase, r.Machine.Reason = machine.PhaseLocal, "looked at, and not approved in time: it went back to its own disk"
 	c.event(x.Machine, "session.left", machine.Info,
 		fmt.Sprintf("Not approved within %s: it goes back to its own disk", span(c.at.Sub(s.Opened))), "session", s.ID)
+	c.machine = r
+	return nil
+}
+
+func (c *change) sessionHere(x SessionHere) error {
+	found := c.tables.machine(x.Machine)
+	if found == nil || found.Machine.Session == nil || found.Machine.Session.ID != x.Session {
+		return refuse("machine %.40s: session %.40q is not its newest", x.Machine, x.Session)
+	}
+	c.machine = found
+	phase, reason, back := found.Machine.PhaseHeard(theIntent(c.install(x.Machine)), theIntent(c.newest(x.Machine, machine.IntentRescue)))
+	if !back {
+		return nil
+	}
+	r := c.edit(found)
+	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = phase, reason, c.at
+	c.event(x.Machine, "session.here", machine.Warning,
+		"Its installer is still there: somebody asked in its name what it boots, or its answer was lost", "session", x.Session)
 	c.machine = r
 	return nil
 }

@@ -86,7 +86,7 @@ func TestInvite(t *testing.T) {
 	w.must(SessionLeave{Machine: machineID(1), Session: "s-1"})
 	w.must(decide1(machine.BootLocal))
 	m := w.machine(machineID(1))
-	equal(t, "phase", m.Phase, machine.PhaseSeen)
+	equal(t, "phase", m.Phase, machine.PhaseLocal)
 	w.must(SessionLeave{Machine: machineID(1), Session: "s-1"}) // asked again: the same
 	equal(t, "left", w.machine(machineID(1)).Session.Left, m.Session.Left)
 	if text := w.refused(approval(1)); !strings.Contains(text, "went back to its own disk") {
@@ -124,7 +124,7 @@ func TestRescue(t *testing.T) {
 	w.must(RescueOpen{Machine: machineID(1), Intent: "r-2"})
 	w.must(IntentRevoke{Intent: "r-2"})
 	w.must(decide1(machine.BootLocal))
-	equal(t, "phase", w.machine(m.ID).Phase, machine.PhaseRescue)
+	equal(t, "phase after the shell", w.machine(m.ID).Phase, machine.PhaseInstalled)
 	checkInvariants(t, w)
 
 	w = newWorld(t)
@@ -132,6 +132,35 @@ func TestRescue(t *testing.T) {
 	if text := w.refused(RescueOpen{Machine: machineID(1), Intent: "r-1"}); !strings.Contains(text, "is being written") {
 		t.Error(text)
 	}
+}
+
+// A machine that went to its own disk is not taken for waiting; one whose
+// installer is heard of all the same was only spoken for by somebody else.
+func TestWentToItsDisk(t *testing.T) {
+	w := newWorld(t)
+	w.must(session("s-1", full(1), machineID(1)))
+	is := func(what string, phase machine.Phase, reason string) {
+		t.Helper()
+		if m := w.machine(machineID(1)); m.Phase != phase || !strings.Contains(m.Reason, reason) {
+			t.Errorf("%s: %s, %q; want %s, %q", what, m.Phase, m.Reason, phase, reason)
+		}
+	}
+	w.must(SessionHere{Machine: machineID(1), Session: "s-1"})
+	is("heard of", machine.PhaseWaiting, "waiting for approval")
+	w.must(decide1(machine.BootLocal))
+	is("told to boot its disk", machine.PhaseLocal, "its own disk: because")
+	events := w.view().Events(0, machineID(1), 0)
+	if e := events[len(events)-1]; e.Text != "Boots its own disk, and its installer waits no more: because" {
+		t.Errorf("the timeline says %q", e.Text)
+	}
+	w.must(SessionHere{Machine: machineID(1), Session: "s-1"})
+	is("heard of again", machine.PhaseWaiting, "waiting for approval")
+	w.must(SessionLeave{Machine: machineID(1), Session: "s-1"})
+	is("waited too long", machine.PhaseLocal, "not approved in time")
+	w.must(SessionHere{Machine: machineID(1), Session: "s-1"})
+	is("heard of on its way", machine.PhaseLocal, "not approved in time")
+	w.refused(SessionHere{Machine: machineID(1), Session: "s-0"})
+	w.refused(SessionHere{Machine: "m-none", Session: "s-1"})
 }
 
 func TestSilence(t *testing.T) {

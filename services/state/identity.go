@@ -137,7 +137,7 @@ func (c *change) bound(id machine.ID) bool {
 // onlyPackets says whether r is known by nothing but packets, and could be the
 // machine with that UUID.
 func (c *change) onlyPackets(r *machineRow, uuid string) bool {
-	return r.Machine.Session == nil && r.Machine.Phase == machine.PhaseSeen &&
+	return r.Machine.Session == nil && (r.Machine.Phase == machine.PhaseSeen || r.Machine.Phase == machine.PhaseLocal) &&
 		(r.Machine.UUID == "" || uuid == "" || r.Machine.UUID == uuid) && len(c.tables.intents(r.Machine.ID)) == 0
 }
 
@@ -294,7 +294,7 @@ func (c *change) sessionOpen(x SessionOpen) error {
 		}
 	}
 	r.Machine.Session, r.Machine.Inventory, r.Report = &s, &i, 0
-	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = machine.PhaseWaiting, "waiting for approval", c.at
+	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = machine.PhaseWaiting, machine.ReasonWaiting, c.at
 	r.Machine.Invited = time.Time{} // it came
 	r.Heard = c.at
 	c.event(r.Machine.ID, "session.opened", machine.Info,

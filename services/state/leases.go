@@ -126,10 +126,7 @@ func (c *change) bootDecide(x BootDecide) error {
 	if found == nil {
 		return refuse("there is no machine %.40s to boot", x.Machine)
 	}
-	var intent *machine.Intent
-	if i := c.install(x.Machine); i != nil {
-		intent = &i.Intent
-	}
+	intent := theIntent(c.install(x.Machine))
 	if now := machine.NextBoot(&found.Machine, intent, c.circumstances(found.Machine, c.at)); now.Kind != x.Decision.Kind {
 		return refuse("machine %s boots %s and not %.20s: %s", x.Machine, now.Kind, x.Decision.Kind, now.Reason)
 	}
@@ -137,10 +134,18 @@ func (c *change) bootDecide(x BootDecide) error {
 	r.Machine.LastSeen = c.at
 	if since := c.at.Sub(r.ToldAt); r.Told != x.Decision.Kind || since >= bootEventPause || since < 0 {
 		r.Told, r.ToldAt, r.Fetched, r.Silent = x.Decision.Kind, c.at, time.Time{}, false
+		reason := clip(x.Decision.Reason)
+		was := r.Machine.Phase
+		r.Machine.Phase, r.Machine.Reason = r.Machine.PhaseTold(intent, machine.BootDecision{Kind: x.Decision.Kind, Reason: reason})
 		what := map[machine.BootKind]string{
 			machine.BootLocal: "its own disk", machine.BootDiscovery: "the installer, which only looks", machine.BootInstall: "the installer", machine.BootRescue: "the rescue shell",
 		}[x.Decision.Kind]
-		c.event(x.Machine, "boot.decided", machine.Info, fmt.Sprintf("Boots %s: %s", what, clip(x.Decision.Reason)), "boot", string(x.Decision.Kind))
+		if r.Machine.Phase != was {
+			what += map[machine.Phase]string{
+				machine.PhaseWaiting: ", and its installer waits no more", machine.PhaseRescue: ", and its rescue shell is over",
+			}[was]
+		}
+		c.event(x.Machine, "boot.decided", machine.Info, fmt.Sprintf("Boots %s: %s", what, reason), "boot", string(x.Decision.Kind))
 	}
 	c.machine = r
 	return nil

@@ -390,7 +390,7 @@ export interface Machine {
   /** What it would boot if it netbooted now. */
   nextBoot: NextBoot;
   nodeKey?: string;
-  phase: "seen" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
+  phase: "seen" | "local" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
   profile?: string;
   reason?: string;
   /** The newest rescue intent. */
@@ -791,7 +791,7 @@ export interface Why {
   machine: MachineRef;
   /** What it would boot if it netbooted now. */
   nextBoot: NextBoot;
-  phase: "seen" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
+  phase: "seen" | "local" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
   /** One sentence: what is the matter. */
   summary: string;
   /** What to do now, the best first. */

@@ -15,13 +15,15 @@ export const way: { phase: Phase; text: string }[] = [
 
 export function phaseText(phase: Phase): string {
   if (phase === 'rescue') return 'Rescue shell'
+  if (phase === 'local') return 'Own disk'
   return way.find((s) => s.phase === phase)?.text ?? 'Failed'
 }
 
 // reached is how far a machine has come, as an index of the way; a failed one
-// stands where it failed, and one with a rescue shell nowhere: -1.
+// stands where it failed, one that went to its own disk at the beginning, and one
+// with a rescue shell nowhere: -1.
 export function reached(m: Machine): number {
-  const at = m.phase === 'failed' ? (m.install?.status === 'done' ? 'joining' : 'installing') : m.phase
+  const at = m.phase === 'local' ? 'seen' : m.phase === 'failed' ? (m.install?.status === 'done' ? 'joining' : 'installing') : m.phase
   return way.findIndex((s) => s.phase === at)
 }
 
@@ -36,6 +38,7 @@ export function tone(phase: Phase): 'ask' | 'busy' | 'good' | 'bad' | 'quiet' {
     case 'failed':
       return 'bad'
     case 'seen':
+    case 'local':
       return 'quiet'
     default:
       return 'busy'

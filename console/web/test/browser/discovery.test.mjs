@@ -17,7 +17,7 @@ test('it is opened for a time, counts down, and is closed', async () => {
   await bar(page).getByText('The discovery window is closed: machines that are not listed boot their own disks.').waitFor()
   // Closed, it leaves a strange machine alone.
   lab.machines(service, { first: 1 })
-  await page.getByRole('row').filter({ hasText: '52:54:00:d0:00:01' }).getByText('Seen', { exact: true }).waitFor()
+  await page.getByRole('row').filter({ hasText: '52:54:00:d0:00:01' }).getByText('Own disk', { exact: true }).waitFor()
   assert.equal((await machine(service, 1)).nextBoot.kind, 'local')
   await lab.screenshot(page, 'window-closed')
 
