@@ -586,7 +586,15 @@ var confirm = question{
 		for line := range strings.Lines(string(f.draft.YAML())) {
 			lines = append(lines, "  "+strings.TrimRight(line, "\n"))
 		}
-		return append(lines, "")
+		lines = append(lines, "")
+		// A fault is told when it is to be applied.
+		if _, warnings, err := setup.Examine("site.yaml", f.draft.YAML()); err == nil && len(warnings) > 0 {
+			for _, w := range warnings {
+				lines = append(lines, "Warning: "+w.Text)
+			}
+			lines = append(lines, "")
+		}
+		return lines
 	},
 	propose: func(*Form) string { return "" },
 	take: func(f *Form, answer string) error {

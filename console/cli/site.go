@@ -162,6 +162,11 @@ func (o *options) validate(w io.Writer, path string) error {
 		if s := c.Site; s != nil {
 			_, err := fmt.Fprintf(w, "%s is valid: site %q, service address %s, %s, %s, %s listed\n", path, s.Name, s.ServiceAddress,
 				count(len(s.Links), "link"), count(len(s.Profiles), "profile"), count(len(s.Machines), "machine"))
+			for _, p := range c.Warnings {
+				if err == nil {
+					_, err = fmt.Fprintln(w, clean(p.Warning(path)))
+				}
+			}
 			return err
 		}
 		list := site.Error{File: path}

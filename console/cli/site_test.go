@@ -29,8 +29,16 @@ func TestSiteValidate(t *testing.T) {
 		}
 		return path
 	}
-	good := file("good.yaml", "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n")
+	good := file("good.yaml", "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n    dhcp: {from: 192.0.2.9, to: 192.0.2.19}\n")
 	r.prints(good+" is valid: site \"lab\", service address 192.0.2.1, 1 link, 2 profiles, 0 machines listed\n", "site", "validate", good)
+
+	// What is valid and should be looked at is told, and refuses nothing.
+	odd := file("odd.yaml", "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n")
+	r.prints(odd+" is valid: site \"lab\", service address 192.0.2.1, 1 link, 2 profiles, 0 machines listed\n"+odd+":5:3: warning: links: NO link has dhcp: no machine is served\n", "site", "validate", odd)
+	var o api.SiteCheck
+	if out := r.must("", "site", "validate", odd, "-o", "json"); json.Unmarshal([]byte(out), &o) != nil || !o.Valid || len(o.Warnings) != 1 || o.Warnings[0].Line != 5 || o.Warnings[0].Path != "links" {
+		t.Errorf("warnings as JSON: %s", out)
+	}
 
 	bad := file("bad.yaml", "version: 1\nname: lab\nserviceAddress: nowhere\n")
 	var out bytes.Buffer

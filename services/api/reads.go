@@ -139,26 +139,27 @@ func profiles(view state.View) []ProfileUse {
 // is how the file is called; profile says what is wrong with what a profile gives
 // its nodes in Kubernetes (nil: that is not looked at).
 func CheckSite(name string, text []byte, profile func(machine.Profile) error) SiteCheck {
-	checked, err := setup.Check(name, text)
+	checked, warnings, err := setup.Examine(name, text, func(s machine.Site) (problems, warnings []site.Problem) {
+		for i, p := range s.Profiles {
+			if profile == nil {
+				break
+			}
+			if err := profile(p); err != nil {
+				problems = append(problems, site.Problem{Path: fmt.Sprintf("profiles[%d]", i), Text: err.Error()})
+			}
+		}
+		return problems, nil
+	})
+	check := SiteCheck{Problems: []site.Problem{}, Warnings: append([]site.Problem{}, warnings...)}
 	var wrong *site.Error
 	switch {
 	case errors.As(err, &wrong):
-		return SiteCheck{Problems: wrong.Problems}
+		check.Problems = wrong.Problems
 	case err != nil:
-		return SiteCheck{Problems: []site.Problem{{Text: err.Error()}}}
-	}
-	check := SiteCheck{Problems: []site.Problem{}}
-	for i, p := range checked.Profiles {
-		if profile == nil {
-			break
-		}
-		if err := profile(p); err != nil {
-			check.Problems = append(check.Problems, site.Problem{Path: fmt.Sprintf("profiles[%d]", i), Text: err.Error()})
-		}
-	}
-	if check.Valid = len(check.Problems) == 0; check.Valid {
+		check.Problems = []site.Problem{{Text: err.Error()}}
+	default:
 		checked = clean(checked)
-		check.Site = &checked
+		check.Valid, check.Site = true, &checked
 	}
 	return check
 }

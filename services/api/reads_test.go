@@ -62,7 +62,7 @@ func TestSiteValidate(t *testing.T) {
 	}
 	good := "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n" +
 		"operators:\n  - name: ann\n    tokenSHA256: " + strings.Repeat("ab", 32) + "\n"
-	if c := check(good); !c.Valid || c.Site == nil || len(c.Site.Profiles) != 2 || len(c.Problems) != 0 || c.Site.Operators[0].TokenSHA256 != "" {
+	if c := check(good); !c.Valid || c.Site == nil || len(c.Warnings) != 1 || c.Warnings[0].Path != "links" || len(c.Site.Profiles) != 2 || len(c.Problems) != 0 || c.Site.Operators[0].TokenSHA256 != "" {
 		t.Errorf("a good one: %+v", c)
 	}
 	if c := check(good + "profiles:\n  - name: worker\n    role: worker\n    ignition: '{\"ignition\":{\"version\":\"9.9.9\"}}'\n"); c.Valid || !strings.Contains(marshal(t, c.Problems), "profiles[0].ignition") {

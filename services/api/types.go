@@ -171,6 +171,7 @@ type SiteCheck struct {
 	Valid    bool           `json:"valid"`
 	Site     *machine.Site  `json:"site,omitempty" doc:"What it says, with defaults filled in; absent unless it is valid."`
 	Problems []site.Problem `json:"problems" doc:"Everything that is wrong, in the file's order."`
+	Warnings []site.Problem `json:"warnings" doc:"What is valid and seldom meant, or must be known, as machines that are installed without asking, in the file's order. None of a file in which something is wrong."`
 }
 
 // AppliedSite is the site as it was applied last.

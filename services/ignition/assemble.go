@@ -39,7 +39,7 @@ func Assemble(in Input, contributors ...Contributor) ([]byte, error) {
 	if err != nil {
 		return fail(err)
 	}
-	snippet, err := parseSnippet(in.Profile)
+	snippet, _, err := parseSnippet(in.Profile)
 	if err != nil {
 		return fail(err)
 	}
@@ -60,13 +60,17 @@ func Assemble(in Input, contributors ...Contributor) ([]byte, error) {
 }
 
 // Check says what is wrong with a profile's Ignition, before any machine is
-// given the profile. Its error is a *ProfileError, or wraps one.
-func Check(p machine.Profile) error {
-	if _, err := parseSnippet(p); err != nil {
-		return err
+// given the profile: the error is a *ProfileError, or wraps one. warnings are what
+// is odd in one that is valid, as keys that the library does not know.
+func Check(p machine.Profile) (warnings []Problem, err error) {
+	_, warnings, err = parseSnippet(p)
+	if err != nil {
+		return nil, err
 	}
-	_, err := Assemble(specimen(p))
-	return err
+	if _, err = Assemble(specimen(p)); err != nil {
+		return nil, err
+	}
+	return warnings, nil
 }
 
 // ownFiles are what every node gets.

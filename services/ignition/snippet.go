@@ -47,40 +47,50 @@ func (e *ProfileError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// parseSnippet reads a profile's Ignition (JSON, spec 3.0 to 3.6) as 3.6. Its
-// error is a *ProfileError.
-func parseSnippet(p machine.Profile) (types.Config, error) {
+// parseSnippet reads a profile's Ignition (JSON, spec 3.0 to 3.6) as 3.6, and
+// returns what is odd in it. Its error is a *ProfileError.
+func parseSnippet(p machine.Profile) (types.Config, []Problem, error) {
 	if strings.TrimSpace(p.Ignition) == "" {
-		return types.Config{Ignition: types.Ignition{Version: types.MaxVersion.String()}}, nil
+		return types.Config{Ignition: types.Ignition{Version: types.MaxVersion.String()}}, nil, nil
 	}
 	if len(p.Ignition) > MaxSnippet {
-		return types.Config{}, &ProfileError{p.Name, []Problem{{Text: fmt.Sprintf("it is over %d bytes", MaxSnippet)}}}
+		return types.Config{}, nil, &ProfileError{p.Name, []Problem{{Text: fmt.Sprintf("it is over %d bytes", MaxSnippet)}}}
 	}
 	raw := []byte(p.Ignition)
 	// The first look is the library's; the report of what it found has places.
 	c, found, err := config.ParseCompatibleVersion(raw)
 	if err != nil || found.IsFatal() {
-		return types.Config{}, profileError(p.Name, found, err)
+		return types.Config{}, nil, profileError(p.Name, found, err)
 	}
 	own := restrict(c)
 	if own.IsFatal() {
 		if tree, err := vjson.UnmarshalToContext(raw); err == nil {
 			own.Correlate(tree)
 		}
-		return types.Config{}, profileError(p.Name, own, nil)
+		return types.Config{}, nil, profileError(p.Name, own, nil)
 	}
-	return c, nil
+	return c, problems(found), nil
 }
 
-// profileError turns what the library found into ours. A key that the library
+// problems turns what the library found into ours.
+func problems(found report.Report) (list []Problem) {
+	for _, entry := range found.Entries {
+		line, column := entry.Marker.Start()
+		text := entry.Message
+		if strings.HasPrefix(text, "unused key ") { // the path ends with it
+			text = "unknown key"
+		}
+		at := strings.TrimPrefix(strings.TrimPrefix(entry.Context.String(), "$"), ".")
+		list = append(list, Problem{line, column, at, text})
+	}
+	return list
+}
+
+// profileError is the error of what the library found. A key that the library
 // does not know is only a warning there, and most often a slip of the pen: it
 // stands beside the error, but does not make one.
 func profileError(name string, found report.Report, err error) *ProfileError {
-	e := &ProfileError{Profile: name}
-	for _, entry := range found.Entries {
-		line, column := entry.Marker.Start()
-		e.Problems = append(e.Problems, Problem{line, column, strings.TrimPrefix(entry.Context.String(), "$."), entry.Message})
-	}
+	e := &ProfileError{Profile: name, Problems: problems(found)}
 	if len(e.Problems) == 0 {
 		text := "expected an Ignition config as JSON of spec 3.0.0 to " + types.MaxVersion.String()
 		if err != nil {

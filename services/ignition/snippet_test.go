@@ -2,6 +2,7 @@ package ignition
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ func TestCheck(t *testing.T) {
 		"white space":       {" \n", ""},
 		"oldest":            {`{"ignition":{"version":"3.0.0"}}`, ""},
 		"file":              {v(`"storage":{"files":[{"path":"/etc/motd","contents":{"source":"data:,hi"}}]}`), ""},
-		"unit":              {v(`"systemd":{"units":[{"name":"a.service","enabled":true,"contents":"[Service]\nExecStart=/bin/true"}]}`), ""},
+		"unit":              {v(`"systemd":{"units":[{"name":"a.service","enabled":true,"contents":"[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target"}]}`), ""},
 		"not JSON":          {"variant: fcos", `profile "p": ignition`},
 		"cut off":           {v(`"storage":{`), "unexpected end"},
 		"type":              {v(`"storage":{"files":7}`), ":2:"},
@@ -38,10 +39,10 @@ func TestCheck(t *testing.T) {
 		"too long":          {strings.Repeat(" ", MaxSnippet) + "x", "over 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := Check(machine.Profile{Name: "p", Role: machine.RoleWorker, Ignition: c.ignition})
+			warnings, err := Check(machine.Profile{Name: "p", Role: machine.RoleWorker, Ignition: c.ignition})
 			if c.want == "" {
-				if err != nil {
-					t.Errorf("refused: %v", err)
+				if err != nil || len(warnings) > 0 {
+					t.Errorf("refused: %v, or odd: %v", err, warnings)
 				}
 				return
 			}
@@ -50,6 +51,17 @@ func TestCheck(t *testing.T) {
 				t.Errorf("got %v, want a *ProfileError with %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestCheckWarns(t *testing.T) {
+	p := machine.Profile{Name: "p", Role: machine.RoleWorker, Ignition: `{"ignition":{"version":"3.4.0"},
+ "storage":{"files":[{"path":"/etc/motd","permissions":420}]},
+ "units":[]}`}
+	warnings, err := Check(p)
+	want := []Problem{{3, 2, "units", "unknown key"}, {2, 42, "storage.files.0.permissions", "unknown key"}}
+	if err != nil || !slices.Equal(warnings, want) {
+		t.Errorf("%v, %v; want %v", warnings, err, want)
 	}
 }
 
@@ -63,7 +75,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add("")
 	f.Fuzz(func(t *testing.T, snippet string) {
 		p := machine.Profile{Name: "p", Role: machine.RoleWorker, Ignition: snippet}
-		if err := Check(p); err != nil {
+		if _, err := Check(p); err != nil {
 			if !strings.Contains(err.Error(), `profile "p"`) {
 				t.Fatalf("the error does not name the profile: %v", err)
 			}

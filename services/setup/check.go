@@ -3,6 +3,7 @@ package setup
 import (
 	"errors"
 	"fmt"
+	"regexp"
 
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/machine"
@@ -13,16 +14,46 @@ import (
 // the error is then a *site.Error. It is what decides whether a file is taken.
 // name is how the file is called in problems.
 func Check(name string, text []byte) (machine.Site, error) {
-	return site.Parse(name, text, ignitionProblems)
+	s, _, err := Examine(name, text)
+	return s, err
 }
 
-func ignitionProblems(s machine.Site) (problems []site.Problem) {
+// Examine is Check with what is valid and should be looked at, and with further
+// checks of others.
+func Examine(name string, text []byte, also ...site.Further) (s machine.Site, warnings []site.Problem, err error) {
+	return site.Examine(name, text, append([]site.Further{checkIgnition}, also...)...)
+}
+
+// checkIgnition checks the profiles' Ignition.
+func checkIgnition(s machine.Site) (problems, warnings []site.Problem) {
 	for i, p := range s.Profiles {
-		if err := ignition.Check(p); err != nil {
-			problems = append(problems, site.Problem{Path: fmt.Sprintf("profiles[%d].ignition", i), Text: err.Error()})
+		path := fmt.Sprintf("profiles[%d].ignition", i)
+		found, err := ignition.Check(p)
+		warnings = append(warnings, inSite(path, found)...)
+		var wrong *ignition.ProfileError
+		switch {
+		case errors.As(err, &wrong):
+			problems = append(problems, inSite(path, wrong.Problems)...)
+		case err != nil:
+			problems = append(problems, site.Problem{Path: path, Text: err.Error()})
 		}
 	}
-	return problems
+	return problems, warnings
+}
+
+// number is the place in a list, as Ignition's library writes it.
+var number = regexp.MustCompile(`\.([0-9]+)`)
+
+// inSite gives problems of an Ignition paths in the site file.
+func inSite(path string, found []ignition.Problem) []site.Problem {
+	list := make([]site.Problem, len(found))
+	for i, p := range found {
+		list[i] = site.Problem{Line: int(p.Line), Column: int(p.Column), Path: path, Text: p.Text}
+		if p.Path != "" {
+			list[i].Path += "." + number.ReplaceAllString(p.Path, "[$1]")
+		}
+	}
+	return list
 }
 
 // lines are the problems of a site file, one each.

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -69,6 +70,19 @@ func TestDecide(t *testing.T) {
 				t.Errorf("%s: problem %q lacks %q", c.name, now.Problems[i], part)
 			}
 		}
+	}
+}
+
+// What is wrong in an Ignition has its own places in the site file.
+func TestIgnition(t *testing.T) {
+	profile := goodSite + "profiles:\n  - name: a\n    role: control-plane\n    ignition: |\n      {\"ignition\": {\"version\": \"3.4.0\"},\n       \"storage\": {\"files\": [{\"path\": \"/%s/x\", \"what\": 1}]}}\n"
+	s, warnings, err := Examine("s.yaml", fmt.Appendf(nil, profile, "etc"))
+	if err != nil || s.Profiles[0].Name != "a" || len(warnings) != 1 || warnings[0].Warning("s") != "s:15:49: warning: profiles[0].ignition.storage.files[0].what: unknown key" {
+		t.Errorf("%+v, %v", warnings, err)
+	}
+	_, warnings, err = Examine("s.yaml", fmt.Appendf(nil, profile, "usr"))
+	if want := `s.yaml:15:39: profiles[0].ignition.storage.files[0].path: "/usr/x" is read-only on a node; /etc, /var, /root can be written`; len(warnings) != 0 || err == nil || err.Error() != want {
+		t.Errorf("%v, %v; want %s", warnings, err, want)
 	}
 }
 

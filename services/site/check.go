@@ -52,15 +52,21 @@ func newUnique[K comparable](d *decoder, what string) unique[K] {
 
 // add notes that path has the value k; the zero value is none.
 func (u unique[K]) add(path string, k K) {
-	var none K
-	if k == none {
-		return
-	}
-	if first, twice := u.seen[k]; twice {
+	if first, twice := u.at(k); twice {
 		u.d.problem(path, fmt.Sprintf("%v is already at %s", k, first), "each "+u.what+" once")
 		return
 	}
 	u.seen[k] = path
+}
+
+// at is where k was before.
+func (u unique[K]) at(k K) (path string, twice bool) {
+	var none K
+	if k == none {
+		return "", false
+	}
+	path, twice = u.seen[k]
+	return path, twice
 }
 
 func checkPeople(d *decoder, s *machine.Site) {

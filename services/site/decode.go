@@ -1,7 +1,9 @@
 package site
 
 import (
+	"bytes"
 	"encoding"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -23,10 +25,12 @@ type decoder struct {
 	problems []Problem
 	at       map[string]position // by path
 	bad      map[string]bool     // paths that already have a problem
+	lines    [][]byte            // of the file
+	blocks   map[string]position // where the lines of a literal block begin, by path
 }
 
 func newDecoder() *decoder {
-	return &decoder{at: map[string]position{}, bad: map[string]bool{}}
+	return &decoder{at: map[string]position{}, bad: map[string]bool{}, blocks: map[string]position{}}
 }
 
 // problem notes what is wrong at path; once a path, since the first is the
@@ -65,6 +69,41 @@ func (d *decoder) where(path string) position {
 			return position{1, 1}
 		}
 		path = path[:cut]
+	}
+}
+
+// within finds where in the file a place is that counts within a text there, for
+// a problem that has one: in a literal block, whose lines stand in the file as
+// they are. Of another text the problem says the place in words.
+func (d *decoder) within(p *Problem) {
+	if p.Line < 1 {
+		return
+	}
+	for path := p.Path; path != ""; path = path[:max(0, strings.LastIndexAny(path, ".["))] {
+		if at, ok := d.blocks[path]; ok {
+			d.at[p.Path] = position{at.line + p.Line - 1, at.column + p.Column - 1}
+			return
+		}
+	}
+	p.Text += fmt.Sprintf(" (its line %d, column %d)", p.Line, p.Column)
+}
+
+// block notes where the lines of a literal block begin: below its indicator, as
+// far in as its first line that is not blank.
+func (d *decoder) block(path string, n ast.Node) {
+	l, ok := n.(*ast.LiteralNode)
+	if !ok || l.Start == nil || l.Start.Position == nil || !strings.HasPrefix(l.Start.Value, "|") {
+		return
+	}
+	first := l.Start.Position.Line + 1
+	for i, line := range strings.Split(l.Value.Value, "\n") {
+		if strings.TrimSpace(line) == "" || first+i > len(d.lines) {
+			continue
+		}
+		if in, ok := bytes.CutSuffix(d.lines[first+i-1], []byte(line)); ok {
+			d.blocks[path] = position{first, len(in) + 1}
+		}
+		return
 	}
 }
 
@@ -113,6 +152,9 @@ func (d *decoder) object(path string, n ast.Node, v reflect.Value) {
 		d.note(path, n.GetToken())
 		if required := known.required(); len(required) > 0 {
 			d.problem(path, "nothing is below it", strings.Join(required, ", ")+" below it, or to leave it out")
+			for _, name := range required { // what these lack follows from it
+				d.bad[join(path, name)] = true
+			}
 		}
 		return
 	}
@@ -303,6 +345,7 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 	case reflect.String:
 		if s, ok := scalarText(n); ok {
 			v.SetString(s)
+			d.block(path, n)
 			return
 		}
 	}

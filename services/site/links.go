@@ -91,6 +91,7 @@ func checkLinks(d *decoder, s *machine.Site) []network {
 // checkChoice checks what chooses a link.
 func checkChoice(d *decoder, n network, links unique[inVLAN]) {
 	l := n.link
+	checkMAC(d, n.path+".mac", l.MAC)
 	switch {
 	case d.broken(n.path+".mac") || d.broken(n.path+".interface"):
 	case l.MAC == "" && l.Interface == "":
@@ -166,6 +167,7 @@ func checkDHCP(d *decoder, n network) {
 	macs, addresses := newUnique[machine.MAC](d, "hardware address"), newUnique[netip.Addr](d, "address")
 	for i, r := range h.Reservations {
 		at := fmt.Sprintf("%s.reservations[%d]", path, i)
+		checkMAC(d, at+".mac", r.MAC)
 		macs.add(at+".mac", r.MAC)
 		addresses.add(at+".address", r.Address)
 		host(at+".address", r.Address)

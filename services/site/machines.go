@@ -3,6 +3,7 @@ package site
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"path"
 	"regexp"
@@ -128,6 +129,10 @@ func checkMachines(d *decoder, s *machine.Site, nets []network) {
 		if m.MAC == "" && m.UUID == "" && !d.bad[path+".mac"] && !d.bad[path+".uuid"] {
 			d.problem(path, "neither mac nor uuid", "one of them, to know the machine by")
 		}
+		checkMAC(d, path+".mac", m.MAC)
+		if again(d, path, found(macs, ".mac", m.MAC), found(uuids, ".uuid", m.UUID), found(names, ".name", m.Name), found(addresses, ".address", m.Address)) {
+			continue
+		}
 		checkUUID(d, path+".uuid", m.UUID, uuids)
 		if m.Name != "" && !machine.IsHostName(m.Name) {
 			d.problem(path+".name", strconv.Quote(m.Name), "a host name: "+hostNames)
@@ -156,6 +161,33 @@ func checkMachines(d *decoder, s *machine.Site, nets []network) {
 	}
 }
 
+// same is a key of an entry whose value another entry has, too.
+type same struct{ key, entry string }
+
+// found says which entry has the value of a key, if one has.
+func found[K comparable](u unique[K], key string, k K) same {
+	path, _ := u.at(k)
+	return same{key, strings.TrimSuffix(path, key)}
+}
+
+// again tells an entry that has several values of one before it: it was copied,
+// which is one mistake.
+func again(d *decoder, path string, values ...same) bool {
+	keys := map[string][]string{}
+	for _, v := range values {
+		if v.entry != "" {
+			keys[v.entry] = append(keys[v.entry], v.key[1:])
+		}
+	}
+	for _, entry := range slices.Sorted(maps.Keys(keys)) {
+		if k := keys[entry]; len(k) > 1 {
+			d.problem(path, strings.Join(k[:len(k)-1], ", ")+" and "+k[len(k)-1]+" are those of "+entry, "each machine once")
+			return true
+		}
+	}
+	return false
+}
+
 // andMore counts the machines after the first, in words that hold the number.
 func andMore(machines []int, words string) string {
 	if len(machines) == 1 {
@@ -173,6 +205,23 @@ func profileNames(s *machine.Site) (names []string) {
 		names = append(names, p.Name)
 	}
 	return names
+}
+
+// checkMAC refuses addresses that no network card can have: groups' (the lowest
+// bit of the first octet, IEEE 802), of which that of all ones is everybody's, and
+// zero.
+func checkMAC(d *decoder, at string, mac machine.MAC) {
+	const expected = "the hardware address of one network card"
+	octets, err := net.ParseMAC(string(mac))
+	switch {
+	case err != nil: // none, or told already
+	case mac == "ff:ff:ff:ff:ff:ff":
+		d.problem(at, string(mac)+" is the broadcast address", expected)
+	case octets[0]&1 != 0:
+		d.problem(at, string(mac)+" is a multicast address", expected)
+	case mac == "00:00:00:00:00:00":
+		d.problem(at, string(mac)+" is nobody's", expected)
+	}
 }
 
 // checkUUID refuses what no one machine can be known by, and the same UUID in

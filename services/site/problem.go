@@ -34,12 +34,19 @@ func (e *Error) Error() string {
 }
 
 // Line gives one problem as one line of text.
-func (e *Error) Line(p Problem) string {
+func (e *Error) Line(p Problem) string { return p.line(e.File, "") }
+
+// Warning gives what Examine warns of as one line of text: a place, the word
+// warning, and what it is.
+func (p Problem) Warning(file string) string { return p.line(file, ": warning") }
+
+func (p Problem) line(file, mark string) string {
 	var b strings.Builder
-	b.WriteString(e.File)
+	b.WriteString(file)
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
 	}
+	b.WriteString(mark)
 	if p.Path != "" {
 		b.WriteString(": " + p.Path)
 	}
@@ -53,21 +60,26 @@ func (e *Error) Line(p Problem) string {
 // maxProblems is how many are told at once; nobody mends more in one go.
 const maxProblems = 50
 
-// cut leaves the first problems, and says how many there are besides.
-func (e *Error) cut() {
-	if more := len(e.Problems) - maxProblems; more > 0 {
-		next := e.Problems[maxProblems]
-		e.Problems = append(e.Problems[:maxProblems:maxProblems], Problem{Line: next.Line, Column: next.Column, Text: fmt.Sprintf("here begin %d more problems", more), Expected: "those above to be mended first"})
+// newError is the error of problems: the first ones, and how many there are
+// besides.
+func newError(file string, problems []Problem) *Error {
+	all := inOrder(problems)
+	if more := len(all) - maxProblems; more > 0 {
+		next := all[maxProblems]
+		all = append(all[:maxProblems:maxProblems], Problem{Line: next.Line, Column: next.Column, Text: fmt.Sprintf("here begin %d more problems", more), Expected: "those above to be mended first"})
 	}
+	return &Error{File: file, Problems: all}
 }
 
-func (e *Error) sort() {
-	slices.SortStableFunc(e.Problems, func(a, b Problem) int {
+// inOrder sorts by the places in the file.
+func inOrder(list []Problem) []Problem {
+	slices.SortStableFunc(list, func(a, b Problem) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
 		return a.Column - b.Column
 	})
+	return list
 }
 
 // nearest returns the candidate that a mistyped word most likely meant, and how

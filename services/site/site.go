@@ -23,17 +23,17 @@ import (
 // MaxBytes is the size of the largest site file that is read.
 const MaxBytes = 1 << 20
 
-// Parse reads, checks and completes a site file. name is how it is called in
+// Examine reads, checks and completes a site file. name is how it is called in
 // errors, which are always an *Error.
 //
 // The result has all defaults filled in: profiles control-plane and worker if
 // the file has none, lease times, the cluster's name and subnets.
 //
-// also are further checks of a site that has no fault so far: each names the
-// path of what is wrong, and its place in the file is filled in.
-func Parse(name string, src []byte, also ...func(machine.Site) []Problem) (machine.Site, error) {
+// warnings are about a site that is valid, in the file's order: what it says is
+// taken, but seldom meant, or must be known (Warnings, and those of also).
+func Examine(name string, src []byte, also ...Further) (s machine.Site, warnings []Problem, err error) {
 	d := newDecoder()
-	s := d.decode(src)
+	s = d.decode(src)
 	_, given := d.at["version"]
 	switch {
 	case given && s.Version > 1:
@@ -43,20 +43,38 @@ func Parse(name string, src []byte, also ...func(machine.Site) []Problem) (machi
 		check(d, &s)
 	}
 	if len(d.problems) == 0 {
+		warnings = Warnings(s)
 		for _, more := range also {
-			for _, p := range more(s) {
+			problems, more := more(s)
+			for _, p := range problems {
+				d.within(&p)
 				d.problem(p.Path, p.Text, p.Expected)
 			}
+			warnings = append(warnings, more...)
 		}
 	}
 	if len(d.problems) > 0 {
-		e := &Error{File: name, Problems: d.problems}
-		e.sort()
-		e.cut()
-		return machine.Site{}, e
+		return machine.Site{}, nil, newError(name, d.problems)
+	}
+	for i := range warnings {
+		p := &warnings[i]
+		d.within(p)
+		at := d.where(p.Path)
+		p.Line, p.Column = at.line, at.column
 	}
 	complete(&s)
-	return s, nil
+	return s, inOrder(warnings), nil
+}
+
+// Further is a check of a site that has no fault so far. What it finds names its
+// path, and the place in the file is filled in. A line and column that it has
+// itself count from 1 within the text that stands at the path, or above it.
+type Further func(machine.Site) (problems, warnings []Problem)
+
+// Parse is Examine without further checks and warnings.
+func Parse(name string, src []byte) (machine.Site, error) {
+	s, _, err := Examine(name, src)
+	return s, err
 }
 
 // decode reads the one document of src; without one, at[""] stays unset.
@@ -77,6 +95,7 @@ func (d *decoder) decode(src []byte) (s machine.Site) {
 	// UTF-8, and end lines by \r\n, in which the YAML library counts lines twice.
 	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
 	src = bytes.ReplaceAll(bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	d.lines = bytes.Split(src, []byte("\n"))
 	file, err := parse(src)
 	if err != nil {
 		d.problems = append(d.problems, syntaxProblem(err))

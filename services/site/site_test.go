@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -341,6 +343,18 @@ machines:
 			`s.yaml:11:69: profiles[0].kernelArguments[2]: "root=/dev/sda1" is Rackseed's own: expected another argument`,
 			`s.yaml:11:85: profiles[0].kernelArguments[3]: "a;b": expected one argument, without spaces, quotes and \ $ ; & | < > { } * ? [ ] #`,
 			`s.yaml:11:92: profiles[0].kernelArguments[4]: "": expected one argument, without spaces, quotes and \ $ ; & | < > { } * ? [ ] #`}},
+		{"addresses that no network card has", change("interface: eth0", "mac: 01:00:5e:00:00:01") + `      reservations: [{mac: "00:00:00:00:00:00", address: 10.77.0.9}]
+machines:
+  - {mac: ff:ff:ff:ff:ff:ff}
+  - {mac: ff:ff:ff:ff:ff:ff}
+`, []string{
+			`s.yaml:5:10: links[0].mac: 01:00:5e:00:00:01 is a multicast address: expected the hardware address of one network card`,
+			`s.yaml:10:28: links[0].dhcp.reservations[0].mac: 00:00:00:00:00:00 is nobody's: expected the hardware address of one network card`,
+			`s.yaml:12:11: machines[0].mac: ff:ff:ff:ff:ff:ff is the broadcast address: expected the hardware address of one network card`,
+			`s.yaml:13:11: machines[1].mac: ff:ff:ff:ff:ff:ff is the broadcast address: expected the hardware address of one network card`}},
+		{"an entry that was copied", small + "machines:\n  - {mac: 52:54:00:00:00:01, name: a, address: 10.77.0.9}\n  - {mac: 52:54:00:00:00:01, name: a, address: 10.77.0.9, profile: worker}\n",
+			[]string{`s.yaml:12:6: machines[1]: mac, name and address are those of machines[0]: expected each machine once`}},
+		{"an entry without anything", small + "profiles:\n  -\n", []string{`s.yaml:11:5: profiles[0]: nothing is below it: expected name, role below it, or to leave it out`}},
 		{"a newer format", change("version: 1", "version: 2") + "planets: 9\nstars: {}\n", []string{`s.yaml:1:10: version: 2: expected 1`}},
 		{"not UTF-8", change("name: r", "name: caf\xe9"), []string{`s.yaml:2:10: a letter that is not UTF-8: expected a file that the editor saved as UTF-8`}},
 		{"a name with a line in it", change("name: r", `name: "a\nb"`), []string{`s.yaml:2:7: name: "a\nb": expected a name of 1 to 63 letters`}},
@@ -362,6 +376,68 @@ machines:
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	unserved := strings.Split(small, "    dhcp:")[0]
+	for _, test := range []struct {
+		name, src string
+		want      []string
+	}{
+		{"nothing", small + "machines:\n  - {mac: 52:54:00:00:00:01}\nprofiles:\n  - {name: a, role: control-plane}\n", nil},
+		{"approved beforehand", small + "machines:\n  - {mac: 52:54:00:00:00:01}\n  - {mac: 52:54:00:00:00:02, name: n2, approve: true}\n  - {uuid: 4c4c4544-0042-3510-8052-b4c04f4d3132, approve: true}\n",
+			[]string{`s.yaml:12:49: warning: machines[1].approve: installed WITHOUT ASKING, once, onto an empty disk: n2 (52:54:00:00:00:02), 4c4c4544-0042-3510-8052-b4c04f4d3132`}},
+		{"nobody served, no cluster", unserved + "profiles:\n  - {name: a, role: worker}\n", []string{
+			`s.yaml:5:3: warning: links: NO link has dhcp: no machine is served`,
+			`s.yaml:8:3: warning: profiles: NO profile has the role control-plane: no machine can start a cluster`}},
+		{"one link of two served", small + "  - {interface: eth1, address: 10.78.0.2/24}\n", nil},
+		{"the appliance's own", strings.Replace(small, "interface: eth0", "mac: 52:54:00:00:00:01", 1) + "      reservations: [{mac: 52:54:00:00:00:01, address: 10.77.0.9}]\n" +
+			"  - {mac: 52:54:00:00:00:01, vlan: 7, address: 10.78.0.2/24}\nmachines:\n  - {mac: 52:54:00:00:00:01}\n", []string{
+			`s.yaml:10:28: warning: links[0].dhcp.reservations[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself`,
+			`s.yaml:13:11: warning: machines[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself`}},
+	} {
+		_, list, err := Examine("s.yaml", []byte(test.src))
+		var got []string
+		for _, p := range list {
+			got = append(got, p.Warning("s.yaml"))
+		}
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v\n%s\nwant\n%s", test.name, err, strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+		}
+	}
+}
+
+// What a further check finds in a text has its place in the file, where the text
+// stands there as it is, and else says it in words.
+func TestPlacesWithinTexts(t *testing.T) {
+	also := func(s machine.Site) (problems, warnings []Problem) {
+		for i, p := range s.Profiles {
+			line := 1 + strings.Count(p.Ignition[:strings.Index(p.Ignition, "HERE")], "\n")
+			column := strings.Index(strings.Split(p.Ignition, "\n")[line-1], "HERE") + 1
+			warnings = append(warnings, Problem{Line: line, Column: column, Path: fmt.Sprintf("profiles[%d].ignition.a[0]", i), Text: "x"})
+		}
+		return nil, warnings
+	}
+	src := small + "profiles:\n" +
+		"  - {name: a, role: control-plane, ignition: 'HERE'}\n" + // line 11
+		"  - name: b\n    role: worker\n    ignition: |  # a comment\n\n      {\n        HERE\n" + // 12 to 17
+		"  - name: c\n    role: worker\n    ignition: |1-\n       HERE\n" + // 18 to 21: the text begins with two blanks
+		"  - name: d\n    role: worker\n    ignition: >\n      {\n      HERE\n" // 22 to 26: one line of text
+	src = strings.ReplaceAll(src, "\n", "\r\n")
+	_, list, err := Examine("s.yaml", []byte(src), also)
+	var got []string
+	for _, p := range list {
+		got = append(got, p.Warning("s"))
+	}
+	want := []string{
+		"s:11:46: warning: profiles[0].ignition.a[0]: x (its line 1, column 1)",
+		"s:17:9: warning: profiles[1].ignition.a[0]: x",
+		"s:21:8: warning: profiles[2].ignition.a[0]: x",
+		"s:24:15: warning: profiles[3].ignition.a[0]: x (its line 1, column 3)",
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v\n%s\nwant\n%s", err, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -2,7 +2,7 @@ package site
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -34,16 +34,11 @@ func Summary(s machine.Site) []string {
 	} else {
 		lines = append(lines, fmt.Sprintf("machines that are listed (%d) are looked at, others only while an operator opens the discovery window", len(s.Machines)))
 	}
-	var unasked []string
-	for _, m := range s.Machines {
-		if m.Approve {
-			unasked = append(unasked, entryWord(m))
-		}
-	}
-	if len(unasked) > 0 {
-		lines = append(lines, "installed WITHOUT ASKING, once, onto an empty disk: "+some(unasked))
-	} else {
+	if !slices.ContainsFunc(s.Machines, func(m machine.ListedMachine) bool { return m.Approve }) {
 		lines = append(lines, "nothing is installed without asking")
+	}
+	for _, w := range Warnings(s) {
+		lines = append(lines, w.Text)
 	}
 	operators := []string{"whoever has the setup code on the screen"}
 	for _, o := range s.Operators {
@@ -57,25 +52,4 @@ func Summary(s machine.Site) []string {
 		lines = append(lines, "MEMORY ONLY: where data cannot be kept, all is forgotten at the next start")
 	}
 	return lines
-}
-
-// entryWord tells a listed machine from others.
-func entryWord(m machine.ListedMachine) string {
-	by := string(m.MAC)
-	if m.UUID != "" {
-		by = m.UUID
-	}
-	if m.Name == "" {
-		return by
-	}
-	return m.Name + " (" + by + ")"
-}
-
-// some are the first of many.
-func some(words []string) string {
-	const most = 8
-	if more := len(words) - most; more > 0 {
-		return strings.Join(words[:most], ", ") + fmt.Sprintf(" and %d more", more)
-	}
-	return strings.Join(words, ", ")
 }

@@ -644,6 +644,8 @@ export interface SiteCheck {
   /** What it says, with defaults filled in; absent unless it is valid. */
   site?: Site;
   valid: boolean;
+  /** What is valid and seldom meant, or must be known, as machines that are installed without asking, in the file's order. None of a file in which something is wrong. */
+  warnings: Problem[];
 }
 
 export interface SiteCluster {
