@@ -37,6 +37,7 @@ type rig struct {
 	t           *testing.T
 	url         string
 	fingerprint string
+	health      []api.Health // what status says, besides
 }
 
 func newRig(t *testing.T) *rig {
@@ -48,7 +49,7 @@ func newRig(t *testing.T) *rig {
 	server, err := api.New(api.Config{
 		Store: r.Store, Output: output{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		Status: func() api.Status {
-			return api.Status{Site: "lab", Service: "192.0.2.1", Health: []api.Health{{Name: "tftp", Text: "port 69 is taken"}}}
+			return api.Status{Site: "lab", Service: "192.0.2.1", Health: append([]api.Health{{Name: "dhcp", OK: true, Text: "serves eth0"}}, r.health...)}
 		},
 		Kubeconfig: func(_ state.View, who, server string) ([]byte, error) {
 			return []byte("apiVersion: v1\nkind: Config # " + who + " " + server + "\n"), nil

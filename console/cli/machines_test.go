@@ -151,7 +151,7 @@ func TestLookRescueAndDiscovery(t *testing.T) {
 	if out := r.must("", "discovery", "status", "-o", "json"); !strings.Contains(out, `"open": true`) {
 		t.Errorf("status: %s", out)
 	}
-	if out := r.must("", "status"); !strings.Contains(out, "FAIL  tftp") || !strings.Contains(out, "The discovery window is open") || !strings.Contains(out, "Machines: none") {
+	if out := r.must("", "status"); !strings.Contains(out, "ok    dhcp") || !strings.Contains(out, "The discovery window is open") || !strings.Contains(out, "Machines: none") {
 		t.Errorf("status:\n%s", out)
 	}
 }

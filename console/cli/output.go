@@ -49,9 +49,13 @@ func render[T any](o *options, w io.Writer, answer []byte, text func(io.Writer, 
 	}
 	var v T
 	if err := json.Unmarshal(answer, &v); err != nil {
-		return fmt.Errorf("the answer is not what was expected: %w; is the boot service of the same version?", err)
+		return notExpected(err)
 	}
 	return text(w, v)
+}
+
+func notExpected(err error) error {
+	return fmt.Errorf("the answer is not what was expected: %w; is the boot service of the same version?", err)
 }
 
 // renderItem writes one of many that come one after the other: a line of JSON,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,11 +20,40 @@ import (
 
 func (o *options) status() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "Show how the boot service is", Args: cobra.NoArgs,
+		Use: "status", Short: "Show how the boot service is; ends with 1 if a check of it fails", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/status", nil, writeStatus)
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			answer, err := c.Raw(cmd.Context(), http.MethodGet, "/api/status", nil, nil)
+			if err != nil {
+				return err
+			}
+			var s api.Status
+			if err := json.Unmarshal(answer, &s); err != nil {
+				return notExpected(err)
+			}
+			if err := render(o, cmd.OutOrStdout(), answer, writeStatus); err != nil {
+				return err
+			}
+			return unhealthy(s)
 		},
 	}
+}
+
+// unhealthy names the checks of the boot service that fail.
+func unhealthy(s api.Status) error {
+	var failed []string
+	for _, h := range s.Health {
+		if !h.OK {
+			failed = append(failed, h.Name)
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the boot service is not well: %s", strings.Join(failed, ", "))
 }
 
 func writeStatus(w io.Writer, s api.Status) error {

@@ -110,6 +110,21 @@ ADDRESS      MAC                MACHINE     HOST NAME  EXPIRES              DECL
 	}
 }
 
+// A script sees by status whether all is well, in each form of output.
+func TestStatus(t *testing.T) {
+	r := newRig(t)
+	r.setup()
+	r.must("", "status")
+	r.health = []api.Health{{Name: "tftp", Text: "port 69 is taken"}, {Name: "ntp", OK: true}, {Name: "storage", Text: "no space left"}}
+	for form, want := range map[string]string{"text": "FAIL  tftp         port 69 is taken\n", "json": `"text": "port 69 is taken"`, "yaml": "text: port 69 is taken\n"} {
+		var out bytes.Buffer
+		err := r.run(t.Context(), "", &out, "status", "-o", form)
+		if ExitCode(err) != ExitRefused || err.Error() != "the boot service is not well: tftp, storage" || !strings.Contains(out.String(), want) {
+			t.Errorf("-o %s: %v\n%s", form, err, out.String())
+		}
+	}
+}
+
 func TestSupportBundle(t *testing.T) {
 	r := newRig(t)
 	r.setup()
