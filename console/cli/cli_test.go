@@ -160,8 +160,28 @@ func TestSessions(t *testing.T) {
 	r.must("", "logout")
 	r.fails("rackseed login", "", "machines")
 	r.fails("password is wrong", "wrong horse\n", "login", "--server", r.url, "--fingerprint", r.fingerprint, "--name", "ann")
-	r.must("ann\ncorrect horse\n", "login", "--server", r.url, "--fingerprint", r.fingerprint)
+	// Whom to ask, and how to know them, outlives a logout.
+	r.must("ann\ncorrect horse\n", "login")
 	r.must("", "status")
+	login, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.must("", "logout")
+	if c, err := load(); err != nil || c != (credentials{Server: login.Server, Fingerprint: login.Fingerprint}) {
+		t.Errorf("after a logout %+v is kept, %v", c, err)
+	}
+	if got := r.exits("logout"); got != ExitNoLogin {
+		t.Errorf("a second logout ends with %d", got)
+	}
+	t.Setenv("RACKSEED_TOKEN", login.Token)
+	r.fails("log in again", "", "status") // it is over at the boot service, too
+	t.Setenv("RACKSEED_TOKEN", "")
+	r.must("", "logout", "--forget")
+	if _, err := load(); !errors.Is(err, errNoLogin) {
+		t.Errorf("after --forget: %v", err)
+	}
+	r.must("ann\ncorrect horse\n", "login", "--server", r.url, "--fingerprint", r.fingerprint)
 
 	// By environment, without a kept login.
 	kept, err := load()

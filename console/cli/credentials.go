@@ -72,7 +72,7 @@ func save(c credentials) (path string, err error) {
 	return path, os.Rename(temporary, path)
 }
 
-// forget removes the login.
+// forget removes the login, and whom it was with.
 func forget() error {
 	path, err := credentialsFile()
 	if err != nil {

@@ -105,24 +105,51 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 }
 
 func (o *options) logout() *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	c := &cobra.Command{
 		Use: "logout", Short: "End the kept login", Args: cobra.NoArgs,
+		Long: `End the kept login, at the boot service and here. The boot service's URL and
+fingerprint stay known, so that the next rackseed login asks for name and password
+alone.
+
+--forget removes them too, and the kept login also where the boot service does
+not answer; there it ends by itself when its time is over.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect()
-			if err != nil {
+			kept, err := load()
+			if err == nil && kept.Token != "" {
+				err = end(cmd.Context(), kept)
+			} else if err == nil {
+				err = errNoLogin
+			}
+			switch {
+			case all && errors.Is(err, errNoLogin):
+				return forget()
+			case all:
+				return errors.Join(err, forget())
+			case err != nil:
 				return err
 			}
-			err = c.Call(cmd.Context(), http.MethodPost, "/api/logout", nil, nil, nil)
-			var answer *client.AnswerError
-			if errors.As(err, &answer) && answer.Status == http.StatusUnauthorized {
-				err = nil // it is over already
-			}
-			if err != nil {
-				return err
-			}
-			return forget()
+			kept.Token = ""
+			_, err = save(kept)
+			return err
 		},
 	}
+	c.Flags().BoolVar(&all, "forget", false, "forget the boot service's URL and fingerprint too")
+	return c
+}
+
+// end ends a session at the boot service.
+func end(ctx context.Context, login credentials) error {
+	c, err := client.New(login.Server, login.Fingerprint, login.Token)
+	if err != nil {
+		return err
+	}
+	err = c.Call(ctx, http.MethodPost, "/api/logout", nil, nil, nil)
+	var answer *client.AnswerError
+	if errors.As(err, &answer) && answer.Status == http.StatusUnauthorized {
+		return nil // it is over already
+	}
+	return err
 }
 
 // asker asks the person at the terminal for what flags did not say. Without a
