@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/rackseed/rackseed/console/client"
@@ -106,8 +107,9 @@ func (o *options) kubeconfig() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kubeconfig",
 		Short: "Write an administrator's kubeconfig to standard output",
-		Long: `Write an administrator's kubeconfig to standard output. There is none before the
-cluster is started: rackseed cluster status says how far that is.
+		Long: `Write an administrator's kubeconfig to standard output, as YAML or, with -o json,
+as JSON; kubectl reads both. There is none before the cluster is started: rackseed
+cluster status says how far that is.
 
 --server is the API server's URL to put into it, where the service address
 cannot be reached; the boot service is the one of the login, or RACKSEED_SERVER.`,
@@ -124,6 +126,12 @@ cannot be reached; the boot service is the one of the login, or RACKSEED_SERVER.
 			config, err := c.Raw(cmd.Context(), http.MethodGet, "/api/kubeconfig", q, nil)
 			if err != nil {
 				return err
+			}
+			if o.output == outputJSON {
+				if config, err = yaml.YAMLToJSON(config); err != nil {
+					return notExpected(err)
+				}
+				return render[any](o, cmd.OutOrStdout(), config, nil)
 			}
 			_, err = cmd.OutOrStdout().Write(config)
 			return err

@@ -205,6 +205,9 @@ func TestCluster(t *testing.T) {
 	if out := r.must("", "kubeconfig", "--server", "https://127.0.0.1:7443"); !strings.Contains(out, "ann https://127.0.0.1:7443") {
 		t.Errorf("kubeconfig:\n%s", out)
 	}
+	if out := r.must("", "kubeconfig", "-o", "json"); out != "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"Config\"\n}\n" {
+		t.Errorf("kubeconfig as JSON:\n%s", out)
+	}
 	out := r.must("", "cluster", "status")
 	for _, want := range []string{"c-1, generation 1", "Started by  alpha", "is done", "Kubeconfig  rackseed kubeconfig"} {
 		if !strings.Contains(out, want) {
