@@ -33,10 +33,14 @@ func (s *Server) registerCluster(api huma.API) {
 }
 
 // started says how far the start of the cluster is; "": it is started.
-func started(b *machine.Intent, starter machine.Machine) string {
+func started(view state.View, b *machine.Intent, starter machine.Machine) string {
 	switch {
 	case b == nil:
-		return "no control plane was approved yet"
+		return machine.NoStart(view.EndedBootstrap(), func(id machine.ID) string {
+			m, _ := view.Machine(id) // it may be forgotten
+			m.ID = id
+			return called(m)
+		})
 	case b.Status == machine.IntentDone:
 		return ""
 	case b.Status == machine.IntentClaimed:
@@ -80,15 +84,11 @@ func (s *Server) clusterStart(view state.View) ClusterStart {
 		starter, _ = view.Machine(b.Machine)
 		starter.ID = b.Machine
 	}
-	if c.NoKubeconfig = started(b, starter); c.NoKubeconfig != "" {
+	if c.NoKubeconfig = started(view, b, starter); c.NoKubeconfig != "" {
 		c.NoKubeconfig = "there is no cluster yet: " + c.NoKubeconfig
 	}
-	switch {
-	case b == nil:
-		c.NoAbandon = "nothing was begun: no control plane was approved yet"
-	case b.Status == machine.IntentOpen:
-		c.NoAbandon = "nothing was begun: machine " + called(starter) + " may not start the cluster yet; revoke that instead"
-	case s.NewPKI == nil:
+	c.NoAbandon = view.NoAbandon()
+	if c.NoAbandon == "" && s.NewPKI == nil {
 		c.NoAbandon = "this boot service was built without Kubernetes"
 	}
 	return c

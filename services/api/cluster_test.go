@@ -39,7 +39,7 @@ func TestAbandon(t *testing.T) {
 	broken = nil
 
 	c := decode[ClusterStart](t, r.want(200, "POST", "/api/cluster/abandon", good, auth).body)
-	if c.Bootstrap != nil || !strings.Contains(c.NoKubeconfig, "no control plane was approved") {
+	if c.Bootstrap != nil || !strings.Contains(c.NoKubeconfig, "taken back from "+string(id)+" (abandoned: its board is dead)") {
 		t.Errorf("abandoned: %+v", c)
 	}
 	if key, _ := r.View().Secret("pki/ca.key"); string(key) != "a new key" {

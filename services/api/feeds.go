@@ -37,7 +37,7 @@ type seen struct {
 // in the feed.
 type sources struct {
 	machine    machine.Machine
-	orders     Orders
+	orders     machine.Orders
 	boot       state.Boot
 	waitingFor string
 	invited    bool

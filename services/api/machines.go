@@ -17,94 +17,25 @@ import (
 	"github.com/rackseed/rackseed/services/wire"
 )
 
-// Orders are a machine's orders that are not over, or ended last; any may be
-// nil. Bootstrap is the one bootstrap intent, whosever it is.
-type Orders struct {
-	Install, Join, Rescue, Bootstrap *machine.Intent
-}
-
-// Actions says what people can do to a machine now, and why not. The state has
-// the last word; this is for buttons.
-func Actions(m machine.Machine, o Orders) []Action {
-	reasons := map[ActionName]string{
-		ActionApprove: noApprove(m, o), ActionRetry: "", ActionRevoke: "", ActionForget: "", ActionLook: "", ActionRescue: "",
+// Actions says what people can do to a machine now, and why not. keys are the
+// site's, which may log in to a rescue shell. The state has the last word, by the
+// same rules; this is for buttons.
+func Actions(m machine.Machine, o machine.Orders, keys []string) []Action {
+	action := func(name ActionName, no string) Action { return Action{Name: name, Allowed: no == "", Reason: no} }
+	return []Action{
+		action(ActionApprove, machine.NoApprove(m, o)),
+		action(ActionRetry, machine.NoRetry(o)),
+		action(ActionRevoke, machine.NoRevoke(m, o)),
+		action(ActionForget, machine.NoForget(m, o)),
+		action(ActionLook, machine.NoLook(o)),
+		action(ActionRescue, machine.NoRescue(o, keys)),
 	}
-	if o.Install == nil || o.Install.Status != machine.IntentFailed {
-		reasons[ActionRetry] = "no failed install waits for a retry"
-	}
-	if len(revocable(m, o)) == 0 {
-		reasons[ActionRevoke] = "nothing is ordered that is not over"
-	}
-	if b := o.Bootstrap; o.Install.Live() {
-		reasons[ActionForget] = "an install of it is not over: revoke it first"
-	} else if b != nil && b.Machine == m.ID && b.Status == machine.IntentClaimed {
-		reasons[ActionForget] = "it was permitted to start the cluster: let it finish, or abandon what it began"
-	} else if b.Live() && b.Machine == m.ID {
-		reasons[ActionForget] = "it is to start the cluster: revoke that first"
-	}
-	switch {
-	case o.Install.Live():
-		reasons[ActionLook] = "it is approved: it boots the installer anyway"
-	case o.Install != nil && o.Install.Status == machine.IntentDone:
-		reasons[ActionLook] = "it is installed: forget it first"
-	}
-	switch {
-	case o.Install != nil && o.Install.Status == machine.IntentClaimed:
-		reasons[ActionRescue] = "its disk is being written: revoke that first"
-	case o.Rescue != nil && o.Rescue.Status == machine.IntentOpen:
-		reasons[ActionRescue] = "it was asked for already: restart the machine"
-	}
-	var list []Action
-	for _, name := range []ActionName{ActionApprove, ActionRetry, ActionRevoke, ActionForget, ActionLook, ActionRescue} {
-		list = append(list, Action{Name: name, Allowed: reasons[name] == "", Reason: reasons[name]})
-	}
-	return list
-}
-
-// noApprove says why a machine cannot be approved now; "": it can.
-func noApprove(m machine.Machine, o Orders) string {
-	switch {
-	case o.Install.Live():
-		return "it is approved already"
-	case o.Install != nil && o.Install.Status == machine.IntentDone:
-		return "it is installed: to install it anew, forget it first, then netboot it"
-	case m.Phase == machine.PhaseRescue:
-		return "it serves a rescue shell: restart it"
-	case m.Session == nil || m.Inventory == nil:
-		return "its installer has not reported yet: netboot it"
-	case !m.Session.Left.IsZero():
-		return "nobody approved it in time, and it went back to its own disk: ask to have it looked at again, then restart it"
-	case m.Phase != machine.PhaseWaiting:
-		return "its installer does not wait for approval: netboot it"
-	}
-	return ""
-}
-
-// revocable are the intents that taking a machine's approval back ends: its
-// install while it is not over; its start of the cluster while it was not
-// permitted yet, which would keep the cluster waiting for a machine that is not
-// installed; its join while it is not over; and a rescue shell that it did not
-// boot yet.
-func revocable(m machine.Machine, o Orders) (ids []string) {
-	if o.Install.Live() {
-		ids = append(ids, o.Install.ID)
-	}
-	if b := o.Bootstrap; b != nil && b.Machine == m.ID && b.Status == machine.IntentOpen {
-		ids = append(ids, b.ID)
-	}
-	if o.Join.Live() {
-		ids = append(ids, o.Join.ID)
-	}
-	if o.Rescue.Live() {
-		ids = append(ids, o.Rescue.ID)
-	}
-	return ids
 }
 
 // ordersOf are the orders of a machine. bootstrap is the view's, which takes a
 // search of all intents: once for all machines.
-func ordersOf(view state.View, bootstrap *machine.Intent, id machine.ID) Orders {
-	return Orders{Install: view.InstallIntent(id), Join: view.JoinIntent(id), Rescue: view.RescueIntent(id), Bootstrap: bootstrap}
+func ordersOf(view state.View, bootstrap *machine.Intent, id machine.ID) machine.Orders {
+	return machine.Orders{Install: view.InstallIntent(id), Join: view.JoinIntent(id), Rescue: view.RescueIntent(id), Bootstrap: bootstrap}
 }
 
 // waitingFor says why a node that is installed is not in the cluster: what its
@@ -124,7 +55,7 @@ func waitingFor(v netboot.Orders, m machine.Machine, now time.Time) string {
 }
 
 // show is a machine as people see it at a time, with its orders.
-func show(view state.View, m machine.Machine, o Orders, now time.Time) Machine {
+func show(view state.View, m machine.Machine, o machine.Orders, now time.Time) Machine {
 	site, _ := view.Site()
 	if m.MACs == nil {
 		m.MACs = []machine.MAC{}
@@ -138,7 +69,7 @@ func show(view state.View, m machine.Machine, o Orders, now time.Time) Machine {
 	return Machine{
 		Machine: m, Install: o.Install, Join: o.Join, Rescue: o.Rescue, WaitingFor: waitingFor(view, m, now),
 		Leaves: m.WaitEnds(o.Install, site.Discovery.WaitTime()), Boot: shownBoot(view.Boot(m.ID)), NextBoot: nextBoot(m, o.Install, view.Circumstances(m, now)),
-		Disks: choices(m.Inventory), Actions: Actions(m, o),
+		Disks: choices(m.Inventory), Actions: Actions(m, o, site.SSHKeys),
 	}
 }
 
@@ -346,14 +277,14 @@ func (s *Server) retry(ctx context.Context, view state.View, m machine.Machine, 
 }
 
 func (s *Server) revoke(ctx context.Context, view state.View, m machine.Machine, in RevokeRequest) error {
-	intents := revocable(m, ordersOf(view, view.Bootstrap(), m.ID))
-	if len(intents) == 0 {
-		return huma.Error409Conflict("machine " + string(m.ID) + ": nothing is ordered that is not over; what is done cannot be revoked")
+	o := ordersOf(view, view.Bootstrap(), m.ID)
+	if why := machine.NoRevoke(m, o); why != "" {
+		return huma.Error409Conflict("machine " + called(m) + ": " + why)
 	}
 	// The install first: what is most urgent. If what comes after is refused,
 	// asking again does the rest.
-	for _, intent := range intents {
-		if _, err := s.propose(ctx, state.IntentRevoke{Intent: intent, Reason: in.Reason}); err != nil {
+	for _, intent := range machine.Revocable(m, o) {
+		if _, err := s.propose(ctx, state.IntentRevoke{Intent: intent.ID, Reason: in.Reason}); err != nil {
 			return err
 		}
 	}
@@ -365,10 +296,7 @@ func (s *Server) look(ctx context.Context, _ state.View, m machine.Machine, in F
 	return err
 }
 
-func (s *Server) rescue(ctx context.Context, view state.View, m machine.Machine, _ RescueRequest) error {
-	if site, _ := view.Site(); len(site.SSHKeys) == 0 {
-		return huma.Error409Conflict("machine " + string(m.ID) + ": nobody could log in to its rescue shell: the site file has no sshKeys")
-	}
+func (s *Server) rescue(ctx context.Context, _ state.View, m machine.Machine, _ RescueRequest) error {
 	_, err := s.propose(ctx, state.RescueOpen{Machine: m.ID, Intent: "r-" + randomHex(8)})
 	return err
 }

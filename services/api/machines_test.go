@@ -22,35 +22,39 @@ func TestActions(t *testing.T) {
 	left := ready
 	left.Session = &machine.Session{Left: time.Unix(1, 0)}
 	intent := func(s machine.IntentStatus) *machine.Intent { return &machine.Intent{Status: s} }
-	install := func(s machine.IntentStatus) Orders { return Orders{Install: intent(s)} }
-	start := func(m machine.ID, s machine.IntentStatus) Orders {
-		return Orders{Install: intent(machine.IntentDone), Bootstrap: &machine.Intent{ID: "b-1", Kind: machine.IntentBootstrap, Machine: m, Status: s}}
+	install := func(s machine.IntentStatus) machine.Orders { return machine.Orders{Install: intent(s)} }
+	start := func(m machine.ID, s machine.IntentStatus) machine.Orders {
+		return machine.Orders{Install: intent(machine.IntentDone), Bootstrap: &machine.Intent{ID: "b-1", Kind: machine.IntentBootstrap, Machine: m, Status: s}}
 	}
+	keys := []string{"ssh-ed25519 AAAA ann"}
 	for _, c := range []struct {
 		name string
 		m    machine.Machine
-		o    Orders
+		o    machine.Orders
+		keys []string
 		want string // the allowed ones
 	}{
-		{"only seen", machine.Machine{Phase: machine.PhaseSeen}, Orders{}, "forget look rescue"},
-		{"waiting", ready, Orders{}, "approve forget look rescue"},
-		{"went back to its disk", left, Orders{}, "forget look rescue"},
-		{"approved", phase(machine.PhaseApproved), install(machine.IntentOpen), "revoke rescue"},
-		{"installing", phase(machine.PhaseInstalling), install(machine.IntentClaimed), "revoke"},
-		{"failed", phase(machine.PhaseFailed), install(machine.IntentFailed), "retry revoke rescue"},
-		{"installed", phase(machine.PhaseInstalled), install(machine.IntentDone), "forget rescue"},
-		{"installed, will start the cluster", phase(machine.PhaseInstalled), start("m-1", machine.IntentOpen), "revoke rescue"},
-		{"starts the cluster", phase(machine.PhaseJoining), start("m-1", machine.IntentClaimed), "rescue"},
-		{"started the cluster", phase(machine.PhaseReady), start("m-1", machine.IntentDone), "forget rescue"},
-		{"another will start it", phase(machine.PhaseBooted), start("m-2", machine.IntentOpen), "forget rescue"},
-		{"ready", phase(machine.PhaseReady), install(machine.IntentDone), "forget rescue"},
-		{"netbooted again", ready, install(machine.IntentDone), "forget rescue"},
-		{"revoked", ready, install(machine.IntentRevoked), "approve forget look rescue"},
-		{"rescue asked for", ready, Orders{Rescue: intent(machine.IntentOpen)}, "approve revoke forget look"},
-		{"in rescue", phase(machine.PhaseRescue), Orders{Rescue: intent(machine.IntentDone)}, "forget look rescue"},
+		{"only seen", machine.Machine{Phase: machine.PhaseSeen}, machine.Orders{}, keys, "forget look rescue"},
+		{"waiting", ready, machine.Orders{}, keys, "approve forget look rescue"},
+		{"went back to its disk", left, machine.Orders{}, keys, "forget look rescue"},
+		{"approved", phase(machine.PhaseApproved), install(machine.IntentOpen), keys, "revoke rescue"},
+		{"installing", phase(machine.PhaseInstalling), install(machine.IntentClaimed), keys, "revoke"},
+		{"failed", phase(machine.PhaseFailed), install(machine.IntentFailed), keys, "retry revoke rescue"},
+		{"installed", phase(machine.PhaseInstalled), install(machine.IntentDone), keys, "forget rescue"},
+		{"installed, will start the cluster", phase(machine.PhaseInstalled), start("m-1", machine.IntentOpen), keys, "revoke rescue"},
+		{"starts the cluster", phase(machine.PhaseJoining), start("m-1", machine.IntentClaimed), keys, "rescue"},
+		{"started the cluster", phase(machine.PhaseReady), start("m-1", machine.IntentDone), keys, "forget rescue"},
+		{"another will start it", phase(machine.PhaseBooted), start("m-2", machine.IntentOpen), keys, "forget rescue"},
+		{"ready", phase(machine.PhaseReady), install(machine.IntentDone), keys, "forget rescue"},
+		{"netbooted again", ready, install(machine.IntentDone), keys, "forget rescue"},
+		{"revoked", ready, install(machine.IntentRevoked), keys, "approve forget look rescue"},
+		{"rescue asked for", ready, machine.Orders{Rescue: intent(machine.IntentOpen)}, keys, "approve revoke forget look"},
+		{"in rescue", phase(machine.PhaseRescue), machine.Orders{Rescue: intent(machine.IntentDone)}, keys, "forget look rescue"},
+		{"went to its own disk", phase(machine.PhaseLocal), machine.Orders{}, keys, "forget look rescue"},
+		{"nobody could log in", ready, machine.Orders{}, nil, "approve forget look"},
 	} {
 		var allowed []string
-		for _, a := range Actions(c.m, c.o) {
+		for _, a := range Actions(c.m, c.o, c.keys) {
 			if a.Allowed != (a.Reason == "") {
 				t.Errorf("%s: %s: allowed %v with the reason %q", c.name, a.Name, a.Allowed, a.Reason)
 			}
@@ -194,7 +198,7 @@ func TestRevoke(t *testing.T) {
 	auth := bearer(siteToken)
 	id, other := string(r.Waiting(1)), string(r.Waiting(2))
 	r.want(404, "POST", "/api/machines/none/revoke", "", auth)
-	if a := r.want(409, "POST", "/api/machines/"+id+"/revoke", "", auth); !strings.Contains(a.detail(), "nothing is ordered") {
+	if a := r.want(409, "POST", "/api/machines/"+id+"/revoke", "", auth); !strings.Contains(a.detail(), "nothing is open that could be taken back") {
 		t.Errorf("not approved: %s", a.detail())
 	}
 	r.want(200, "POST", "/api/machines/"+id+"/approve", `{"name":"alpha","profile":"control-plane"}`, auth)
@@ -258,7 +262,8 @@ type starts struct {
 func (starts) Machine(id machine.ID) (machine.Machine, bool) {
 	return machine.Machine{ID: id, Name: "alpha"}, true
 }
-func (s starts) Bootstrap() *machine.Intent { return s.intent }
+func (s starts) Bootstrap() *machine.Intent    { return s.intent }
+func (starts) EndedBootstrap() *machine.Intent { return nil }
 func (starts) Profile(id machine.ID) (machine.Profile, bool) {
 	if id == "m-3" {
 		return machine.Profile{Role: machine.RoleWorker}, true

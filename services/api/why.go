@@ -26,7 +26,7 @@ const whyEvents = 10
 type facts struct {
 	now           time.Time
 	machine       machine.Machine
-	orders        Orders
+	orders        machine.Orders
 	circumstances machine.Circumstances
 	waitingFor    string
 	told          state.Boot

@@ -30,8 +30,8 @@ func TestExplain(t *testing.T) {
 	fetched := func(b state.Boot, since time.Duration) state.Boot { b.Fetched = ago(since); return b }
 	left := looked(in(machine.PhaseLocal, time.Hour, ""), 2*time.Hour, disk(machine.Empty))
 	left.Session.Left = ago(time.Hour)
-	order := func(status machine.IntentStatus, changed time.Duration) Orders {
-		return Orders{Install: &machine.Intent{ID: "i-1", Status: status, Changed: ago(changed), Written: status != machine.IntentOpen}}
+	order := func(status machine.IntentStatus, changed time.Duration) machine.Orders {
+		return machine.Orders{Install: &machine.Intent{ID: "i-1", Status: status, Changed: ago(changed), Written: status != machine.IntentOpen}}
 	}
 	for _, c := range []struct {
 		name    string

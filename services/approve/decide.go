@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
@@ -109,8 +108,8 @@ func Prepare(v View, m machine.Machine, wish Wish, fresh Fresh) (Plan, error) {
 	if !ok {
 		return no("there is no valid site file yet: mend it first")
 	}
-	if err := waits(v, m); err != nil {
-		return no("%w", err)
+	if why := machine.NoApprove(m, machine.Orders{Install: v.InstallIntent(m.ID)}); why != "" {
+		return no("%s", why)
 	}
 	if wish.Session != "" && wish.Session != m.Session.ID {
 		return no("its installer restarted since it was looked at (session %.40s then, %s now): look again, and approve that", wish.Session, m.Session.ID)
@@ -166,24 +165,6 @@ func Prepare(v View, m machine.Machine, wish Wish, fresh Fresh) (Plan, error) {
 		p.Confirm = target.disk.Contents
 	}
 	return p, nil
-}
-
-// waits says why m does not wait for approval, or nil.
-func waits(v View, m machine.Machine) error {
-	intent := v.InstallIntent(m.ID)
-	switch {
-	case m.Phase == machine.PhaseRescue:
-		return fmt.Errorf("it serves a rescue shell: restart it, and approve it when its installer waits")
-	case m.Session == nil || m.Inventory == nil:
-		return fmt.Errorf("its installer has not reported yet: netboot it")
-	case intent.Live():
-		return fmt.Errorf("install intent %s is %s: it is approved already; revoke that first", intent.ID, intent.Status)
-	case intent != nil && intent.Status == machine.IntentDone:
-		return fmt.Errorf("it is installed (intent %s), and approving it again would write over its disk: to install it anew, forget it first, then netboot it", intent.ID)
-	case !m.Session.Left.IsZero():
-		return fmt.Errorf("nobody approved it in time, and it went back to its own disk at %s: ask to have it looked at again, restart it, and approve it then", m.Session.Left.UTC().Format(time.RFC3339))
-	}
-	return nil
 }
 
 func (t taken) chooseName(wish, before string) (string, error) {

@@ -120,11 +120,10 @@ func Retry(v View, m machine.Machine, wish Wish) (state.IntentRetry, error) {
 		return state.IntentRetry{}, fmt.Errorf("machine %s: "+format, append([]any{m.ID}, args...)...)
 	}
 	intent := v.InstallIntent(m.ID)
+	if why := machine.NoRetry(machine.Orders{Install: intent}); why != "" {
+		return no("%s", why)
+	}
 	switch {
-	case intent == nil:
-		return no("no install was ever ordered: approve it")
-	case intent.Status != machine.IntentFailed:
-		return no("install intent %s is %s: only a failed one is retried", intent.ID, intent.Status)
 	case wish.Name != "" || wish.Profile != "" || wish.Address.IsValid():
 		return no("a retry keeps name, profile and address: to change them revoke install intent %s, and approve it anew", intent.ID)
 	case wish.Disk == nil && wish.Erase == "":

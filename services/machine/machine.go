@@ -84,6 +84,17 @@ const (
 	IntentRescue    IntentKind = "rescue"    // boot the installer once, to a shell
 )
 
+// Words are what a kind of intent orders, in words.
+func (k IntentKind) Words() string {
+	switch k {
+	case IntentBootstrap:
+		return "start of the cluster"
+	case IntentRescue:
+		return "rescue shell"
+	}
+	return string(k)
+}
+
 // IntentStatus is an intent's life: open → claimed → done, or failed (which a
 // retry opens again under a new epoch), or revoked.
 type IntentStatus string

@@ -17,6 +17,7 @@ type Orders interface {
 	InstallIntent(machine.ID) *machine.Intent
 	RescueIntent(machine.ID) *machine.Intent
 	Bootstrap() *machine.Intent
+	EndedBootstrap() *machine.Intent
 	Joining(now time.Time) machine.ID
 }
 
@@ -84,18 +85,18 @@ func mayFetchIgnition(v Orders, m machine.Machine) (*machine.Intent, error) {
 // once state.JoinClaim is.
 func NodeOrder(v Orders, m machine.Machine, now time.Time) wire.NodeOrder {
 	wait := func(reason string) wire.NodeOrder { return wire.NodeOrder{Kind: wire.NodeWait, Reason: reason} }
+	name := func(id machine.ID) string {
+		other, _ := v.Machine(id) // it may be forgotten
+		return nameOf(machine.Machine{ID: id, Name: other.Name})
+	}
 	b := v.Bootstrap()
 	switch {
 	case b == nil:
-		return wait("no control plane was approved yet")
+		return wait(machine.NoStart(v.EndedBootstrap(), name))
 	case b.Machine == m.ID && b.Status == machine.IntentDone:
 		return wait("this machine started the cluster already; kubeadm init never runs twice")
 	case b.Machine == m.ID && b.Live():
 		return wire.NodeOrder{Kind: wire.NodeInit, Intent: b.ID}
-	}
-	name := func(id machine.ID) string {
-		other, _ := v.Machine(id) // it may be forgotten
-		return nameOf(machine.Machine{ID: id, Name: other.Name})
 	}
 	if b.Live() {
 		return wait("waiting for " + name(b.Machine) + " to start the cluster")

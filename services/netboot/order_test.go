@@ -17,6 +17,7 @@ type plainOrders struct {
 	profile   *machine.Profile
 	intent    *machine.Intent
 	bootstrap *machine.Intent
+	ended     *machine.Intent
 	rescue    *machine.Intent
 	joining   machine.ID
 }
@@ -29,6 +30,7 @@ func (o plainOrders) Machine(id machine.ID) (machine.Machine, bool) {
 func (o plainOrders) InstallIntent(machine.ID) *machine.Intent { return o.intent }
 func (o plainOrders) RescueIntent(machine.ID) *machine.Intent  { return o.rescue }
 func (o plainOrders) Bootstrap() *machine.Intent               { return o.bootstrap }
+func (o plainOrders) EndedBootstrap() *machine.Intent          { return o.ended }
 func (o plainOrders) Joining(time.Time) machine.ID             { return o.joining }
 func (o plainOrders) Profile(machine.ID) (machine.Profile, bool) {
 	if o.profile == nil {
@@ -134,10 +136,13 @@ func TestNodeOrder(t *testing.T) {
 		want wire.NodeOrderKind
 		says string
 	}{
-		"none approved":      {plainOrders{}, "m-1", wire.NodeWait, "no control plane"},
-		"the first":          {plainOrders{bootstrap: bootstrap(machine.IntentOpen)}, "m-1", wire.NodeInit, ""},
-		"the first again":    {plainOrders{bootstrap: bootstrap(machine.IntentClaimed)}, "m-1", wire.NodeInit, ""},
-		"the first, done":    {plainOrders{bootstrap: bootstrap(machine.IntentDone)}, "m-1", wire.NodeWait, "never runs twice"},
+		"none approved":   {plainOrders{}, "m-1", wire.NodeWait, "no control plane"},
+		"the first":       {plainOrders{bootstrap: bootstrap(machine.IntentOpen)}, "m-1", wire.NodeInit, ""},
+		"the first again": {plainOrders{bootstrap: bootstrap(machine.IntentClaimed)}, "m-1", wire.NodeInit, ""},
+		"the first, done": {plainOrders{bootstrap: bootstrap(machine.IntentDone)}, "m-1", wire.NodeWait, "never runs twice"},
+		"none yet":        {plainOrders{}, "m-2", wire.NodeWait, "no control plane was approved yet"},
+		"taken back": {plainOrders{ended: &machine.Intent{Machine: "m-1", Status: machine.IntentRevoked, Reason: "the wrong one"}, machines: first}, "m-2", wire.NodeWait,
+			"taken back from node-1 (the wrong one): the next control plane that is approved starts it (rackseed approve NAME)"},
 		"another":            {plainOrders{bootstrap: bootstrap(machine.IntentOpen), machines: first}, "m-2", wire.NodeWait, "waiting for node-1"},
 		"another, forgotten": {plainOrders{bootstrap: bootstrap(machine.IntentClaimed)}, "m-2", wire.NodeWait, "waiting for m-1"},
 		"a worker":           {plainOrders{bootstrap: bootstrap(machine.IntentDone), machines: first, profile: worker, joining: "m-1"}, "m-2", wire.NodeJoin, ""},

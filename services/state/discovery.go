@@ -37,8 +37,8 @@ func (c *change) machineInvite(x MachineInvite) error {
 	if found == nil {
 		return refuse("there is no machine %.40s to look at", x.Machine)
 	}
-	if i := c.install(x.Machine); i != nil && (i.Intent.Live() || i.Intent.Status == machine.IntentDone) {
-		return refuse("machine %s: install intent %s is %s: only a machine that is neither installed nor being so is looked at again; forget it first", x.Machine, i.Intent.ID, i.Intent.Status)
+	if why := machine.NoLook(c.orders(x.Machine)); why != "" {
+		return refuse("machine %s: %s", x.Machine, why)
 	}
 	until := x.Until.UTC()
 	if until.Sub(c.at) > maxWindow {
@@ -67,16 +67,14 @@ func (c *change) rescueOpen(x RescueOpen) error {
 	if c.tables.intent(x.Intent) != nil {
 		return refuse("machine %s: intent %s exists already", x.Machine, x.Intent)
 	}
-	if i := c.install(x.Machine); i != nil && i.Intent.Status == machine.IntentClaimed {
-		return refuse("machine %s: its disk is being written (install intent %s); revoke that first", x.Machine, i.Intent.ID)
+	var keys []string
+	if s := c.site(); s != nil {
+		keys = s.SSHKeys
 	}
-	for _, old := range c.tables.intents(x.Machine) {
-		if old.Intent.Kind != machine.IntentRescue {
-			continue
-		}
-		if old.Intent.Status == machine.IntentOpen {
-			return refuse("machine %s: a rescue shell was asked for already: restart the machine", x.Machine)
-		}
+	if why := machine.NoRescue(c.orders(x.Machine), keys); why != "" {
+		return refuse("machine %s: %s", x.Machine, why)
+	}
+	if old := c.newest(x.Machine, machine.IntentRescue); old != nil {
 		c.remove(tableIntents, old)
 	}
 	i := &intentRow{Order: c.nextOrder(), Intent: machine.Intent{

@@ -108,6 +108,10 @@ func TestRescue(t *testing.T) {
 	w := newWorld(t)
 	story(w)
 	w.must(DiscoveryWindow{})
+	if text := w.refused(RescueOpen{Machine: machineID(1), Intent: "r-1"}); !strings.Contains(text, "the site file has no sshKeys") {
+		t.Error(text)
+	}
+	w.must(SiteApply{Site: machine.Site{SSHKeys: []string{"ssh-ed25519 AAAA ann"}}})
 	w.must(RescueOpen{Machine: machineID(1), Intent: "r-1"})
 	if text := w.refused(RescueOpen{Machine: machineID(1), Intent: "r-2"}); !strings.Contains(text, "asked for already") {
 		t.Error(text)

@@ -129,8 +129,8 @@ func (c *change) letGo(r *machineRow, found []machine.MAC) {
 
 // bound says whether an approval of the machine stands: it installs, or was
 // installed.
-func (c *change) bound(id machine.ID) bool {
-	i := c.install(id)
+func (t tables) bound(id machine.ID) bool {
+	i := t.install(id)
 	return i != nil && (i.Intent.Live() || i.Intent.Status == machine.IntentDone)
 }
 
@@ -355,15 +355,8 @@ func (c *change) machineForget(x MachineForget) error {
 	if r == nil {
 		return refuse("there is no machine %.40s", x.Machine)
 	}
-	for _, i := range c.tables.intents(x.Machine) {
-		// Joining and rescue end with the machine.
-		if !i.Intent.Live() || i.Intent.Kind == machine.IntentJoin || i.Intent.Kind == machine.IntentRescue {
-			continue
-		}
-		if i.Intent.Kind == machine.IntentBootstrap && i.Intent.Status != machine.IntentOpen {
-			return refuse("machine %s: bootstrap intent %s is %s: %s", x.Machine, i.Intent.ID, i.Intent.Status, c.starting(i))
-		}
-		return refuse("machine %s: %s intent %s is %s; revoke it first", x.Machine, i.Intent.Kind, i.Intent.ID, i.Intent.Status)
+	if why := machine.NoForget(r.Machine, c.orders(x.Machine)); why != "" {
+		return refuse("machine %s: %s", x.Machine, why)
 	}
 	c.drop(r)
 	c.event(x.Machine, "machine.forgotten", machine.Info, fmt.Sprintf("Forgotten by %s", asker(c.by)), "by", c.by, "name", r.Machine.Name)

@@ -3,6 +3,7 @@ package state
 import (
 	"crypto/ed25519"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
@@ -58,26 +59,8 @@ func (c *change) mayApprove(x MachineApprove, found *machineRow) error {
 	if s := found.Machine.Session; s == nil || s.ID != x.Session {
 		return refuse("machine %s: session %.40q is not its newest; it restarted, look again and approve that", id, x.Session)
 	}
-	if left := found.Machine.Session.Left; !left.IsZero() {
-		return refuse("machine %s: nobody approved it in time, and it went back to its own disk at %s; ask to have it looked at again, restart it, and approve then", id, left.Format(time.RFC3339))
-	}
-	if found.Machine.Phase == machine.PhaseRescue {
-		return refuse("machine %s serves a rescue shell: restart it, and approve when its installer waits", id)
-	}
-	if found.Machine.Inventory == nil { // a session brings one; held to it, since it is what is approved
-		return refuse("machine %s: its inventory is missing; netboot it again", id)
-	}
-	if i := c.install(id); i != nil && i.Intent.Live() {
-		out := "revoke it first"
-		if i.Intent.Status == machine.IntentFailed {
-			out += ", or retry it"
-		}
-		return refuse("machine %s: install intent %s is %s already; %s", id, i.Intent.ID, i.Intent.Status, out)
-	}
-	// A node in the cluster would lose its key at once, and its disk at its
-	// next restart: that takes more than the word for a new machine.
-	if i := c.install(id); i != nil && i.Intent.Status == machine.IntentDone {
-		return refuse("machine %s is installed (intent %s): approving it again would write over its disk; to install it anew, forget it first, then netboot it", id, i.Intent.ID)
+	if why := machine.NoApprove(found.Machine, c.orders(id)); why != "" {
+		return refuse("machine %s: %s", id, why)
 	}
 	if err := word("intent ID", x.Intent); err != nil {
 		return err
@@ -288,14 +271,15 @@ func (c *change) intentRevoke(x IntentRevoke) error {
 	case !i.Intent.Live():
 		return refuse("%s intent %s is %s already", i.Intent.Kind, x.Intent, i.Intent.Status)
 	case i.Intent.Kind == machine.IntentBootstrap && i.Intent.Status != machine.IntentOpen:
-		return refuse("bootstrap intent %s is %s: %s; it cannot be given to another machine, or there might be two clusters", x.Intent, i.Intent.Status, c.starting(i))
+		return refuse("bootstrap intent %s is %s: %s; it cannot be given to another machine, or there might be two clusters", x.Intent, i.Intent.Status, i.Intent.Starting())
 	}
 	ended := c.editIntent(i)
 	ended.Intent.Status, ended.Intent.Reason = machine.IntentRevoked, clip(x.Reason)
 	c.intent = ended
-	text := fmt.Sprintf("%s revoked by %s", kindWords[i.Intent.Kind], asker(c.by))
+	what := i.Intent.Kind.Words()
+	text := fmt.Sprintf("%s revoked by %s", strings.ToUpper(what[:1])+what[1:], asker(c.by))
 	if i.Intent.Kind == machine.IntentBootstrap {
-		text = fmt.Sprintf("Bootstrap revoked by %s, the next control plane that is approved starts the cluster", asker(c.by))
+		text += ", the next control plane that is approved starts the cluster"
 	}
 	if x.Reason != "" {
 		text += ": " + clip(x.Reason)
@@ -318,22 +302,11 @@ func (c *change) intentRevoke(x IntentRevoke) error {
 	return nil
 }
 
-// kindWords name kinds of intents at the beginning of a sentence.
-var kindWords = map[machine.IntentKind]string{
-	machine.IntentInstall: "Install", machine.IntentBootstrap: "Bootstrap", machine.IntentJoin: "Join", machine.IntentRescue: "Rescue shell",
-}
-
-// starting says how it stands with a cluster whose start was permitted, and what
-// the ways out are.
-func (c *change) starting(i *intentRow) string {
-	return fmt.Sprintf("machine %s was permitted to start the cluster and may have done so: let it finish (it goes on by itself when it boots); if it is lost for good, abandon what it began (rackseed cluster abandon), and approve another", i.Intent.Machine)
-}
-
 func (c *change) bootstrapClaim(x BootstrapClaim) error {
 	i := c.bootstrap()
 	switch {
 	case i == nil:
-		return refuse("machine %.40s: no control plane was approved to start the cluster yet; approve one", x.Machine)
+		return refuse("machine %.40s: %s", x.Machine, machine.NoStart(theIntent(c.endedBootstrap()), c.called))
 	case i.Intent.Machine != x.Machine:
 		return refuse("machine %.40s: only machine %s may start the cluster; join it", x.Machine, i.Intent.Machine)
 	case i.Intent.Status == machine.IntentDone:

@@ -118,7 +118,7 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 	u := rapid.SampledFrom([]string{"", uuid(n), uuid(other)}).Draw(t, "uuid")
 	epoch := rapid.Uint64Range(1, 2).Draw(t, "epoch")
 	number := rapid.Uint64Range(1, 5).Draw(t, "number")
-	switch rapid.IntRange(0, 21).Draw(t, "kind") {
+	switch rapid.IntRange(0, 22).Draw(t, "kind") {
 	case 0, 1:
 		return MachineSee{ID: machine.ID(fmt.Sprintf("m-%d", serial)), MAC: mac(other), UUID: u, Via: "x", Text: "packet"}
 	case 2:
@@ -169,6 +169,8 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 		return SessionLeave{Machine: id, Session: s}
 	case 20:
 		return MachineSilent{Machine: id, Decided: w.view().Boot(id).Decided, Text: "silent"}
+	case 21:
+		return SessionHere{Machine: id, Session: s}
 	default:
 		return MachineForget{Machine: id}
 	}
@@ -177,6 +179,7 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorldOf(t, 40)
+		w.must(SiteApply{Site: machine.Site{SSHKeys: []string{"ssh-ed25519 AAAA ann"}}})
 		// Real IDs are made by MachineSee; let the small set of IDs be real.
 		for n := range 4 {
 			w.must(session(fmt.Sprintf("s-%d", n+1), nics(n+1, n+1), machineID(n+1)))

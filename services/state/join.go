@@ -93,32 +93,46 @@ func (t tables) called(id machine.ID) string {
 	return "machine " + string(id)
 }
 
+// noAbandon says why what was begun of a cluster cannot be given up; "": it can.
+func (t tables) noAbandon() string {
+	b := t.bootstrap()
+	switch {
+	case b == nil:
+		return "nothing was begun: " + machine.NoStart(theIntent(t.endedBootstrap()), t.called)
+	case b.Intent.Status == machine.IntentOpen:
+		return fmt.Sprintf("nothing was begun: %s may not start the cluster yet; revoke that instead", t.called(b.Intent.Machine))
+	}
+	var others []string
+	each(t, tableIntents, byOrder, nil, func(r *intentRow) bool {
+		if r.Intent.Kind == machine.IntentJoin && (r.Intent.Status == machine.IntentDone || r.Intent.Status == machine.IntentClaimed) && r.Intent.Machine != b.Intent.Machine {
+			others = append(others, t.called(r.Intent.Machine))
+		}
+		return true
+	})
+	each(t, tableMachines, byID, nil, func(r *machineRow) bool {
+		// Its keys are the old ones, written with its Ignition.
+		if r.Machine.ID != b.Intent.Machine && t.bound(r.Machine.ID) && r.Profile != nil && r.Profile.Role == machine.RoleControlPlane {
+			others = append(others, t.called(r.Machine.ID))
+		}
+		return true
+	})
+	slices.Sort(others)
+	if others = slices.Compact(others); len(others) > 0 {
+		return fmt.Sprintf("%s joined the cluster that %s began, or has its keys: forget them first, and install them anew", strings.Join(others, ", "), t.called(b.Intent.Machine))
+	}
+	return ""
+}
+
 func (c *change) bootstrapAbandon(x BootstrapAbandon) error {
 	i := c.tables.intent(x.Intent)
 	if i == nil || i.Intent.Kind != machine.IntentBootstrap {
 		return refuse("there is no bootstrap intent %.40q", x.Intent)
 	}
-	if i.Intent.Status != machine.IntentClaimed && i.Intent.Status != machine.IntentDone {
-		return refuse("bootstrap intent %s is %s: nothing was begun under it; revoke it instead", x.Intent, i.Intent.Status)
+	if b := c.bootstrap(); b == nil || b.Intent.ID != x.Intent {
+		return refuse("bootstrap intent %s is %s: it is abandoned already, or was taken back", x.Intent, i.Intent.Status)
 	}
-	var others []string
-	each(c.tables, tableIntents, byOrder, nil, func(r *intentRow) bool {
-		if r.Intent.Kind == machine.IntentJoin && (r.Intent.Status == machine.IntentDone || r.Intent.Status == machine.IntentClaimed) && r.Intent.Machine != i.Intent.Machine {
-			others = append(others, c.called(r.Intent.Machine))
-		}
-		return true
-	})
-	each(c.tables, tableMachines, byID, nil, func(r *machineRow) bool {
-		// Its keys are the old ones, written with its Ignition.
-		if r.Machine.ID != i.Intent.Machine && c.bound(r.Machine.ID) && r.Profile != nil && r.Profile.Role == machine.RoleControlPlane {
-			others = append(others, c.called(r.Machine.ID))
-		}
-		return true
-	})
-	slices.Sort(others)
-	others = slices.Compact(others)
-	if len(others) > 0 {
-		return refuse("bootstrap intent %s: %s joined the cluster that it began, or has its keys: forget them first, and install them anew", x.Intent, strings.Join(others, ", "))
+	if why := c.noAbandon(); why != "" {
+		return refuse("bootstrap intent %s: %s", x.Intent, why)
 	}
 	names := slices.Sorted(maps.Keys(x.Secrets))
 	if !slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, pkiPrefix) }) {

@@ -113,7 +113,7 @@ func abandon(name string) BootstrapAbandon {
 func TestAbandon(t *testing.T) {
 	w := newWorld(t)
 	w.installed(1, machine.RoleControlPlane)
-	if text := w.refused(abandon("pki/ca.key")); !strings.Contains(text, "revoke it instead") {
+	if text := w.refused(abandon("pki/ca.key")); !strings.Contains(text, "revoke that instead") {
 		t.Error(text)
 	}
 	w.must(BootstrapClaim{Machine: machineID(1)})

@@ -76,7 +76,7 @@ func TestRefusals(t *testing.T) {
 			w.must(session("s-2", inventory(1), "m-unused"))
 		}, approval(1), "not its newest"},
 		{"approval before a session", func(w *world) { w.must(MachineSee{ID: machineID(1), MAC: mac(1)}) }, approval(1), "not its newest"},
-		{"approval twice", func(w *world) { w.approved(1) }, with(approval(1), func(x *MachineApprove) { x.Intent = "i-9" }), "is open already"},
+		{"approval twice", func(w *world) { w.approved(1) }, with(approval(1), func(x *MachineApprove) { x.Intent = "i-9" }), "is approved already"},
 		{"approval of what is installed", func(w *world) {
 			w.claimed(1)
 			w.must(installReport(1, 1, wire.StepReboot, wire.StepDone, "", 0, 0))

@@ -185,15 +185,17 @@ func TestBootstrapIsRevoked(t *testing.T) {
 	w := newWorld(t)
 	w.approved(1)
 	w.must(IntentRevoke{Intent: "i-1"})
-	if text := w.refused(MachineForget{Machine: machineID(1)}); !strings.Contains(text, "bootstrap intent b-1 is open; revoke it first") {
+	if text := w.refused(MachineForget{Machine: machineID(1)}); !strings.Contains(text, "(bootstrap intent b-1 is open); revoke it first") {
 		t.Error(text)
 	}
 	r := w.must(IntentRevoke{Intent: "b-1", Reason: "it burnt"})
-	equal(t, "event", r.Events[0].Text, "Bootstrap revoked by operator ann, the next control plane that is approved starts the cluster: it burnt")
+	equal(t, "event", r.Events[0].Text, "Start of the cluster revoked by operator ann, the next control plane that is approved starts the cluster: it burnt")
 	if b := w.view().Bootstrap(); b != nil {
 		t.Errorf("there still is %+v", b)
 	}
-	w.refused(BootstrapClaim{Machine: machineID(1)})
+	if text := w.refused(BootstrapClaim{Machine: machineID(1)}); !strings.Contains(text, "taken back from node-1 (it burnt)") {
+		t.Error(text)
+	}
 	w.approved(2)
 	equal(t, "the new one", w.view().Bootstrap().ID, "b-2")
 	w.must(BootstrapClaim{Machine: machineID(2)})

@@ -135,6 +135,14 @@ func (t tables) newest(of machine.ID, kind machine.IntentKind) (newest *intentRo
 	return newest
 }
 
+// orders are what is ordered for a machine.
+func (t tables) orders(of machine.ID) machine.Orders {
+	return machine.Orders{
+		Install: theIntent(t.install(of)), Join: theIntent(t.newest(of, machine.IntentJoin)),
+		Rescue: theIntent(t.newest(of, machine.IntentRescue)), Bootstrap: theIntent(t.bootstrap()),
+	}
+}
+
 // window says whether the discovery window is open at a time, and until when it
 // is; zero: for ever.
 func (t tables) window(at time.Time) (open bool, until time.Time) {
@@ -166,6 +174,18 @@ func (t tables) bootstrap() (found *intentRow) {
 			found = r
 		}
 		return found == nil
+	})
+	return found
+}
+
+// endedBootstrap is the newest bootstrap intent that was revoked or abandoned, or
+// nil. It is forgotten with its machine, unless that was abandoned.
+func (t tables) endedBootstrap() (found *intentRow) {
+	each(t, tableIntents, byOrder, nil, func(r *intentRow) bool {
+		if r.Intent.Kind == machine.IntentBootstrap && r.Intent.Status == machine.IntentRevoked {
+			found = r
+		}
+		return true
 	})
 	return found
 }

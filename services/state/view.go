@@ -222,6 +222,13 @@ func (v View) ListUsed(l machine.ListedMachine) (machine.ID, bool) {
 // opened yet, or revoked before it was claimed.
 func (v View) Bootstrap() *machine.Intent { return theIntent(v.t.bootstrap()) }
 
+// EndedBootstrap is the newest order to start the cluster that was taken back, or
+// whose cluster was abandoned; nil if there is none.
+func (v View) EndedBootstrap() *machine.Intent { return theIntent(v.t.endedBootstrap()) }
+
+// NoAbandon says why what was begun of a cluster cannot be given up; "": it can.
+func (v View) NoAbandon() string { return v.t.noAbandon() }
+
 func theIntent(r *intentRow) *machine.Intent {
 	if r == nil {
 		return nil
