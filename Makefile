@@ -31,6 +31,7 @@ BUILD := go run ./build
 # APPROVE=hand    run: machines wait for you in the console
 # CONSOLE_PORT    run, dev: loopback port of the console (8443)
 # HTTP_PORT       dev: loopback port of the machines' HTTP server (8080)
+# DEV_DIR         dev: folder of its state (.run/dev); a second one needs another
 # KUBERNETES_PORT run: loopback port of the API server (16443)
 # KVM=off         run: emulate, even where KVM works
 
@@ -38,7 +39,8 @@ SITE ?=
 EMULATED ?=
 UNLOCKED ?=
 MACHINES ?=
-export SITE EMULATED UNLOCKED MACHINES
+DEV_DIR ?= .run/dev
+export SITE EMULATED UNLOCKED MACHINES DEV_DIR
 
 # --- Using it -------------------------------------------------------------------
 
@@ -64,19 +66,9 @@ cli: ## out/bin/rackseed, the command line
 
 .PHONY: dev
 dev: ## boot service and console on loopback, without virtual machines; MACHINES=3 simulates some
-	$(BUILD) ready console
-	mkdir -p .run/dev
-	go build -o .run/dev/ . ./vm-test/cmd/simulate
-	.run/dev/simulate -images .run/dev/images
-	case "$${MACHINES:-0}" in *[!0-9]*) echo "MACHINES=$$MACHINES: a number is expected" >&2; exit 1;; esac
-	if [ "$${MACHINES:-0}" -gt 0 ]; then
-		.run/dev/simulate -n "$$MACHINES" -pace 1s -disks .run/dev/disks -url "http://127.0.0.1:$${HTTP_PORT:-8080}" &
-		trap "kill $$! 2>/dev/null || true" EXIT
-	fi
-	# The machines here are simulated: all that ask may be looked at.
-	{ cat docs/site.example.yaml; printf '\ndiscovery:\n  always: true\n'; } > .run/dev/site.yaml
-	.run/dev/rackseed serve --dev --data .run/dev/data --images .run/dev/images --site "$${SITE:-.run/dev/site.yaml}" --console out/console \
-		--https "127.0.0.1:$${CONSOLE_PORT:-8443}" --http "127.0.0.1:$${HTTP_PORT:-8080}"
+	$(BUILD) ready
+	go build -o "$$DEV_DIR/" ./vm-test/cmd/dev
+	exec "$$DEV_DIR/dev"
 
 # --- Proving it -----------------------------------------------------------------
 # In the order of what they need; the first failure ends them. Tests that need

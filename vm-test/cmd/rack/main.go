@@ -7,17 +7,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rackseed/rackseed/vm-test/alone"
 	"github.com/rackseed/rackseed/vm-test/parts"
 	"github.com/rackseed/rackseed/vm-test/qemu"
 	"github.com/rackseed/rackseed/vm-test/rack"
@@ -53,11 +52,16 @@ func main() {
 }
 
 func run(ctx context.Context) (err error) {
-	controlPlanes, err := number("CONTROL_PLANES", 1)
+	const most = 100 // more than any host has memory for
+	controlPlanes, err := alone.Number("CONTROL_PLANES", 1, 1, most)
 	if err != nil {
 		return err
 	}
-	machines, err := number("MACHINES", controlPlanes)
+	machines, err := alone.Number("MACHINES", controlPlanes, 1, most)
+	if err != nil {
+		return err
+	}
+	ports, err := alone.Ports(alone.Port{Variable: "CONSOLE_PORT", Number: 8443}, alone.Port{Variable: "KUBERNETES_PORT", Number: 16443})
 	if err != nil {
 		return err
 	}
@@ -92,21 +96,23 @@ func run(ctx context.Context) (err error) {
 	config := rack.Config{
 		Host: host, Dir: filepath.Join(p.Repository, "out", "rack"), WriteISO: p.WriteISO,
 		Machines: machines, ControlPlanes: controlPlanes, Approve: os.Getenv("APPROVE") != "hand", OperatorToken: rand.Text(),
+		ConsolePort: ports[0].Number, KubernetesPort: ports[1].Number,
 	}
 	if !config.Approve { // nor listed: it is looked at while the discovery window is open
 		config.Site = "discovery:\n  always: true\n"
 	}
-	if config.ConsolePort, err = number("CONSOLE_PORT", 8443); err != nil {
-		return err
+	unlock, err := alone.Lock(config.Dir, fmt.Sprintf("make run (https://127.0.0.1:%d)", config.ConsolePort))
+	var busy *alone.BusyError
+	if errors.As(err, &busy) {
+		return fmt.Errorf("%w; a second one runs in another clone, with other ports", err)
 	}
-	if config.KubernetesPort, err = number("KUBERNETES_PORT", 16443); err != nil {
-		return err
-	}
-	unlock, err := alone(config)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := alone.Free("run", ports...); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(config.Dir); err != nil {
 		return err
 	}
@@ -182,44 +188,10 @@ Ctrl-C takes the rack down.
 	return nil
 }
 
-// alone makes sure, before anything is written over, that no other rack runs in
-// the same folder and that the ports are free.
-func alone(c rack.Config) (unlock func(), err error) {
-	f, err := os.OpenFile(c.Dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("a rack runs in %s already (%w): end it with Ctrl-C there", c.Dir, err), f.Close())
-	}
-	for variable, port := range map[string]int{"CONSOLE_PORT": c.ConsolePort, "KUBERNETES_PORT": c.KubernetesPort} {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%w; choose another by make run %s=%d", err, variable, port+1), f.Close())
-		}
-		if err := l.Close(); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-	}
-	return func() { _ = f.Close() }, nil // the lock goes with the process at the latest
-}
-
 func saveKubeconfig(ctx context.Context, r *rack.Rack, console rack.Console, path string) error {
 	b, err := console.Kubeconfig(ctx, r.KubernetesURL())
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(path, b, 0o600)
-}
-
-func number(variable string, otherwise int) (int, error) {
-	text := os.Getenv(variable)
-	if text == "" {
-		return otherwise, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > 65535 {
-		return 0, fmt.Errorf("%s=%s: a number from 1 is expected", variable, text)
-	}
-	return n, nil
 }
