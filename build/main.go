@@ -1,7 +1,8 @@
 // Command build makes Rackseed from its sources: go run ./build TARGET…
 //
 // Outputs are kept in ${XDG_CACHE_HOME:-~/.cache}/rackseed under the hash of
-// what they were made from; what is asked for appears in out/.
+// what they were made from, for as long as they are used (step.Cache.Clean); what
+// is asked for appears in out/.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"sort"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rackseed/rackseed/build/debian"
 	"github.com/rackseed/rackseed/build/step"
@@ -65,13 +67,18 @@ func run(ctx context.Context, args []string) error {
 		if len(args) != 2 {
 			return errors.New("path: one target is expected")
 		}
-		return b.path(args[1])
-	}
-	for _, name := range args {
-		if err := b.target(name); err != nil {
-			return err
+		err = b.path(args[1])
+	} else {
+		for _, name := range args {
+			if err = b.target(name); err != nil {
+				break
+			}
 		}
 	}
+	if err != nil {
+		return err
+	}
+	b.cache.Clean(time.Now())
 	return nil
 }
 

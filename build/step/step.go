@@ -43,6 +43,11 @@ type Step struct {
 type Cache struct {
 	Dir      string    // see DefaultDir
 	Progress io.Writer // one line a step
+
+	mu      sync.Mutex
+	held    []*os.File      // locks on what was used, until this process ends
+	touched map[string]bool // what Clean must take for used, by name
+	made    bool            // something was
 }
 
 // DefaultDir is ${XDG_CACHE_HOME:-~/.cache}/rackseed.
@@ -88,28 +93,36 @@ func (c *Cache) Build(ctx context.Context, steps ...*Step) ([]string, error) {
 }
 
 func (c *Cache) make(ctx context.Context, s *Step) (string, error) {
-	final := filepath.Join(c.Dir, "out", s.Name+"-"+s.Key())
-	if _, err := os.Stat(final); err == nil {
-		// Touched, so that a clean-up by age keeps what is in use.
-		now := time.Now()
-		_ = os.Chtimes(final, now, now) // only the clean-up's order hangs on it
-		fmt.Fprintf(c.Progress, "  cached  %s\n", s.Name)
-		return final, nil
-	}
-	unlock, err := c.lock(s.Name + "-" + s.Key())
+	final := c.entry(s.entryName())
+	// Held until this process ends: Clean of another one leaves it alone.
+	lock, err := c.lock(s.entryName(), unix.LOCK_SH)
 	if err != nil {
 		return "", err
 	}
-	defer unlock()
+	if _, err := os.Stat(final); err == nil {
+		return c.cached(s, lock), nil
+	}
+	if err := lock.Close(); err != nil {
+		return "", fmt.Errorf("build cache %s: lock: %w", c.Dir, err)
+	}
+	if lock, err = c.lock(s.entryName(), unix.LOCK_EX); err != nil {
+		return "", err
+	}
+	kept := false
+	defer func() {
+		if !kept {
+			_ = lock.Close() // the lock goes with it; nothing was written
+		}
+	}()
 	if _, err := os.Stat(final); err == nil { // another process made it meanwhile
-		fmt.Fprintf(c.Progress, "  cached  %s\n", s.Name)
-		return final, nil
+		kept = true
+		return c.cached(s, lock), nil
 	}
 	deps, err := c.Build(ctx, s.Deps...)
 	if err != nil {
 		return "", err
 	}
-	tmp := final + ".making"
+	tmp := final + making
 	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o755)); err != nil {
 		return "", fmt.Errorf("build %s: %w", s.Name, err)
 	}
@@ -131,11 +144,53 @@ func (c *Cache) make(ctx context.Context, s *Step) (string, error) {
 		return "", fmt.Errorf("build %s: %w", s.Name, err)
 	}
 	fmt.Fprintf(c.Progress, "  built   %s (%.0f s)\n", s.Name, time.Since(start).Seconds())
+	kept = true
+	c.use(s, lock)
+	c.made = true
 	return final, nil
 }
 
-// lock keeps two builds from making the same thing at once.
-func (c *Cache) lock(name string) (func(), error) {
+func (s *Step) entryName() string { return s.Name + "-" + s.Key() }
+
+func (c *Cache) entry(name string) string { return filepath.Join(c.Dir, "out", name) }
+
+func (c *Cache) cached(s *Step, lock *os.File) string {
+	fmt.Fprintf(c.Progress, "  cached  %s\n", s.Name)
+	c.use(s, lock)
+	return c.entry(s.entryName())
+}
+
+// use keeps a step's output from Clean: that of this process, and of others by a
+// shared lock, until this process ends. What it was made from counts as used,
+// too: it is what the next change needs.
+func (c *Cache) use(s *Step, lock *os.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Where that fails it stays exclusive, and others wait.
+	_ = unix.Flock(int(lock.Fd()), unix.LOCK_SH)
+	c.held = append(c.held, lock)
+	c.touch(s, time.Now())
+}
+
+func (c *Cache) touch(s *Step, now time.Time) {
+	name := s.entryName()
+	if c.touched[name] {
+		return
+	}
+	if c.touched == nil {
+		c.touched = map[string]bool{}
+	}
+	c.touched[name] = true
+	_ = os.Chtimes(c.entry(name), now, now) // it may be gone; only the order of Clean hangs on it
+	for _, d := range s.Deps {
+		c.touch(d, now)
+	}
+}
+
+// lock keeps two builds from making the same thing at once (how is
+// unix.LOCK_EX), and from losing what they use (unix.LOCK_SH). With unix.LOCK_NB
+// the error may be unix.EWOULDBLOCK.
+func (c *Cache) lock(name string, how int) (*os.File, error) {
 	dir := filepath.Join(c.Dir, "lock")
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.MkdirAll(filepath.Join(c.Dir, "out"), 0o755)); err != nil {
 		return nil, fmt.Errorf("build cache %s: %w", c.Dir, err)
@@ -144,11 +199,10 @@ func (c *Cache) lock(name string) (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("build cache %s: %w", c.Dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("build cache %s: lock: %w", c.Dir, err)
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		return nil, errors.Join(fmt.Errorf("build cache %s: lock: %w", c.Dir, err), f.Close())
 	}
-	return func() { f.Close() }, nil
+	return f, nil
 }
 
 func tail(path string, lines int) string {

@@ -1,0 +1,144 @@
+package step
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestToDrop(t *testing.T) {
+	now := time.Date(2026, 5, 20, 12, 0, 0, 0, time.UTC)
+	const day, gib = 24 * time.Hour, int64(1 << 30)
+	entry := func(name string, size int64, age time.Duration) kept {
+		return kept{name: name, bytes: size, used: now.Add(-age)}
+	}
+	busy := func(k kept) kept { k.busy = true; return k }
+	for _, c := range []struct {
+		name string
+		all  []kept
+		want string
+	}{
+		{"nothing", nil, ""},
+		{"by age", []kept{entry("a", 1, MaxAge), entry("b", 1, MaxAge-1), entry("c", 1, 0)}, "a"},
+		{"by age, in use", []kept{busy(entry("a", 1, 30*day)), entry("b", 1, 15*day)}, "b"},
+		{"by size, those not used for longest", []kept{entry("a", 6*gib, day), entry("b", 6*gib, 3*day), entry("c", 6*gib, 2*day), entry("d", 6*gib, 0)}, "b c"},
+		{"exactly full", []kept{entry("a", 8*gib, day), entry("b", 8*gib, 2*day)}, ""},
+		{"by size, one in use", []kept{busy(entry("a", 9*gib, 3*day)), entry("b", 9*gib, day)}, "b"},
+		{"by size, all used lately", []kept{entry("a", 9*gib, minAge-1), entry("b", 9*gib, 0)}, ""},
+		{"what is old makes room for the rest", []kept{entry("a", 9*gib, 15*day), entry("b", 9*gib, 13*day)}, "a"},
+		{"parts", []kept{entry("a.making", 1, 0), busy(entry("b.making", 1, 20*day)), entry("c.dropping", 1, 0), entry("making", 1, 0)}, "a.making c.dropping"},
+		{"a clock that went back", []kept{entry("a", 20*gib, -day)}, ""},
+	} {
+		var got []string
+		for _, k := range toDrop(c.all, now) {
+			got = append(got, k.name)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %v, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// Clean removes what nobody uses, and nothing that a build has its hands on: this
+// one or another.
+func TestOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	if err := errors.Join(os.Mkdir(a, 0o755), os.Mkdir(b, 0o755), os.WriteFile(filepath.Join(a, "x"), make([]byte, 1<<20), 0o600),
+		os.Link(filepath.Join(a, "x"), filepath.Join(b, "y")), os.WriteFile(filepath.Join(b, "sparse"), nil, 0o600), os.Truncate(filepath.Join(b, "sparse"), 1<<40)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{a, b} {
+		if n, err := onDisk(path); err != nil || n < 1<<19 || n > 1<<19+64<<10 {
+			t.Errorf("%s has %d bytes, %v; want half of a shared MiB", path, n, err)
+		}
+	}
+	if n, err := onDisk(filepath.Join(dir, "gone")); err != nil || n != 0 {
+		t.Errorf("what is gone has %d bytes, %v", n, err)
+	}
+}
+
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	step := func(name string, deps ...*Step) *Step {
+		return &Step{Name: name, Deps: deps, Make: func(_ context.Context, out string, _ []string, _ io.Writer) error {
+			// What it makes may be of any date.
+			past := time.Unix(1, 0)
+			return errors.Join(os.WriteFile(filepath.Join(out, "file"), make([]byte, 10_000), 0o600), os.Chtimes(out, past, past))
+		}}
+	}
+	var told bytes.Buffer
+	build := func(steps ...*Step) *Cache {
+		t.Helper()
+		c := &Cache{Dir: dir, Progress: &told}
+		if _, err := c.Build(t.Context(), steps...); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	has := func(want ...string) {
+		t.Helper()
+		entries, err := os.ReadDir(filepath.Join(dir, "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			name, _, _ := strings.Cut(e.Name(), "-")
+			names = append(names, name)
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("there are %v, want %v; told:\n%s", names, want, told.String())
+		}
+	}
+	end := func(c *Cache) { // as the end of a process does
+		t.Helper()
+		for _, f := range c.held {
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	soon, late := time.Now(), time.Now().Add(MaxAge+time.Hour)
+
+	first := build(step("a"), step("top", step("base")))
+	if err := os.Mkdir(filepath.Join(dir, "out", "killed-1.making"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	first.Clean(soon)
+	has("a", "base", "top")
+	second := build(step("b"))
+	second.Clean(late) // the first one still runs
+	has("a", "b", "base", "top")
+	end(first)
+	// A build that only takes from the cache cleans nothing.
+	third := build(step("b"))
+	third.Clean(late)
+	has("a", "b", "base", "top")
+	end(third)
+	told.Reset()
+	second.Clean(late)
+	has("b")
+	if want := "  freed   0.0 GiB in " + filepath.Join(dir, "out") + ": 3 outputs that nobody used lately\n"; told.String() != want {
+		t.Errorf("told %q, want %q", told.String(), want)
+	}
+	end(second)
+
+	// What something was made from is used with it.
+	end(build(step("top", step("base"))))
+	before, err := lastUse(filepath.Join(dir, "out", step("base").entryName()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end(build(step("top", step("base"))))
+	if after, err := lastUse(filepath.Join(dir, "out", step("base").entryName())); err != nil || !after.After(before) {
+		t.Errorf("base was used at %v, and then at %v (%v)", before, after, err)
+	}
+}
