@@ -28,9 +28,16 @@ const (
 	queueLength = 32
 )
 
+// keys is said to whoever sits at a keyboard: the kernel knows no layout but that
+// of the US, and what every address and the last answer need lies elsewhere on
+// others.
+const keys = "Keys are those of a US keyboard, whatever is printed on them: there / is left of\nthe right Shift key, - right of 0, and y between t and u.\n"
+
 // Terminal is what lines are typed on, and what text goes to.
 type Terminal interface {
 	Name() string
+	// Keyboard says that keys come from a keyboard, and not as letters.
+	Keyboard() bool
 	Talk(on bool)
 	Say(text string)
 	Again()
@@ -143,6 +150,9 @@ func (d *Desk) open(ctx context.Context, t Terminal) {
 	d.log.Info("the setup form is filled in", "on", t.Name())
 	d.holder = t
 	t.Talk(true)
+	if t.Keyboard() {
+		t.Say(keys)
+	}
 	d.world.Holder(t.Name())
 	if d.cancel != nil {
 		t.Say("\n" + form.Busy(d.form.Want()) + "\n")

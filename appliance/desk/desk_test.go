@@ -29,6 +29,8 @@ type paper struct {
 
 func (p *paper) Name() string { return p.name }
 
+func (p *paper) Keyboard() bool { return p.name == "the display" }
+
 func (p *paper) Talk(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,6 +159,9 @@ func TestFilledInOnOneTakenOverOnAnother(t *testing.T) {
 		enter(serial, "SETUP")
 		text, talk := serial.read()
 		has(t, text, "Looking at the links")
+		if strings.Contains(text, "keyboard") {
+			t.Errorf("a serial port has no keyboard: %s", text)
+		}
 		if holder, _, _ := l.state(); holder != "ttyS0" || !talk {
 			t.Errorf("holder %q, %t", holder, talk)
 		}
@@ -173,7 +178,7 @@ func TestFilledInOnOneTakenOverOnAnother(t *testing.T) {
 		text, _ = serial.read()
 		has(t, text, "taken over on the display")
 		text, talk = display.read()
-		has(t, text, "VLAN ID")
+		has(t, text, "Keys are those of a US keyboard", "VLAN ID")
 		if holder, _, _ := l.state(); holder != "the display" || !talk {
 			t.Errorf("holder %q, %t", holder, talk)
 		}

@@ -129,6 +129,10 @@ func newTerminal(name string, device io.ReadWriter) *Terminal {
 // Name is what people call it.
 func (t *Terminal) Name() string { return t.name }
 
+// Keyboard says that what is typed comes from this machine's keyboard, by the
+// kernel's layout; at the other end of a serial port it is letters.
+func (t *Terminal) Keyboard() bool { return !t.serial }
+
 // Talk begins a dialogue, for which all else is held back, or ends it.
 func (t *Terminal) Talk(on bool) {
 	t.mu.Lock()
