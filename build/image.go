@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/rackseed/rackseed/build/iso"
@@ -36,13 +40,25 @@ func (b *builder) iso() error {
 	if err != nil {
 		return err
 	}
-	steps, err := b.graph.targets("iso-base", "tools")
+	steps, err := b.graph.targets("iso-base", "tools", "rackseed")
 	if err != nil {
 		return err
 	}
 	dirs, err := b.cache.Build(b.ctx, steps...)
 	if err != nil {
 		return err
+	}
+	lines := summary(about)
+	if path := os.Getenv("SITE"); path != "" {
+		warnings, err := validate(b.ctx, filepath.Join(dirs[2], "rackseed"), path)
+		if err != nil {
+			return err
+		}
+		for _, w := range warnings {
+			if !slices.Contains(lines, w.Text) { // those of the site as a whole are in the summary
+				lines = append(lines, w.Warning(filepath.Base(path)))
+			}
+		}
 	}
 	out := filepath.Join(b.repo, "out", iso.FileName)
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
@@ -61,7 +77,7 @@ func (b *builder) iso() error {
 	if err != nil {
 		return err
 	}
-	for _, line := range summary(about) {
+	for _, line := range lines {
 		fmt.Fprintf(os.Stderr, "  site    %s\n", line)
 	}
 	fmt.Fprintf(os.Stderr, "  out     %s (%d MiB)\n", out, info.Size()>>20)
@@ -95,6 +111,24 @@ func (b *builder) siteFile(path string) (text []byte, s machine.Site, err error)
 		return nil, s, fmt.Errorf("the site file that SITE names:\n%w", err)
 	}
 	return text, s, nil
+}
+
+// validate has the program that will be on the stick check the site file, and
+// returns its warnings: it knows what a profile may give its nodes, which the build
+// does not.
+func validate(ctx context.Context, rackseed, path string) (warnings []site.Problem, err error) {
+	cmd := exec.CommandContext(ctx, rackseed, "site", "validate", "--output", "json", path)
+	var says bytes.Buffer
+	cmd.Stderr = &says
+	out, err := cmd.Output()
+	var check struct{ Problems, Warnings []site.Problem }
+	if e := json.Unmarshal(out, &check); e != nil {
+		return nil, fmt.Errorf("SITE=%s: %w: %s", path, errors.Join(err, e), strings.TrimSpace(says.String()))
+	}
+	if len(check.Problems) > 0 {
+		return nil, fmt.Errorf("the site file that SITE names:\n%w", &site.Error{File: path, Problems: check.Problems})
+	}
+	return check.Warnings, err
 }
 
 // template is the example with every line made a comment, so that a stick that

@@ -47,6 +47,28 @@ func TestSiteFileIsCheckedBeforeItIsWritten(t *testing.T) {
 	}
 }
 
+// What the program on the stick says of a site file counts when the stick is made.
+func TestValidate(t *testing.T) {
+	rackseed := filepath.Join(t.TempDir(), "rackseed")
+	for _, c := range []struct{ script, want, fails string }{
+		{`echo '{"valid": true, "problems": [], "warnings": [{"line": 7, "column": 1, "path": "links", "text": "x"}]}'`, "s.yaml:7:1: warning: links: x", ""},
+		{`echo '{"problems": [{"line": 3, "column": 9, "path": "profiles[0].ignition", "text": "not JSON"}]}'; exit 1`, "", "SITE names:\nmy/s.yaml:3:9: profiles[0].ignition: not JSON"},
+		{`echo 'no such thing' >&2; exit 2`, "", "SITE=my/s.yaml: exit status 2"},
+	} {
+		if err := os.WriteFile(rackseed, []byte("#!/bin/sh\n[ \"$*\" = 'site validate --output json my/s.yaml' ] || exit 9\n"+c.script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		warnings, err := validate(t.Context(), rackseed, "my/s.yaml")
+		got := ""
+		for _, w := range warnings {
+			got += w.Warning("s.yaml")
+		}
+		if got != c.want || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
+			t.Errorf("%s: %q, %v; want %q, %q", c.script, got, err, c.want, c.fails)
+		}
+	}
+}
+
 // Whoever makes a stick is told what it will do.
 func TestSummary(t *testing.T) {
 	b := &builder{repo: ".."}
