@@ -243,7 +243,11 @@ func (r *rig) follow(args ...string) (next func() string, stop func() error) {
 		}
 		return lines.Text()
 	}
-	return next, func() error { cancel(); return <-done }
+	return next, func() error {
+		cancel()
+		go func() { _, _ = io.Copy(io.Discard, out) }() // it may be writing what nobody wants
+		return <-done
+	}
 }
 
 func TestEventsAndLog(t *testing.T) {

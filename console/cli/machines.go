@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -81,12 +82,19 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 	// put adds a machine, unless it is listed like that.
 	put := func(m api.Machine) error {
 		same := m
-		same.LastSeen = m.FirstSeen // that it was seen again is no change to list
-		b, err := json.Marshal(same)
-		if err != nil || listed[m.ID] == string(b) {
-			return err
+		same.LastSeen = time.Time{} // that it was seen again is no change to list
+		what := strings.Join(o.machineRow(same), "\x00")
+		if !o.plain() {
+			b, err := json.Marshal(same)
+			if err != nil {
+				return err
+			}
+			what = string(b)
 		}
-		listed[m.ID] = string(b)
+		if listed[m.ID] == what {
+			return nil
+		}
+		listed[m.ID] = what
 		if !o.plain() {
 			return o.renderItem(w, m)
 		}
@@ -330,10 +338,25 @@ func (o *options) retry() *cobra.Command {
 func (o *options) revoke() *cobra.Command {
 	var in api.RevokeRequest
 	c := o.onMachine("revoke", "Take back what was ordered for a machine and is not over: an install stops where it is", func(cmd *cobra.Command, name string) error {
-		return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/revoke"), in, writeMachine)
+		return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/revoke"), in, writeRevoked)
 	})
 	c.Flags().StringVar(&in.Reason, "reason", "", "why, for the timeline")
 	return c
+}
+
+// writeRevoked says what was taken back, and what the machine is since.
+func writeRevoked(w io.Writer, r api.Revoked) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Taken back from %s:\n", called(r.Machine.Machine))
+	for _, i := range r.Revoked {
+		fmt.Fprintf(&b, "  %s %s\n", i.Kind.Words(), i.ID)
+	}
+	fmt.Fprintf(&b, "It is %s now", r.Phase)
+	if r.Reason != "" {
+		b.WriteString(": " + clean(r.Reason))
+	}
+	_, err := io.WriteString(w, b.String()+".\n")
+	return err
 }
 
 func (o *options) forgetMachine() *cobra.Command {

@@ -172,7 +172,9 @@ func TestWatch(t *testing.T) {
 	r.Must(state.MachineSee{ID: "m-none", MAC: statetest.MAC(1), Via: "dhcp.request"}) // no change to tell
 	r.must("", "approve", "m-00000001", "--name", "alpha")
 	row("alpha approved SN-1 A0001 192.0.2.10 approved by operator ann")
-	r.must("", "revoke", "alpha")
+	install, start := r.View().InstallIntent("m-00000001").ID, r.View().Bootstrap().ID
+	r.prints("Taken back from alpha:\n  install "+install+"\n  start of the cluster "+start+"\nIt is waiting now: install revoked, waiting for approval.\n", "revoke", "alpha")
+	r.fails("nothing is open that could be taken back", "", "revoke", "alpha")
 	row("alpha waiting SN-1 A0001 192.0.2.10 install revoked, waiting for approval")
 	r.must("", "forget", "alpha")
 	row("m-00000001 forgotten")

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -67,7 +69,7 @@ func show(view state.View, m machine.Machine, o machine.Orders, now time.Time) M
 		m.Inventory = &c
 	}
 	return Machine{
-		Machine: m, Install: o.Install, Join: o.Join, Rescue: o.Rescue, WaitingFor: waitingFor(view, m, now),
+		Machine: m, Install: o.Install, Join: o.Join, Rescue: o.Rescue, Open: machine.Revocable(m, o), WaitingFor: waitingFor(view, m, now),
 		Leaves: m.WaitEnds(o.Install, site.Discovery.WaitTime()), Boot: shownBoot(view.Boot(m.ID)), NextBoot: nextBoot(m, o.Install, view.Circumstances(m, now)),
 		Disks: choices(m.Inventory), Actions: Actions(m, o, site.SSHKeys),
 	}
@@ -189,7 +191,8 @@ func (s *Server) registerMachines(api huma.API) {
 		"What approving the machine would do; changes nothing, and looks at erase only if it is given", http.StatusNotFound, http.StatusConflict), s.plan)
 	changeMachine(s, api, ActionApprove, "Order the machine's install", s.approve)
 	changeMachine(s, api, ActionRetry, "Let a failed install begin again", s.retry)
-	changeMachine(s, api, ActionRevoke, "Take back what is ordered and not over: an install, the start of the cluster, a join, a rescue shell", s.revoke)
+	onMachine(s, api, operation(string(ActionRevoke), http.MethodPost, "/api/machines/{id}/revoke", "machines",
+		"Take back what is ordered and not over: an install, the start of the cluster, a join, a rescue shell", http.StatusNotFound, http.StatusConflict), s.revoke)
 	changeMachine(s, api, ActionLook, "Have the machine looked at when it netboots next, whatever is on its disks; for 0s takes that back", s.look)
 	changeMachine(s, api, ActionRescue, "Have the machine boot to a shell once, for the site's SSH keys", s.rescue)
 	huma.Register(api, operation("forget", http.MethodPost, "/api/machines/{id}/forget", "machines",
@@ -276,19 +279,40 @@ func (s *Server) retry(ctx context.Context, view state.View, m machine.Machine, 
 	return err
 }
 
-func (s *Server) revoke(ctx context.Context, view state.View, m machine.Machine, in RevokeRequest) error {
+func (s *Server) revoke(ctx context.Context, view state.View, m machine.Machine, in RevokeRequest) (Revoked, error) {
 	o := ordersOf(view, view.Bootstrap(), m.ID)
 	if why := machine.NoRevoke(m, o); why != "" {
-		return huma.Error409Conflict("machine " + called(m) + ": " + why)
+		return Revoked{}, huma.Error409Conflict("machine " + called(m) + ": " + why)
 	}
+	out := Revoked{Revoked: []machine.Intent{}}
 	// The install first: what is most urgent. If what comes after is refused,
 	// asking again does the rest.
 	for _, intent := range machine.Revocable(m, o) {
-		if _, err := s.propose(ctx, state.IntentRevoke{Intent: intent.ID, Reason: in.Reason}); err != nil {
-			return err
+		result, err := s.propose(ctx, state.IntentRevoke{Intent: intent.ID, Reason: in.Reason})
+		var problem *huma.ErrorModel
+		if errors.As(err, &problem) && len(out.Revoked) > 0 {
+			problem.Detail = "taken back: " + orderList(out.Revoked) + "; but not the " + intent.Kind.Words() + ": " + problem.Detail
 		}
+		if err != nil {
+			return Revoked{}, err
+		}
+		if result.Intent != nil {
+			intent = *result.Intent
+		}
+		out.Revoked = append(out.Revoked, intent)
 	}
-	return nil
+	var err error
+	out.Machine, err = s.again(m.ID)
+	return out, err
+}
+
+// orderList names orders in a sentence.
+func orderList(list []machine.Intent) string {
+	words := make([]string, len(list))
+	for n, i := range list {
+		words[n] = fmt.Sprintf("the %s (%s)", i.Kind.Words(), i.ID)
+	}
+	return strings.Join(words, ", ")
 }
 
 func (s *Server) look(ctx context.Context, _ state.View, m machine.Machine, in ForRequest) error {

@@ -203,7 +203,20 @@ func TestRevoke(t *testing.T) {
 	}
 	r.want(200, "POST", "/api/machines/"+id+"/approve", `{"name":"alpha","profile":"control-plane"}`, auth)
 	r.want(422, "POST", "/api/machines/alpha/revoke", `{"reason":"`+strings.Repeat("x", 201)+`"}`, auth)
-	m := decode[Machine](t, r.want(200, "POST", "/api/machines/alpha/revoke", `{"reason":"the wrong one"}`, auth).body)
+	words := func(list []machine.Intent) string {
+		var words []string
+		for _, i := range list {
+			words = append(words, string(i.Kind)+" "+string(i.Status))
+		}
+		return strings.Join(words, ", ")
+	}
+	if got := words(decode[Machine](t, r.want(200, "GET", "/api/machines/alpha", "", auth).body).Open); got != "install open, bootstrap open" {
+		t.Errorf("open: %q", got)
+	}
+	m := decode[Revoked](t, r.want(200, "POST", "/api/machines/alpha/revoke", `{"reason":"the wrong one"}`, auth).body)
+	if got := words(m.Revoked); got != "install revoked, bootstrap revoked" || len(m.Open) != 0 {
+		t.Errorf("taken back: %q; still open: %+v", got, m.Open)
+	}
 	if m.Phase != machine.PhaseWaiting || m.Install.Status != machine.IntentRevoked || m.Install.Reason != "the wrong one" {
 		t.Errorf("revoked: %s, %+v", m.Phase, m.Install)
 	}

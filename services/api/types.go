@@ -29,9 +29,10 @@ type List[T any] struct {
 // boot and would boot next, and what may be done to it now.
 type Machine struct {
 	machine.Machine
-	Install *machine.Intent `json:"install,omitempty" doc:"The newest install intent."`
-	Join    *machine.Intent `json:"join,omitempty" doc:"The join intent."`
-	Rescue  *machine.Intent `json:"rescue,omitempty" doc:"The newest rescue intent."`
+	Install *machine.Intent  `json:"install,omitempty" doc:"The newest install intent."`
+	Join    *machine.Intent  `json:"join,omitempty" doc:"The join intent."`
+	Rescue  *machine.Intent  `json:"rescue,omitempty" doc:"The newest rescue intent."`
+	Open    []machine.Intent `json:"open" doc:"Its orders that are not over: what revoke takes back, in that order."`
 	// WaitingFor is absent while it waits for nothing, or for a person.
 	WaitingFor string       `json:"waitingFor,omitempty" doc:"Why an installed node is not in the cluster yet."`
 	Leaves     time.Time    `json:"leaves,omitzero" doc:"When it goes back to its own disk unless it is approved; absent while it does not wait for that."`
@@ -238,6 +239,12 @@ type ForRequest struct {
 type AbandonRequest struct {
 	Reason  string `json:"reason" doc:"Why, for the event log." minLength:"1" maxLength:"200"`
 	Confirm string `json:"confirm" doc:"Name of the machine that started the cluster and is lost." maxLength:"64"`
+}
+
+// Revoked is a machine after its orders were taken back.
+type Revoked struct {
+	Machine
+	Revoked []machine.Intent `json:"revoked" doc:"The orders that were taken back, as they are now."`
 }
 
 // RevokeRequest takes an approval back.

@@ -390,6 +390,8 @@ export interface Machine {
   /** What it would boot if it netbooted now. */
   nextBoot: NextBoot;
   nodeKey?: string;
+  /** Its orders that are not over: what revoke takes back, in that order. */
+  open: Intent[];
   phase: "seen" | "local" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
   profile?: string;
   reason?: string;
@@ -551,6 +553,45 @@ export interface RetryRequest {
 export interface RevokeRequest {
   /** Why, for the timeline. */
   reason?: string;
+}
+
+export interface Revoked {
+  /** What can be done to it now, and why not. */
+  actions: Action[];
+  address?: string;
+  /** What it was told to boot last; absent while it was told nothing. */
+  boot?: Boot;
+  /** Its disks, and which of them can be installed on; empty until it was looked at. */
+  disks: DiskChoice[];
+  firstSeen: string;
+  id: string;
+  /** The newest install intent. */
+  install?: Intent;
+  inventory?: Inventory;
+  invited?: string;
+  /** The join intent. */
+  join?: Intent;
+  lastSeen: string;
+  /** When it goes back to its own disk unless it is approved; absent while it does not wait for that. */
+  leaves?: string;
+  macs: string[];
+  name?: string;
+  /** What it would boot if it netbooted now. */
+  nextBoot: NextBoot;
+  nodeKey?: string;
+  /** Its orders that are not over: what revoke takes back, in that order. */
+  open: Intent[];
+  phase: "seen" | "local" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
+  profile?: string;
+  reason?: string;
+  /** The newest rescue intent. */
+  rescue?: Intent;
+  /** The orders that were taken back, as they are now. */
+  revoked: Intent[];
+  session?: Session;
+  uuid?: string;
+  /** Why an installed node is not in the cluster yet. */
+  waitingFor?: string;
 }
 
 export interface Selector {
@@ -963,7 +1004,7 @@ export interface Operations {
     path: "/api/machines/{id}/revoke";
     params: { id: string };
     request: RevokeRequest;
-    response: Machine;
+    response: Revoked;
   };
   /** Why a machine does what it does, or nothing */
   "why": {

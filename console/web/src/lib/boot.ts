@@ -8,6 +8,9 @@ export function toldToBoot(b: Boot): string {
     .join('; ')
 }
 
+// orderWords are what each kind of order is called.
+export const orderWords: Record<Intent['kind'], string> = { install: 'install', bootstrap: 'start of the cluster', join: 'join', rescue: 'rescue shell' }
+
 // order is an order in words.
 export function order(i: Intent): string {
   const disk = i.disk && Object.entries(i.disk).map(([key, value]) => `${key} ${value}`)

@@ -121,6 +121,7 @@ test('without a site file the console sets the site up', async () => {
   await made.getByText('name: room4').waitFor()
   await page.getByRole('button', { name: 'Apply' }).click()
 
+  await page.getByRole('status', { name: 'Done' }).getByText('The site file of “room4” is in force.').waitFor()
   await page.getByText('No machine was seen yet.').waitFor()
   await page.getByText('room4', { exact: true }).waitFor()
   const { site } = await page.evaluate(async () => (await fetch('/api/site')).json())
@@ -167,7 +168,19 @@ test('the site file in force, another one checked, the profiles and the images',
   await page.getByRole('button', { name: 'Check' }).click()
   await page.getByRole('button', { name: 'Apply…' }).click()
   await dialog(page).getByText('Links that it does not name are no longer served.').waitFor()
+  // It takes as long as the boot service does: that is shown, and one click is enough.
+  let go
+  const held = new Promise((resolve) => (go = resolve))
+  await page.route('**/api/setup/keep', async (route) => {
+    await held
+    await route.continue()
+  })
   await dialog(page).getByRole('button', { name: 'Apply' }).click()
+  await dialog(page).getByRole('status').getByText('Working on it…').waitFor()
+  assert.ok(await dialog(page).getByRole('button', { name: 'Apply' }).isDisabled())
+  await lab.screenshot(page, 'working')
+  go()
+  await page.getByRole('status', { name: 'Done' }).getByText('The site file of “other” is in force.').waitFor()
   await page.getByTitle('Site', { exact: true }).getByText('other').waitFor()
   assert.deepEqual(page.faults, [])
   await page.context().close()
