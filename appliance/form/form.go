@@ -275,8 +275,12 @@ const Width = 79
 func (f *Form) Page() Page {
 	q := f.question()
 	n, of := 0, 0
+	counted := *f
+	if f.at <= atDHCP { // not answered yet: most say yes, and a count that grows is a surprise
+		counted.draft.DHCP = true
+	}
 	for i := range questions {
-		if f.arises(i) {
+		if counted.arises(i) {
 			of++
 			if i <= f.at {
 				n++

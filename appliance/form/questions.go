@@ -33,10 +33,12 @@ type question struct {
 // none is the answer that there is none.
 const none = "-"
 
-// Where the links have to be known, and where the network.
+// Where the links have to be known, where the network, and where it is asked
+// whether to serve DHCP.
 const (
 	atLink    = 1
 	atAddress = 3
+	atDHCP    = 7
 )
 
 // questions in their order; set in init, because their functions look at them.
