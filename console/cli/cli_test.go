@@ -274,18 +274,28 @@ func TestEventsAndLog(t *testing.T) {
 		t.Errorf("interrupted: %v", err)
 	}
 
+	// An event says when it was, with the day, and what its machine is called.
+	r.must("", "approve", "m-00000001", "--name", "alpha")
+	if out := moment.ReplaceAllString(r.must("", "events", "--machine", "alpha"), "NOW"); !strings.Contains(out, "  NOW  alpha       Approved by operator ann as alpha") {
+		t.Errorf("events:\n%s", out)
+	}
+
+	stream := "s-00000001"
 	chunk := func(first uint64) {
 		r.Must(state.OutputStore{Chunk: machine.Chunk{
-			Machine: "m-00000001", Stream: "s-00000001", First: first, Last: first + 1,
+			Machine: "m-00000001", Stream: stream, First: first, Last: first + 1,
 			Digest: fmt.Sprintf("sha256:%064x", first), Size: 10,
 		}})
 	}
 	chunk(1)
 	chunk(3)
-	if got := r.must("", "log", "m-00000001"); got != "line 1 of s-00000001\nan escape �[2J\nline 3 of s-00000001\nan escape �[2J\n" {
+	if got := r.must("", "log", "m-00000001"); got != "── installer session s-00000001 ──\nline 1 of s-00000001\nan escape �[2J\nline 3 of s-00000001\nan escape �[2J\n" {
 		t.Errorf("log: %q", got)
 	}
 	next, stop = r.follow("log", "m-00000001", "-f", "--after", "1")
+	if line := next(); line != "── installer session s-00000001 ──" {
+		t.Errorf("the log begins with %q", line)
+	}
 	for _, first := range []uint64{3, 5} {
 		if first == 5 {
 			chunk(5)
@@ -294,6 +304,11 @@ func TestEventsAndLog(t *testing.T) {
 			t.Errorf("line %d: %q", first, line)
 		}
 		next()
+	}
+	stream = "node-1c2f"
+	chunk(1)
+	if line := next(); line != "── installed system, boot 1c2f ──" {
+		t.Errorf("the installed system's lines begin with %q", line)
 	}
 	if err := stop(); err != nil {
 		t.Errorf("interrupted: %v", err)

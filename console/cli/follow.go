@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,10 +33,16 @@ func (o *options) events() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			write := func(e machine.Event) error { return o.writeEvent(cmd.OutOrStdout(), e) }
+			names := map[machine.ID]string{}
+			if o.plain() { // elsewhere an event is as it is
+				if names, err = machineNames(cmd.Context(), c); err != nil {
+					return err
+				}
+			}
+			write := func(e machine.Event) error { return o.writeEvent(cmd.OutOrStdout(), e, names) }
 			after, err := pastEvents(cmd.Context(), c, max(since, 1)-1, of, write)
 			if err == nil && follow {
-				err = followEvents(cmd, c, after, of, write)
+				err = followEvents(cmd, c, after, of, names, write)
 			}
 			if follow {
 				err = unlessInterrupted(cmd.Context(), err)
@@ -58,8 +66,22 @@ func unlessInterrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// followEvents writes events after a number as they happen.
-func followEvents(cmd *cobra.Command, c *client.Client, after uint64, of string, write func(machine.Event) error) error {
+// machineNames are what machines are called, by ID.
+func machineNames(ctx context.Context, c *client.Client) (map[machine.ID]string, error) {
+	var list api.MachineList
+	if err := c.Call(ctx, "GET", "/api/machines", nil, nil, &list); err != nil {
+		return nil, err
+	}
+	names := map[machine.ID]string{}
+	for _, m := range list.Items {
+		names[m.ID] = m.Name
+	}
+	return names, nil
+}
+
+// followEvents writes events after a number as they happen, and keeps names as
+// they are then.
+func followEvents(cmd *cobra.Command, c *client.Client, after uint64, of string, names map[machine.ID]string, write func(machine.Event) error) error {
 	id, err := machineID(cmd.Context(), c, of)
 	if err != nil {
 		return err
@@ -68,10 +90,14 @@ func followEvents(cmd *cobra.Command, c *client.Client, after uint64, of string,
 		return c.Stream(ctx, "/api/stream", number("after", after), func(message []byte) error {
 			live()
 			var m struct {
-				Type  string        `json:"type"`
-				Event machine.Event `json:"event"`
-				From  uint64        `json:"from"`
-				To    uint64        `json:"to"`
+				Type    string        `json:"type"`
+				Event   machine.Event `json:"event"`
+				Machine struct {
+					ID   machine.ID `json:"id"`
+					Name string     `json:"name"`
+				} `json:"machine"`
+				From uint64 `json:"from"`
+				To   uint64 `json:"to"`
 			}
 			if err := json.Unmarshal(message, &m); err != nil {
 				return err
@@ -80,6 +106,8 @@ func followEvents(cmd *cobra.Command, c *client.Client, after uint64, of string,
 			case "gap":
 				fmt.Fprintf(cmd.ErrOrStderr(), "events %d to %d are no longer kept\n", m.From, m.To)
 				after = m.To
+			case "machine": // comes before the events that changed it
+				names[m.Machine.ID] = m.Machine.Name
 			case "event":
 				after = m.Event.Seq
 				if id == "" || m.Event.Machine == id {
@@ -116,12 +144,14 @@ func pastEvents(ctx context.Context, c *client.Client, after uint64, of string, 
 	}
 }
 
-func (o *options) writeEvent(w io.Writer, e machine.Event) error {
+// writeEvent writes an event with what its machine is called; one that was
+// forgotten, or has no name, by its ID.
+func (o *options) writeEvent(w io.Writer, e machine.Event, names map[machine.ID]string) error {
 	if !o.plain() {
 		return o.renderItem(w, e)
 	}
 	mark := map[machine.Severity]string{machine.Warning: "warning: ", machine.Error: "error: "}[e.Severity]
-	_, err := fmt.Fprintf(w, "%6d  %s  %-10s  %s%s\n", e.Seq, e.Time.Local().Format("15:04:05"), clean(string(e.Machine)), mark, clean(e.Text))
+	_, err := fmt.Fprintf(w, "%6d  %s  %-10s  %s%s\n", e.Seq, at(e.Time), clean(cmp.Or(names[e.Machine], string(e.Machine), "-")), mark, clean(e.Text))
 	return err
 }
 
@@ -143,8 +173,15 @@ func (o *options) log() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		stream := ""
 		write := func(l api.Lines) error {
 			after = l.Seq
+			if o.plain() && l.Stream != stream {
+				stream = l.Stream
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), clean(streamHead(stream))); err != nil {
+					return err
+				}
+			}
 			return o.writeLines(cmd.OutOrStdout(), l)
 		}
 		if follow {
@@ -179,6 +216,15 @@ func (o *options) log() *cobra.Command {
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as it happens")
 	c.Flags().Uint64Var(&after, "after", 0, "begin after this chunk (seq, in -o json)")
 	return c
+}
+
+// streamHead stands where another run of a machine begins in its output: a
+// session of its installer, or a boot of its installed system.
+func streamHead(stream string) string {
+	if boot, ok := strings.CutPrefix(stream, "node-"); ok {
+		return "── installed system, boot " + boot + " ──"
+	}
+	return "── installer session " + stream + " ──"
 }
 
 func (o *options) writeLines(w io.Writer, l api.Lines) error {

@@ -27,13 +27,16 @@ func (o *options) machines() *cobra.Command {
 			if watch {
 				return unlessInterrupted(cmd.Context(), o.watchMachines(cmd))
 			}
-			return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/machines", nil, func(w io.Writer, list api.List[api.Machine]) error {
-				if len(list.Items) == 0 {
+			return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/machines", nil, func(w io.Writer, list api.MachineList) error {
+				if len(list.Items)+len(list.Expected) == 0 {
 					return noMachines(w)
 				}
 				t := o.machineTable()
 				for _, m := range list.Items {
 					t.add(o.machineRow(m)...)
+				}
+				for _, e := range list.Expected {
+					t.add(o.expectedRow(e)...)
 				}
 				return t.flush(w)
 			})
@@ -52,7 +55,7 @@ func (o *options) machineTable() *table {
 	if o.output == outputWide {
 		return newTable("NAME", "ID", "PHASE", "PROFILE", "SERIAL", "ASSET TAG", "ADDRESS", "MACS", "UUID", "WHAT", "NEXT BOOT", "SEEN", "REASON")
 	}
-	return newTable("NAME", "PHASE", "SERIAL", "ASSET TAG", "ADDRESS", "REASON")
+	return newTable("NAME", "PHASE", "MAC", "SERIAL", "ASSET TAG", "ADDRESS", "REASON")
 }
 
 func (o *options) machineRow(m api.Machine) []string {
@@ -65,10 +68,35 @@ func (o *options) machineRow(m api.Machine) []string {
 		reason = fmt.Sprintf("boots %s next: %s", m.NextBoot.Kind, m.NextBoot.Why)
 	}
 	if o.output != outputWide {
-		return []string{called(m.Machine), string(m.Phase), i.Serial, i.AssetTag, address(m.Machine), reason}
+		return []string{called(m.Machine), string(m.Phase), string(bootMAC(m)), i.Serial, i.AssetTag, address(m.Machine), reason}
 	}
 	return []string{m.Name, string(m.ID), string(m.Phase), m.Profile, i.Serial, i.AssetTag, address(m.Machine), macs(m.Machine), m.UUID,
 		hardware(m.Inventory), string(m.NextBoot.Kind), ago(m.LastSeen), reason}
+}
+
+// bootMAC is the address that a machine netbooted by, else the first that it was
+// seen with.
+func bootMAC(m api.Machine) machine.MAC {
+	if m.Inventory != nil && m.Inventory.BootMAC != "" {
+		return m.Inventory.BootMAC
+	}
+	if len(m.MACs) == 0 {
+		return ""
+	}
+	return m.MACs[0]
+}
+
+// expectedRow is a machine that the site file lists and that was never seen.
+func (o *options) expectedRow(e api.Expected) []string {
+	const phase, reason = "expected", "in the site file's list, not seen yet"
+	var a string
+	if e.Address.IsValid() {
+		a = e.Address.String()
+	}
+	if o.output != outputWide {
+		return []string{cmp.Or(e.Name, string(e.MAC), e.UUID), phase, string(e.MAC), "", "", a, reason}
+	}
+	return []string{e.Name, "", phase, e.Profile, "", "", a, string(e.MAC), e.UUID, "", "", "", reason}
 }
 
 // watchMachines lists all machines, and each one again when it changes.
@@ -107,13 +135,18 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 		}
 		return nil
 	}
-	var list api.List[api.Machine]
+	var list api.MachineList
 	if err := c.Call(cmd.Context(), http.MethodGet, "/api/machines", nil, nil, &list); err != nil {
 		return err
 	}
 	for _, m := range list.Items {
 		if err := put(m); err != nil {
 			return err
+		}
+	}
+	for _, e := range list.Expected {
+		if o.plain() {
+			t.add(o.expectedRow(e)...)
 		}
 	}
 	if err := flush(); err != nil {
@@ -313,7 +346,7 @@ func (o *options) writeWhy(w io.Writer, y api.Why) error {
 		b.WriteString("\nLast events:\n")
 	}
 	for _, e := range y.Events {
-		if err := o.writeEvent(&b, e); err != nil {
+		if err := o.writeEvent(&b, e, map[machine.ID]string{y.Machine.ID: y.Machine.Name}); err != nil {
 			return err
 		}
 	}

@@ -37,10 +37,10 @@ func TestMachines(t *testing.T) {
 	r.must("", "approve", "m-00000002", "--name", "alpha", "--address", "192.0.2.20")
 	r.Installed("m-00000002")
 	r.prints(`
-NAME        PHASE      SERIAL  ASSET TAG  ADDRESS     REASON
-m-00000001  waiting    ÄÖÜ 1   -          -           waiting for approval
-alpha       installed  SN-2    A0002      192.0.2.20  the disk is complete, it reboots
-m-00000003  seen       -       -          -           boots discovery next: seen, and not looked at yet
+NAME        PHASE      MAC                SERIAL  ASSET TAG  ADDRESS     REASON
+m-00000001  waiting    52:54:00:00:00:01  ÄÖÜ 1   -          -           waiting for approval
+alpha       installed  52:54:00:00:00:02  SN-2    A0002      192.0.2.20  the disk is complete, it reboots
+m-00000003  seen       52:54:00:00:00:03  -       -          -           boots discovery next: seen, and not looked at yet
 `, "machines")
 	r.prints(`
 NAME   ID          PHASE      PROFILE        SERIAL  ASSET TAG  ADDRESS     MACS               UUID                                  WHAT                    NEXT BOOT  SEEN    REASON
@@ -121,11 +121,28 @@ Is lost  GPT, 1 partition: it's BitLocker
 	if out := r.must("", "retry", "alpha", "--disk-model", "fast*", "--disk-transport", "nvme"); !strings.Contains(out, "epoch 2, disk with WWN 0x5000") {
 		t.Errorf("retry:\n%s", out)
 	}
-	if out := r.must("", "revoke", "alpha", "--reason", "the wrong one"); !strings.Contains(out, "is revoked, epoch 2, disk with WWN 0x5000: the wrong one") {
+	if out := r.must("", "revoke", "alpha", "--reason", "the wrong one"); !strings.Contains(out, "  install i-") || !strings.Contains(out, "It is waiting now") {
 		t.Errorf("revoke:\n%s", out)
 	}
 	r.must("", "forget", "alpha")
 	r.fails("alpha", "", "machine", "alpha")
+}
+
+// Who is listed and was never seen is listed after the machines.
+func TestExpected(t *testing.T) {
+	r := newRig(t)
+	r.setup()
+	site, _ := r.View().Site()
+	site.Machines = []machine.ListedMachine{{MAC: statetest.MAC(7), Name: "beta", Profile: "worker"}}
+	r.Must(state.SiteApply{Site: site})
+	r.prints(`
+NAME  PHASE     MAC                SERIAL  ASSET TAG  ADDRESS  REASON
+beta  expected  52:54:00:00:00:07  -       -          -        in the site file's list, not seen yet
+`, "machines")
+	if out := r.must("", "machines", "-o", "json"); !strings.Contains(out, `"expected": [`) || !strings.Contains(out, `"name": "beta"`) {
+		t.Errorf("as JSON:\n%s", out)
+	}
+	r.fails("was not seen yet", "", "why", "beta")
 }
 
 func TestLookRescueAndDiscovery(t *testing.T) {
@@ -167,15 +184,15 @@ func TestWatch(t *testing.T) {
 			t.Errorf("a row says %q, want %q", got, want)
 		}
 	}
-	row("NAME PHASE SERIAL ASSET TAG ADDRESS REASON")
-	row("m-00000001 waiting SN-1 A0001 - waiting for approval")
+	row("NAME PHASE MAC SERIAL ASSET TAG ADDRESS REASON")
+	row("m-00000001 waiting 52:54:00:00:00:01 SN-1 A0001 - waiting for approval")
 	r.Must(state.MachineSee{ID: "m-none", MAC: statetest.MAC(1), Via: "dhcp.request"}) // no change to tell
 	r.must("", "approve", "m-00000001", "--name", "alpha")
-	row("alpha approved SN-1 A0001 192.0.2.10 approved by operator ann")
+	row("alpha approved 52:54:00:00:00:01 SN-1 A0001 192.0.2.10 approved by operator ann")
 	install, start := r.View().InstallIntent("m-00000001").ID, r.View().Bootstrap().ID
 	r.prints("Taken back from alpha:\n  install "+install+"\n  start of the cluster "+start+"\nIt is waiting now: install revoked, waiting for approval.\n", "revoke", "alpha")
 	r.fails("nothing is open that could be taken back", "", "revoke", "alpha")
-	row("alpha waiting SN-1 A0001 192.0.2.10 install revoked, waiting for approval")
+	row("alpha waiting 52:54:00:00:00:01 SN-1 A0001 192.0.2.10 install revoked, waiting for approval")
 	r.must("", "forget", "alpha")
 	row("m-00000001 forgotten")
 	if err := stop(); err != nil {
@@ -217,7 +234,7 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	r.fails(`is called "alpha"`, "", "cluster", "abandon", "--reason", "gone", "--confirm", "beta")
-	if out := r.must("", "cluster", "abandon", "--reason", "gone", "--confirm", "alpha"); !strings.Contains(out, "no control plane was approved") {
+	if out := r.must("", "cluster", "abandon", "--reason", "gone", "--confirm", "alpha"); !strings.Contains(out, "taken back from m-00000001 (abandoned: gone)") {
 		t.Errorf("abandoned:\n%s", out)
 	}
 }

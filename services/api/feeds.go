@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
@@ -18,6 +19,7 @@ type siteFeed struct {
 	after     uint64 // the last event that was sent
 	begun     bool
 	discovery *Discovery // what was sent of it
+	expected  []Expected // what was sent of them; nil: nothing yet
 	machines  map[machine.ID]seen
 	changed   <-chan struct{} // closed: a machine may have changed
 	look      time.Time       // when one changes by time alone; zero: none does
@@ -108,8 +110,14 @@ func (f *siteFeed) sendMachines(view state.View, write func(any) error) error {
 	site, _ := view.Site()
 	anew := f.window != open || !reflect.DeepEqual(f.site, site)
 	f.window, f.site = open, site
-	now, bootstrap := map[machine.ID]seen{}, view.Bootstrap()
-	for _, m := range view.Machines() {
+	now, bootstrap, all := map[machine.ID]seen{}, view.Bootstrap(), view.Machines()
+	if missing := expected(site, all); f.expected == nil || !slices.Equal(f.expected, missing) {
+		f.expected = missing
+		if err := write(StreamExpected{Type: "expected", Expected: missing}); err != nil {
+			return err
+		}
+	}
+	for _, m := range all {
 		invited := m.Invited.After(at)
 		if invited {
 			f.lookAt(m.Invited)

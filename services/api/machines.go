@@ -56,6 +56,15 @@ func waitingFor(v netboot.Orders, m machine.Machine, now time.Time) string {
 	return order.Reason
 }
 
+// expected are the machines that the site file lists and that were never seen.
+func expected(site machine.Site, seen []machine.Machine) []Expected {
+	list := []Expected{}
+	for _, l := range site.Expected(seen) {
+		list = append(list, Expected{Name: l.Name, MAC: l.MAC, UUID: l.UUID, Profile: l.Profile, Address: l.Address, Approve: l.Approve})
+	}
+	return list
+}
+
 // show is a machine as people see it at a time, with its orders.
 func show(view state.View, m machine.Machine, o machine.Orders, now time.Time) Machine {
 	site, _ := view.Site()
@@ -159,14 +168,15 @@ func changeMachine[In any](s *Server, api huma.API, name ActionName, summary str
 
 func (s *Server) registerMachines(api huma.API) {
 	huma.Register(api, operation("machines", http.MethodGet, "/api/machines", "machines", "Machines, in the order they were seen"),
-		func(context.Context, *struct{}) (*body[List[Machine]], error) {
+		func(context.Context, *struct{}) (*body[MachineList], error) {
 			view, now := s.Store.View(), s.Now()
-			bootstrap := view.Bootstrap()
-			var list []Machine
-			for _, m := range view.Machines() {
+			bootstrap, seen := view.Bootstrap(), view.Machines()
+			list := []Machine{}
+			for _, m := range seen {
 				list = append(list, show(view, m, ordersOf(view, bootstrap, m.ID), now))
 			}
-			return items(list), nil
+			site, _ := view.Site()
+			return &body[MachineList]{MachineList{Items: list, Expected: expected(site, seen)}}, nil
 		})
 	huma.Register(api, operation("machine", http.MethodGet, "/api/machines/{id}", "machines", "One machine", http.StatusNotFound),
 		func(_ context.Context, in *MachinePath) (*body[Machine], error) {

@@ -319,8 +319,8 @@ func TestNoSecretLeaves(t *testing.T) {
 func TestReads(t *testing.T) {
 	r := newRig(t)
 	auth := bearer(siteToken)
-	for _, path := range []string{"/api/machines", "/api/leases", "/api/images"} {
-		if a := r.want(200, "GET", path, "", auth); strings.TrimSpace(a.body) != `{"items":[]}` {
+	for path, want := range map[string]string{"/api/machines": `{"items":[],"expected":[]}`, "/api/leases": `{"items":[]}`, "/api/images": `{"items":[]}`} {
+		if a := r.want(200, "GET", path, "", auth); strings.TrimSpace(a.body) != want {
 			t.Errorf("empty %s: %s", path, a.body)
 		}
 	}
@@ -415,5 +415,27 @@ func TestConsole(t *testing.T) {
 	}
 	if a := newRig(t).want(http.StatusNotFound, "GET", "/", ""); !strings.Contains(a.body, "--console") {
 		t.Errorf("without files: %s", a.body)
+	}
+}
+
+// Who is listed and was never seen is shown, and is no machine.
+func TestExpected(t *testing.T) {
+	r := newRig(t)
+	auth := bearer(siteToken)
+	site, _ := r.View().Site()
+	site.Machines = []machine.ListedMachine{{MAC: statetest.MAC(1), Name: "alpha"}, {MAC: statetest.MAC(2), Name: "beta", Approve: true}}
+	r.Must(state.SiteApply{Site: site})
+	r.Waiting(1)
+	list := decode[MachineList](t, r.want(200, "GET", "/api/machines", "", auth).body)
+	if len(list.Items) != 1 || len(list.Expected) != 1 || list.Expected[0].Name != "beta" || list.Expected[0].MAC != statetest.MAC(2) || !list.Expected[0].Approve {
+		t.Errorf("%+v", list)
+	}
+	for _, word := range []string{"beta", string(statetest.MAC(2))} {
+		if a := r.want(404, "GET", "/api/machines/"+word, "", auth); !strings.Contains(a.detail(), "was not seen yet") {
+			t.Errorf("%s: %s", word, a.detail())
+		}
+	}
+	if n := len(r.View().Machines()); n != 1 {
+		t.Errorf("%d machines", n)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -184,7 +185,14 @@ func clean(site machine.Site) machine.Site {
 func find(view state.View, word string) (machine.Machine, error) {
 	m, err := view.FindMachine(word)
 	if err != nil {
-		return machine.Machine{}, huma.Error404NotFound(err.Error())
+		text := err.Error()
+		site, _ := view.Site()
+		for _, l := range site.Expected(view.Machines()) {
+			if word != "" && (strings.EqualFold(word, l.Name) || strings.EqualFold(word, string(l.MAC)) || l.HasUUID(word)) {
+				text = fmt.Sprintf("%q is in the site file's list (%s), and was not seen yet: set it to boot from the network, and switch it on", word, l.Key())
+			}
+		}
+		return machine.Machine{}, huma.Error404NotFound(text)
 	}
 	return m, nil
 }

@@ -63,7 +63,7 @@ func (s *Server) registerStreams(api huma.API, mux *http.ServeMux) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, begin) })
 	}
 	route("stream", "/api/stream", "Events and machines as they happen", nil,
-		[]any{StreamHello{}, StreamEvent{}, StreamGap{}, StreamMachine{}, StreamForgotten{}, StreamDiscovery{}},
+		[]any{StreamHello{}, StreamEvent{}, StreamGap{}, StreamMachine{}, StreamExpected{}, StreamForgotten{}, StreamDiscovery{}},
 		func(_ *http.Request, after uint64) (feed, error) { return &siteFeed{now: s.Now, after: after}, nil })
 	id := &huma.Param{Name: "id", In: "path", Required: true, Schema: &huma.Schema{Type: "string"}}
 	route("output-stream", "/api/machines/{id}/output/stream", "A machine's output as it happens", []*huma.Param{id},

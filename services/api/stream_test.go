@@ -15,6 +15,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
 // message is any message of the streams.
@@ -25,6 +26,7 @@ type message struct {
 	Machine   Machine       `json:"machine"`
 	ID        machine.ID    `json:"id"`
 	Discovery Discovery     `json:"discovery"`
+	Expected  []Expected    `json:"expected"`
 	Lines
 }
 
@@ -68,6 +70,9 @@ func (r *rig) begin(conn *websocket.Conn) (hello message) {
 	hello = r.next(conn)
 	if m := r.next(conn); hello.Type != "hello" || m.Type != "discovery" || !m.Discovery.Open {
 		r.t.Fatalf("a stream begins with %+v and %+v", hello, m)
+	}
+	if m := r.next(conn); m.Type != "expected" {
+		r.t.Fatalf("after the discovery window: %+v", m)
 	}
 	return hello
 }
@@ -189,7 +194,16 @@ func TestStreamOfMachines(t *testing.T) {
 	if m := r.next(conn); m.Type != "machine" || m.Machine.ID != one || !m.Machine.Actions[0].Allowed {
 		t.Fatalf("after hello: %+v", m)
 	}
+	site, _ := r.View().Site()
+	site.Machines = []machine.ListedMachine{{MAC: statetest.MAC(2)}}
+	r.Must(state.SiteApply{Site: site})
+	if m := r.until(conn, func(m message) bool { return m.Type == "expected" }); len(m.Expected) != 1 || m.Expected[0].MAC != statetest.MAC(2) {
+		t.Errorf("listed, and not seen: %+v", m.Expected)
+	}
 	two := r.Waiting(2)
+	if m := r.until(conn, func(m message) bool { return m.Type == "expected" }); len(m.Expected) != 0 {
+		t.Errorf("seen: %+v", m.Expected)
+	}
 	// The first machine did not change: it is not sent again.
 	if m := r.until(conn, func(m message) bool { return m.Type == "machine" }); m.Machine.ID != two {
 		t.Errorf("%s changed, %s was sent", two, m.Machine.ID)

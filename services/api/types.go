@@ -42,6 +42,22 @@ type Machine struct {
 	Actions    []Action     `json:"actions" doc:"What can be done to it now, and why not."`
 }
 
+// MachineList are the machines, and who is missing.
+type MachineList struct {
+	Items    []Machine  `json:"items"`
+	Expected []Expected `json:"expected" doc:"Entries of the site file's list for which no machine was seen yet; they are no machines."`
+}
+
+// Expected is a machine that the site file lists, and that was never seen.
+type Expected struct {
+	Name    string      `json:"name,omitempty"`
+	MAC     machine.MAC `json:"mac,omitempty"`
+	UUID    string      `json:"uuid,omitempty"`
+	Profile string      `json:"profile,omitempty"`
+	Address netip.Addr  `json:"address,omitzero"`
+	Approve bool        `json:"approve,omitempty" doc:"It is installed without asking."`
+}
+
 // Boot is what a machine was told to boot last.
 type Boot struct {
 	Kind    machine.BootKind `json:"kind" enum:"local,discovery,install,rescue"`
@@ -330,6 +346,13 @@ type StreamGap struct {
 type StreamMachine struct {
 	Type    string  `json:"type" enum:"machine"`
 	Machine Machine `json:"machine"`
+}
+
+// StreamExpected are the machines that the site file lists and that were never
+// seen: after hello, and all of them when that changes.
+type StreamExpected struct {
+	Type     string     `json:"type" enum:"expected"`
+	Expected []Expected `json:"expected"`
 }
 
 // StreamForgotten says that a machine is no longer known.

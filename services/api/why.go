@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
@@ -215,32 +216,40 @@ func (f facts) sayWaiting(w *Why) {
 	if i := f.orders.Install; i != nil && i.Status == machine.IntentRevoked {
 		w.Summary = "Its installer waits for approval again: " + sentence(f.machine.Reason, "its install was revoked") + "."
 	}
-	w.Todo = append(w.Todo, f.sayDisk())
+	w.Todo = append(w.Todo, f.sayDisk()...)
 }
 
+// shownDisks bounds how many disks an explanation proposes.
+const shownDisks = 6
+
 // sayDisk is what approving it takes.
-func (f facts) sayDisk() string {
+func (f facts) sayDisk() []string {
 	if f.machine.Inventory == nil {
-		return "Approve it."
+		return []string{"Approve it."}
 	}
-	var usable, occupied int
+	var usable []DiskChoice
 	for _, c := range choices(f.machine.Inventory) {
 		if c.Usable {
-			usable++
-			if c.Erase != "" {
-				occupied++
-			}
+			usable = append(usable, c)
 		}
 	}
 	switch {
-	case usable == 0:
-		return "It has no disk that can be installed on: " + machine.ListDisks(f.machine.Inventory.Disks) + "."
-	case usable > 1:
-		return "Approve it, and name the disk: several could be installed on."
-	case occupied > 0:
-		return "Approve it, and name what is on its disk and may be lost."
+	case len(usable) == 0:
+		return []string{"It has no disk that can be installed on: " + machine.ListDisks(f.machine.Inventory.Disks) + "."}
+	case len(usable) == 1 && usable[0].Erase != "":
+		return []string{"Approve it, and name what is on its disk and may be lost."}
+	case len(usable) == 1:
+		return []string{"Approve it."}
 	}
-	return "Approve it."
+	list := []string{"Approve it, and name the disk: several could be installed on."}
+	for n, c := range usable {
+		if n == shownDisks {
+			list = append(list, fmt.Sprintf("… or one of %d more: rackseed machine %s lists them.", len(usable)-n, called(f.machine)))
+			break
+		}
+		list = append(list, fmt.Sprintf("rackseed approve %s %s installs it on %s", called(f.machine), approve.Flags(c.Hint), machine.ListDisks([]machine.Disk{c.Disk})))
+	}
+	return list
 }
 
 func (f facts) sayApproved(w *Why) {

@@ -128,6 +128,27 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// Of several disks, each has the command that chooses it.
+func TestWhyDisks(t *testing.T) {
+	disk := func(path, serial string) machine.Disk {
+		return machine.Disk{Path: path, Serial: serial, Bytes: 64 << 30, SectorSize: 512, Transport: "sata", Contents: machine.Empty}
+	}
+	f := facts{machine: machine.Machine{ID: "m-1", Name: "alpha", Phase: machine.PhaseWaiting,
+		Session: &machine.Session{}, Inventory: &machine.Inventory{Disks: []machine.Disk{disk("/dev/sda", "S 1'$(x)"), disk("/dev/sdb", "")}}}}
+	todo := strings.Join(explain(f).Todo, "\n")
+	for _, want := range []string{`rackseed approve alpha --disk-serial 'S 1'\''$(x)' installs it on /dev/sda, serial S 1'$(x), 64.0 GiB, empty`, "rackseed approve alpha --disk-path '/dev/sdb' installs it on /dev/sdb"} {
+		if !strings.Contains(todo, want) {
+			t.Errorf("%q is not in\n%s", want, todo)
+		}
+	}
+	for range 10 {
+		f.machine.Inventory.Disks = append(f.machine.Inventory.Disks, disk("/dev/sdc", ""))
+	}
+	if todo := explain(f).Todo; len(todo) != 2+shownDisks || !strings.Contains(todo[len(todo)-1], "6 more: rackseed machine alpha") {
+		t.Errorf("of many disks: %q", todo)
+	}
+}
+
 func TestWhy(t *testing.T) {
 	r := newRig(t)
 	id := r.Waiting(1)

@@ -32,6 +32,19 @@ func (o *Occupied) Error() string {
 // 2.2.2).
 func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
+// Flags are the command line's flags for a hint that names one disk.
+func Flags(h machine.DiskHint) string {
+	var words []string
+	for _, f := range []struct{ name, value string }{
+		{"serial", h.Serial}, {"wwn", h.WWN}, {"model", h.Model}, {"transport", h.Transport}, {"path", h.Path},
+	} {
+		if f.value != "" {
+			words = append(words, "--disk-"+f.name+" "+shellWord(f.value))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
 // confirmed is what may be lost on a disk: what is on it, if that was confirmed
 // word for word or is granted already; "" for an empty disk.
 func confirmed(id machine.ID, order string, d machine.Disk, granted, named string) (string, error) {

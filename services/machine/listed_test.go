@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -51,6 +52,35 @@ func TestListedFirst(t *testing.T) {
 	for _, l := range []ListedMachine{{UUID: uuid}, {UUID: strings.ToUpper(swapped)}, {UUID: other}, {MAC: mac}} {
 		if want := l.UUID != other && l.UUID != ""; l.HasUUID(strings.ToUpper(uuid)) != want || l.HasUUID("") {
 			t.Errorf("%+v has UUID %s: want %v", l, uuid, want)
+		}
+	}
+}
+
+// TestExpected: who was seen, by UUID in either byte order or by hardware address,
+// is expected no more.
+func TestExpected(t *testing.T) {
+	const uuid, swapped, other = "4c4c4544-0042-3510-8052-b4c04f4d3132", "44454c4c-4200-1035-8052-b4c04f4d3132", "11111111-2222-3333-4444-555555555555"
+	mac := func(n int) MAC { return MAC(fmt.Sprintf("52:54:00:00:00:%02x", n)) }
+	s := Site{Machines: []ListedMachine{
+		{Name: "by-uuid", UUID: uuid}, {Name: "by-swapped-uuid", UUID: strings.ToUpper(swapped)}, {Name: "by-mac", MAC: mac(1)},
+		{Name: "another-board", MAC: mac(1), UUID: other}, {Name: "away", MAC: mac(2)},
+	}}
+	names := func(seen ...Machine) (names string) {
+		for _, l := range s.Expected(seen) {
+			names += l.Name + " "
+		}
+		return names
+	}
+	for _, c := range []struct {
+		seen []Machine
+		want string
+	}{
+		{nil, "by-uuid by-swapped-uuid by-mac another-board away "},
+		{[]Machine{{UUID: uuid, MACs: []MAC{mac(1)}}}, "another-board away "},
+		{[]Machine{{MACs: []MAC{mac(2)}}, {}}, "by-uuid by-swapped-uuid by-mac another-board "},
+	} {
+		if got := names(c.seen...); got != c.want {
+			t.Errorf("%+v were seen: %q is expected, want %q", c.seen, got, c.want)
 		}
 	}
 }

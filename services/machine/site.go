@@ -232,6 +232,24 @@ func (s *Site) Listed(m Machine) (ListedMachine, bool) {
 	return ListedMachine{}, false
 }
 
+// Is says whether the entry may be that machine's, as Listed finds it where no
+// other entry fits better.
+func (l ListedMachine) Is(m Machine) bool {
+	return l.HasUUID(m.UUID) || l.MAC != "" && slices.Contains(m.MACs, l.MAC) && (l.UUID == "" || m.UUID == "")
+}
+
+// Expected are the entries of the list that no machine was seen for, in the
+// list's order.
+func (s *Site) Expected(seen []Machine) []ListedMachine {
+	var list []ListedMachine
+	for _, l := range s.Machines {
+		if !slices.ContainsFunc(seen, l.Is) {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
 // HasUUID says whether the entry's UUID is that one, in either byte order.
 func (l ListedMachine) HasUUID(uuid string) bool {
 	return l.UUID != "" && (strings.EqualFold(l.UUID, uuid) || strings.EqualFold(l.UUID, SwapUUID(uuid)))

@@ -214,6 +214,16 @@ export interface EventList {
   last: number;
 }
 
+export interface Expected {
+  address?: string;
+  /** It is installed without asking. */
+  approve?: boolean;
+  mac?: string;
+  name?: string;
+  profile?: string;
+  uuid?: string;
+}
+
 export interface File {
   digest: string;
   name: string;
@@ -404,6 +414,8 @@ export interface Machine {
 }
 
 export interface MachineList {
+  /** Entries of the site file's list for which no machine was seen yet; they are no machines. */
+  expected: Expected[];
   items: Machine[];
 }
 
@@ -787,6 +799,11 @@ export interface StreamEvent {
   type: "event";
 }
 
+export interface StreamExpected {
+  expected: Expected[];
+  type: "expected";
+}
+
 export interface StreamForgotten {
   id: string;
   type: "forgotten";
@@ -1089,7 +1106,7 @@ export interface Operations {
     method: "GET";
     path: "/api/stream";
     query: { after?: number };
-    message: StreamHello | StreamEvent | StreamGap | StreamMachine | StreamForgotten | StreamDiscovery;
+    message: StreamHello | StreamEvent | StreamGap | StreamMachine | StreamExpected | StreamForgotten | StreamDiscovery;
   };
   /** A gzipped tar archive of what somebody who helps needs to know, without secrets */
   "support-bundle": {

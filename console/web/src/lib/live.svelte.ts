@@ -1,7 +1,7 @@
 // What the boot service knows, as it happens: one stream feeds every page.
 
 import { SvelteMap } from 'svelte/reactivity'
-import type { Discovery, Event, EventList, Machine, MachineList } from '../api.gen'
+import type { Discovery, Event, EventList, Expected, Machine, MachineList } from '../api.gen'
 import { request } from './api'
 import { openStream, type Stream } from './socket'
 import type { StreamMessage } from './types'
@@ -15,6 +15,8 @@ const recentEvents = 200
 class Live {
   machines = new SvelteMap<string, Machine>()
   events = $state.raw<Event[]>([])
+  // expected are those that the site file lists and that were never seen.
+  expected = $state.raw<Expected[]>([])
   // discovery is the discovery window; undefined until it was told.
   discovery = $state.raw<Discovery>()
   connected = $state(false)
@@ -50,6 +52,7 @@ class Live {
   #clear() {
     this.machines.clear()
     this.events = []
+    this.expected = []
     this.discovery = undefined
     this.complete = false
     this.last = 0
@@ -75,6 +78,9 @@ class Live {
         break
       case 'machine':
         this.machines.set(m.machine.id, m.machine)
+        break
+      case 'expected':
+        this.expected = m.expected
         break
       case 'discovery':
         this.discovery = m.discovery
