@@ -38,7 +38,7 @@ func TestFirmwareMachines(t *testing.T) {
 		{machine.SiteNetboot{UEFI: machine.LoaderIPXE, LeaveUEFI: machine.LeaveChainload}, []path{{firmware: qemu.UEFI, program: "snponly.efi"}}},
 		{machine.SiteNetboot{LeaveUEFI: machine.LeaveSilence, LeaveBIOS: machine.LeaveSilence}, []path{
 			{firmware: qemu.BIOS, program: "undionly.kpxe"},
-			{firmware: qemu.UEFI, program: "shimx64.efi"},
+			{firmware: qemu.UEFI, program: "shimx64.efi", alone: true},
 		}},
 	} {
 		n := policy.netboot.Filled()
