@@ -72,6 +72,7 @@ be repaired, do that instead: it goes on by itself when it boots.`,
 		},
 	}
 	c.Flags().StringVar(&in.Reason, "reason", "", "why, for the event log; needed")
+	c.Flags().StringVar(&in.Cluster, "cluster", "", "name of the cluster, once it is started; asked for at a terminal")
 	c.Flags().StringVar(&in.Confirm, "confirm", "", "name of the machine that is lost; asked for at a terminal")
 	return c
 }
@@ -86,15 +87,24 @@ func confirmAbandon(cmd *cobra.Command, c *client.Client, in *api.AbandonRequest
 		}
 		return nil
 	}
+	var now api.ClusterStart
+	if err := c.Call(cmd.Context(), http.MethodGet, "/api/cluster", nil, nil, &now); err != nil {
+		return err
+	}
+	if now.NoAbandon != "" {
+		return errors.New(now.NoAbandon)
+	}
+	fmt.Fprintf(a.out, "What %s began is given up: the machine is forgotten, the cluster's keys are replaced, and kubeconfigs made until now are worth nothing.\n", clean(ref(now.Starter)))
+	if o := now.Orphans; o != nil {
+		fmt.Fprintf(a.out, "The cluster %s is started, and all in it are left behind, to be forgotten and installed anew: Ready nodes: %d, installed machines: %d.\n",
+			clean(o.Cluster), o.Ready, o.Machines)
+		if in.Cluster == "" {
+			if err := a.fill(&in.Cluster, "Type the name of the cluster to go on"); err != nil {
+				return err
+			}
+		}
+	}
 	if in.Confirm == "" {
-		var now api.ClusterStart
-		if err := c.Call(cmd.Context(), http.MethodGet, "/api/cluster", nil, nil, &now); err != nil {
-			return err
-		}
-		if now.NoAbandon != "" {
-			return errors.New(now.NoAbandon)
-		}
-		fmt.Fprintf(a.out, "What %s began is given up: the machine is forgotten, the cluster's keys are replaced, and kubeconfigs made until now are worth nothing.\n", clean(ref(now.Starter)))
 		if err := a.fill(&in.Confirm, "Type the name of the lost machine to go on"); err != nil {
 			return err
 		}

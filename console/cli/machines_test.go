@@ -234,7 +234,8 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	r.fails(`is called "alpha"`, "", "cluster", "abandon", "--reason", "gone", "--confirm", "beta")
-	if out := r.must("", "cluster", "abandon", "--reason", "gone", "--confirm", "alpha"); !strings.Contains(out, "taken back from m-00000001 (abandoned: gone)") {
+	r.fails(`is called "lab"`, "", "cluster", "abandon", "--reason", "gone", "--confirm", "alpha")
+	if out := r.must("", "cluster", "abandon", "--reason", "gone", "--confirm", "alpha", "--cluster", "lab"); !strings.Contains(out, "taken back from m-00000001 (abandoned: gone)") {
 		t.Errorf("abandoned:\n%s", out)
 	}
 }

@@ -81,11 +81,14 @@ func TestLossIsConfirmedAtATerminal(t *testing.T) {
 	if _, ok := r.View().Machine("m-00000002"); !ok {
 		t.Error("it is forgotten all the same")
 	}
-	if _, err := at("alpha\nits board is dead\n", "cluster", "abandon"); err == nil || !strings.Contains(err.Error(), "beta") {
+	if _, err := at("lab\nalpha\nits board is dead\n", "cluster", "abandon"); err == nil || !strings.Contains(err.Error(), "beta") {
 		t.Errorf("abandoned by another name: %v", err)
 	}
-	shown, err = at("beta\nits board is dead\n", "cluster", "abandon")
-	if err != nil || r.View().Bootstrap() != nil || !strings.Contains(shown, "What beta began") {
+	if _, err := at("room4\nbeta\nits board is dead\n", "cluster", "abandon"); err == nil || !strings.Contains(err.Error(), `is called "lab"`) {
+		t.Errorf("another cluster abandoned: %v", err)
+	}
+	shown, err = at("lab\nbeta\nits board is dead\n", "cluster", "abandon")
+	if err != nil || r.View().Bootstrap() != nil || !strings.Contains(shown, "What beta began") || !strings.Contains(shown, "installed machines: 1") {
 		t.Errorf("abandoned: %v\n%s", err, shown)
 	}
 }

@@ -91,7 +91,30 @@ func (s *Server) clusterStart(view state.View) ClusterStart {
 	if c.NoAbandon == "" && s.NewPKI == nil {
 		c.NoAbandon = "this boot service was built without Kubernetes"
 	}
+	if c.NoAbandon == "" && b.Status == machine.IntentDone {
+		c.Orphans = orphans(view)
+	}
 	return c
+}
+
+// orphans counts what a cluster that was started consists of, as far as it is
+// known here.
+func orphans(view state.View) *Orphans {
+	site, _ := view.Site()
+	o := &Orphans{Cluster: site.Cluster.Name}
+	if o.Cluster == "" {
+		o.Cluster = site.Name
+	}
+	for _, m := range view.Machines() {
+		if i := view.InstallIntent(m.ID); i == nil || i.Status != machine.IntentDone {
+			continue
+		}
+		o.Machines++
+		if m.Phase == machine.PhaseReady {
+			o.Ready++
+		}
+	}
+	return o
 }
 
 func (s *Server) abandon(ctx context.Context, in AbandonRequest) (*body[ClusterStart], error) {
@@ -103,6 +126,10 @@ func (s *Server) abandon(ctx context.Context, in AbandonRequest) (*body[ClusterS
 	// A forgotten machine has no name any more.
 	if want := called(machine.Machine{ID: c.Starter.ID, Name: c.Starter.Name}); in.Confirm != want {
 		return nil, huma.Error409Conflict(fmt.Sprintf("confirm is %q, and the machine that is given up is called %q: what it began is lost for good, so name it", in.Confirm, want))
+	}
+	if o := c.Orphans; o != nil && in.Cluster != o.Cluster {
+		return nil, huma.Error409Conflict(fmt.Sprintf("cluster is %q, and the one that is given up is called %q: it is started, and all in it are left behind (Ready nodes: %d, installed machines: %d); so name it",
+			in.Cluster, o.Cluster, o.Ready, o.Machines))
 	}
 	secrets, err := s.NewPKI(s.Now())
 	if err != nil {

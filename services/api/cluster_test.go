@@ -9,6 +9,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 func TestAbandon(t *testing.T) {
@@ -50,6 +51,36 @@ func TestAbandon(t *testing.T) {
 	if e := events[len(events)-1]; e.Kind != "bootstrap.abandoned" || !strings.Contains(e.Text, "its board is dead") || !strings.Contains(e.Text, "ann") {
 		t.Errorf("the last event is %+v", e)
 	}
+}
+
+// A cluster that was started is given up only by its name: whoever does reads how
+// many nodes that leaves behind.
+func TestAbandonOfWhatIsStarted(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.NewPKI = func(time.Time) (map[string][]byte, error) { return map[string][]byte{"pki/ca.key": []byte("new")}, nil }
+	})
+	auth := bearer(siteToken)
+	r.Image()
+	first, second := r.Waiting(1), r.Waiting(2)
+	r.want(200, "POST", "/api/machines/"+string(first)+"/approve", `{"name":"alpha"}`, auth)
+	r.Installed(first)
+	r.Must(state.BootstrapClaim{Machine: first})
+	if c := decode[ClusterStart](t, r.want(200, "GET", "/api/cluster", "", auth).body); c.Orphans != nil {
+		t.Errorf("not started: %+v", c.Orphans)
+	}
+	r.Node(first, 1, wire.NodeReady)
+	r.want(200, "POST", "/api/machines/"+string(second)+"/approve", `{"profile":"worker"}`, auth)
+	r.Installed(second)
+	if c := decode[ClusterStart](t, r.want(200, "GET", "/api/cluster", "", auth).body); c.Orphans == nil || *c.Orphans != (Orphans{"lab", 1, 2}) {
+		t.Errorf("started: %+v", c.Orphans)
+	}
+	for _, name := range []string{"", "alpha"} {
+		a := r.want(409, "POST", "/api/cluster/abandon", `{"reason":"x","confirm":"alpha","cluster":"`+name+`"}`, auth)
+		if !strings.Contains(a.detail(), `is called "lab"`) || !strings.Contains(a.detail(), "Ready nodes: 1, installed machines: 2") {
+			t.Errorf("by the name %q: %s", name, a.detail())
+		}
+	}
+	r.want(200, "POST", "/api/cluster/abandon", `{"reason":"x","confirm":"alpha","cluster":"lab"}`, auth)
 }
 
 func TestProfiles(t *testing.T) {

@@ -147,6 +147,16 @@ type ClusterStart struct {
 	// NoKubeconfig and NoAbandon are absent where it can be done.
 	NoKubeconfig string `json:"noKubeconfig,omitempty" doc:"Why there is no kubeconfig yet."`
 	NoAbandon    string `json:"noAbandon,omitempty" doc:"Why there is nothing to abandon."`
+	// Orphans is absent while no cluster was started, or it cannot be abandoned.
+	Orphans *Orphans `json:"orphans,omitempty" doc:"What abandoning the cluster, which is started, leaves behind."`
+}
+
+// Orphans are what is left without its cluster when one that was started is
+// abandoned.
+type Orphans struct {
+	Cluster  string `json:"cluster" doc:"Name of the cluster, which must be confirmed as cluster."`
+	Ready    int    `json:"ready" doc:"Nodes that are Ready now."`
+	Machines int    `json:"machines" doc:"Machines that are installed, with those."`
 }
 
 // MachineRef names a machine.
@@ -255,6 +265,7 @@ type ForRequest struct {
 type AbandonRequest struct {
 	Reason  string `json:"reason" doc:"Why, for the event log." minLength:"1" maxLength:"200"`
 	Confirm string `json:"confirm" doc:"Name of the machine that started the cluster and is lost." maxLength:"64"`
+	Cluster string `json:"cluster,omitempty" doc:"Name of the cluster; needed once it is started, since nodes may be Ready in it." maxLength:"64"`
 }
 
 // Revoked is a machine after its orders were taken back.
