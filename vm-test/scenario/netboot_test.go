@@ -74,7 +74,7 @@ func TestFirmwareMachines(t *testing.T) {
 // again when it asks what to boot: it waits, and goes on.
 func TestFirmwareOutage(t *testing.T) {
 	table := newTable(t, "Outages")
-	r, _ := room(t, rack.Config{Machines: 1, Site: workers(1)})
+	r, _ := room(t, rack.Config{Machines: 1, Site: "netboot: {uefi: shim}\n" + workers(1)})
 	console := open(t, r)
 	port := r.Ports["machine-1"]
 	var cuts atomic.Int32
