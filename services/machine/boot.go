@@ -24,6 +24,8 @@ type Circumstances struct {
 	Now time.Time
 	// Window says that the discovery window is open.
 	Window bool
+	// Opened is when operators opened that window last; zero: they did not.
+	Opened time.Time
 	// Listed says that the site file's list has the machine.
 	Listed bool
 	// Rescue is its newest rescue intent, or nil.
@@ -43,7 +45,8 @@ type Circumstances struct {
 // that an operator invited. One that was sent back to its disk, because nobody
 // approved it in time, is only looked at again if it surely has nothing there:
 // its system may be on a stick, or behind a controller that the installer has no
-// driver for.
+// driver for. And one whose installer was refused is not sent to it again and
+// again.
 func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 	switch {
 	case m != nil && c.Rescue != nil && c.Rescue.Status == IntentOpen:
@@ -56,6 +59,8 @@ func NextBoot(m *Machine, intent *Intent, c Circumstances) BootDecision {
 		return BootDecision{BootDiscovery, "its install was broken off in the middle, so that its disk is not whole"}
 	case m != nil && m.Invited.After(c.Now):
 		return BootDecision{BootDiscovery, "an operator asked to have it looked at"}
+	case m != nil && m.Refused != nil && !m.Refused.At.Before(c.Opened):
+		return BootDecision{BootLocal, "its installer was refused: " + m.Refused.Why + "; mend that, and have it looked at again (rackseed look, or the console; or open the discovery window anew)"}
 	}
 	known := m != nil && m.Inventory != nil
 	switch {

@@ -32,6 +32,11 @@ func TestNextBoot(t *testing.T) {
 	broken := Disk{Path: "/dev/sda", Transport: "sata", Contents: BrokenOff}
 	leftAndInvited := left(disks(stick))
 	leftAndInvited.Invited = now.Add(1)
+	refused := func(m *Machine, at time.Time) *Machine {
+		m.Refused = &Refused{At: at, Why: "its inventory is too large"}
+		return m
+	}
+	opened := Circumstances{Now: now, Window: true, Opened: now.Add(-time.Minute)}
 	for name, c := range map[string]struct {
 		machine       *Machine
 		intent        *Intent
@@ -39,6 +44,12 @@ func TestNextBoot(t *testing.T) {
 		kind          BootKind
 		reason        string
 	}{
+		"refused while the window is open":  {refused(&Machine{}, now), nil, opened, BootLocal, "refused: its inventory is too large; mend that"},
+		"refused before it was opened":      {refused(&Machine{}, now.Add(-time.Hour)), nil, opened, BootDiscovery, "not looked at yet"},
+		"refused, the window always open":   {refused(&Machine{}, now.Add(-time.Hour)), nil, open, BootLocal, "refused"},
+		"refused, listed":                   {refused(&Machine{}, now), nil, listed, BootLocal, "refused"},
+		"refused, invited":                  {refused(invited(now.Add(1)), now), nil, opened, BootDiscovery, "asked to have it looked at"},
+		"refused, approved":                 {refused(&Machine{}, now), intent(IntentOpen), opened, BootInstall, "i-1 is open"},
 		"never seen, window closed":         {nil, nil, closed, BootLocal, "the discovery window is closed"},
 		"never seen, window open":           {nil, nil, open, BootDiscovery, "never seen"},
 		"never seen, listed":                {nil, nil, listed, BootDiscovery, "never seen"},

@@ -53,9 +53,18 @@ type Machine struct {
 	NodeKey []byte `json:"nodeKey,omitempty"`
 	// Invited: until then it may be netbooted to be looked at, whatever is on
 	// its disks: an operator asked for it.
-	Invited   time.Time `json:"invited,omitzero"`
+	Invited time.Time `json:"invited,omitzero"`
+	// Refused says that its installer came, and was not taken: it is not looked
+	// at again while the same discovery window is open, or until somebody asks.
+	Refused   *Refused  `json:"refused,omitempty"`
 	FirstSeen time.Time `json:"firstSeen"`
 	LastSeen  time.Time `json:"lastSeen"`
+}
+
+// Refused is why a machine's installer was not taken, and when.
+type Refused struct {
+	At  time.Time `json:"at"`
+	Why string    `json:"why"`
 }
 
 // Approved says whether anybody ever approved the machine.

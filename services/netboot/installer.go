@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -20,6 +21,12 @@ import (
 func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) error {
 	body, key, err := s.verify(w, r, maxSession)
 	if err != nil {
+		if codeOf(err) == http.StatusRequestEntityTooLarge {
+			// Whose it is was not read: the lease of its source says.
+			if m, ok := s.at(s.Store.View(), bounded.Source(r.RemoteAddr), s.Now()); ok {
+				s.sessionRefused(r.Context(), m.MACs, m.UUID, err)
+			}
+		}
 		return err
 	}
 	var q wire.SessionRequest
@@ -42,6 +49,9 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) error {
 		return state.SessionOpen{NewID: id, Session: session, Inventory: q.Inventory}
 	})
 	if err != nil {
+		if large := state.TooLarge(q.Inventory); large != nil {
+			s.sessionRefused(ctx, q.Inventory.Addresses(), q.Inventory.UUID, large)
+		}
 		return err
 	}
 	// Not the session just made: a repeated request has the first one's.
@@ -51,6 +61,17 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.Logger.Info("installer session", "machine", m.ID, "session", m.Session.ID, "number", m.Session.Number, "installer", fmt.Sprintf("%.64q", q.Version))
 	return writeJSON(w, wire.SessionReply{Session: m.Session.ID, Machine: m.ID})
+}
+
+// sessionRefused notes that a machine's installer came with what is not taken, so
+// that it is not sent to the installer again and again.
+func (s *Server) sessionRefused(ctx context.Context, macs []machine.MAC, uuid string, why error) {
+	macs = macs[:min(len(macs), 16)] // one of them is what it netbooted by
+	_, err := s.Store.Propose(ctx, by, state.SessionRefuse{MACs: macs, UUID: uuid, Why: why.Error()})
+	var refused *state.Refusal
+	if err != nil && !errors.As(err, &refused) { // it is noted when it comes again
+		s.Logger.Warn("a refused installer could not be noted", "macs", macs, "error", err)
+	}
 }
 
 // checkInventory canonicalises what the installer found, and says what the

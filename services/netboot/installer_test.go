@@ -314,3 +314,29 @@ func TestOutputLater(t *testing.T) {
 type refusing struct{ err error }
 
 func (r refusing) Append(context.Context, machine.ID, wire.Output) (uint64, error) { return 0, r.err }
+
+// A machine whose inventory is too large boots its own disk when it restarts.
+func TestTooLargeAnInventory(t *testing.T) {
+	l := newLab(t).serve(t)
+	k := l.keys(t)
+	script := func() string {
+		t.Helper()
+		return l.want(t, 200, "", nil, "GET", pathScript+"?mac="+string(mac1)+"&arch=x86_64&platform=efi", nil).body
+	}
+	if s := script(); !strings.Contains(s, "rackseed.mode=discovery") {
+		t.Fatalf("first: %s", s)
+	}
+	q := sessionRequest(k, mac1)
+	for n := range 300 {
+		q.Inventory.NICs = append(q.Inventory.NICs, machine.NIC{MAC: machine.MAC(fmt.Sprintf("52:54:00:0a:%02x:%02x", n>>8, n&255))})
+	}
+	l.want(t, 409, "301 network interfaces", k.sign, "POST", wire.PathSession, q)
+	if s := script(); strings.Contains(s, "rackseed.mode=") {
+		t.Errorf("it is sent to the installer again: %s", s)
+	}
+	m, _ := l.store.View().MachineByMAC(mac1)
+	kinds := l.kinds(m.ID)
+	if len(kinds) < 3 || kinds[len(kinds)-2] != "session.refused" || m.Phase != machine.PhaseLocal || !strings.Contains(m.Reason, "refused") {
+		t.Errorf("events %v, %s: %s", kinds, m.Phase, m.Reason)
+	}
+}

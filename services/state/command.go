@@ -224,6 +224,17 @@ type SessionLeave struct {
 	Session string     `json:"session"`
 }
 
+// SessionRefuse says that a machine's installer came with something that is not
+// taken, as an inventory that is too large: without it the machine would be sent to
+// the installer again at each restart. Anybody can send such a thing in a machine's
+// name: it counts only for one that was told to boot the installer just now, and is
+// not approved.
+type SessionRefuse struct {
+	MACs []machine.MAC `json:"macs"`
+	UUID string        `json:"uuid,omitempty"`
+	Why  string        `json:"why"`
+}
+
 // SessionHere says that a session was heard of after its machine had been taken
 // for restarted, because somebody had asked what it boots: the machine is what it
 // was before. Without effect where nothing else was believed.
@@ -300,6 +311,7 @@ func (DiscoveryWindow) Kind() string  { return "discovery.window/1" }
 func (MachineInvite) Kind() string    { return "machine.invite/1" }
 func (RescueOpen) Kind() string       { return "rescue.open/1" }
 func (SessionLeave) Kind() string     { return "session.leave/1" }
+func (SessionRefuse) Kind() string    { return "session.refuse/1" }
 func (SessionHere) Kind() string      { return "session.here/1" }
 func (MachineSilent) Kind() string    { return "machine.silent/1" }
 func (OutputStore) Kind() string      { return "output.store/1" }

@@ -61,6 +61,8 @@ func decide(t tables, at time.Time, by string, term uint64, command Command) (*c
 		err = c.rescueOpen(x)
 	case SessionLeave:
 		err = c.sessionLeave(x)
+	case SessionRefuse:
+		err = c.sessionRefuse(x)
 	case SessionHere:
 		err = c.sessionHere(x)
 	case MachineSilent:

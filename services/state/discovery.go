@@ -23,6 +23,9 @@ func (c *change) discoveryWindow(x DiscoveryWindow) error {
 		}
 	}
 	r.Discovery = until
+	if !until.IsZero() {
+		r.Opened = c.at
+	}
 	c.put(tableCluster, &r)
 	data := []string{"by", c.by}
 	if !until.IsZero() {
@@ -120,6 +123,36 @@ func (c *change) sessionLeave(x SessionLeave) error {
 	r.Machine.Phase, r.Machine.Reason = machine.PhaseLocal, "looked at, and not approved in time: it went back to its own disk"
 	c.event(x.Machine, "session.left", machine.Info,
 		fmt.Sprintf("Not approved within %s: it goes back to its own disk", span(c.at.Sub(s.Opened))), "session", s.ID)
+	c.machine = r
+	return nil
+}
+
+func (c *change) sessionRefuse(x SessionRefuse) error {
+	found := c.find(machine.ParseUUID(x.UUID), x.MACs)
+	if found == nil {
+		return refuse("no machine that is known was refused")
+	}
+	m := &found.Machine
+	since := c.at.Sub(found.ToldAt)
+	switch {
+	case c.bound(m.ID):
+		return refuse("machine %s is approved: what anybody says in its name does not keep it from its install", m.ID)
+	case found.Told == "" || found.Told == machine.BootLocal || since < 0 || since >= bootGrace:
+		return refuse("machine %s was not told to boot the installer just now", m.ID)
+	case found.Heard.After(found.ToldAt):
+		return refuse("machine %s: its installer was taken since", m.ID)
+	}
+	c.machine = found
+	r := c.edit(found)
+	why := clip(x.Why)
+	again := m.Refused != nil && m.Refused.Why == why && m.Refused.At.After(found.ToldAt)
+	if again {
+		return nil
+	}
+	r.Machine.Refused, r.Machine.Invited, r.Machine.LastSeen = &machine.Refused{At: c.at, Why: why}, time.Time{}, c.at
+	r.Machine.Phase, r.Machine.Reason = machine.PhaseSeen, "its installer was refused: "+why
+	c.event(m.ID, "session.refused", machine.Warning,
+		"Its installer was refused: "+why+". It goes to its own disk, and is not looked at again while this discovery window is open; mend that, then rackseed look, or open the window anew")
 	c.machine = r
 	return nil
 }

@@ -250,3 +250,44 @@ func TestBrokenOffAttempt(t *testing.T) {
 	w.refused(other)
 	w.must(with(claim(1), half))
 }
+
+// A machine whose installer is not taken is not sent to it again and again.
+func TestRefusedInstaller(t *testing.T) {
+	w := newWorld(t)
+	w.must(see(1, 1, uuid(1)))
+	no := SessionRefuse{MACs: []machine.MAC{mac(1)}, UUID: uuid(1), Why: "its inventory is too large"}
+	if text := w.refused(no); !strings.Contains(text, "was not told to boot the installer") {
+		t.Error(text)
+	}
+	w.must(decide1(machine.BootDiscovery))
+	w.must(no)
+	events := len(w.view().Events(0, "", 0))
+	w.must(no) // it tries again and again
+	equal(t, "events", len(w.view().Events(0, "", 0)), events)
+	w.refused(decide1(machine.BootDiscovery))
+	w.must(decide1(machine.BootLocal))
+	if m := w.machine(machineID(1)); m.Phase != machine.PhaseLocal {
+		t.Errorf("phase %s", m.Phase)
+	}
+	// Somebody asks for it once more, and it is refused once more.
+	w.must(MachineInvite{Machine: machineID(1), Until: w.now.Add(time.Hour)})
+	w.must(decide1(machine.BootDiscovery))
+	w.must(no)
+	w.must(decide1(machine.BootLocal))
+	// Another window is another try, and now it is taken.
+	w.must(DiscoveryWindow{Until: w.now.Add(time.Hour)})
+	w.must(decide1(machine.BootDiscovery))
+	w.must(session("s-1", inventory(1), "m-9"))
+	if m := w.machine(machineID(1)); m.Refused != nil || m.Phase != machine.PhaseWaiting {
+		t.Errorf("taken: %s, %+v", m.Phase, m.Refused)
+	}
+	if text := w.refused(no); !strings.Contains(text, "was taken since") {
+		t.Error(text)
+	}
+	w.must(approval(1))
+	w.must(decide1(machine.BootInstall))
+	if text := w.refused(no); !strings.Contains(text, "is approved") {
+		t.Error(text)
+	}
+	w.refused(SessionRefuse{MACs: []machine.MAC{mac(9)}, Why: "x"})
+}

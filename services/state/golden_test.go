@@ -62,6 +62,7 @@ func samples() []Command {
 		MachineInvite{Machine: machineID(1), Until: start.Add(time.Hour)},
 		RescueOpen{Machine: machineID(1), Intent: "r-1"},
 		SessionLeave{Machine: machineID(1), Session: "s-1"},
+		SessionRefuse{MACs: []machine.MAC{mac(1)}, UUID: uuid(1), Why: "too large"},
 		SessionHere{Machine: machineID(1), Session: "s-1"},
 		MachineSilent{Machine: machineID(1), Decided: start, Text: "kernel fetched, then silence"},
 		OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}},

@@ -223,15 +223,13 @@ func (c *change) sessionOpen(x SessionOpen) error {
 		return refuse("installer session: keys of %d and %d bytes, 32 each are expected", len(s.SignKey), len(s.SealKey))
 	case uuid == "" && len(macs) == 0:
 		return refuse("installer session: the inventory has neither a UUID nor a hardware address to know the machine by")
-	case len(i.NICs) > maxNICs || len(i.Disks) > maxDisks:
-		return refuse("installer session: %d network interfaces and %d disks; at most %d and %d are taken", len(i.NICs), len(i.Disks), maxNICs, maxDisks)
 	}
 	if err := word("session ID", s.ID); err != nil {
 		return err
 	}
 	i, err := bounded(i)
 	if err != nil {
-		return err
+		return refuse("installer session: %v", err)
 	}
 	found := c.find(uuid, macs)
 	if found != nil && found.Machine.Inventory != nil && uuid != "" {
@@ -295,7 +293,7 @@ func (c *change) sessionOpen(x SessionOpen) error {
 	}
 	r.Machine.Session, r.Machine.Inventory, r.Report = &s, &i, 0
 	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = machine.PhaseWaiting, machine.ReasonWaiting, c.at
-	r.Machine.Invited = time.Time{} // it came
+	r.Machine.Invited, r.Machine.Refused = time.Time{}, nil // it came
 	r.Heard = c.at
 	c.event(r.Machine.ID, "session.opened", machine.Info,
 		fmt.Sprintf("Installer session %d opened: %s", s.Number, summary(i)), "session", s.ID, "number", fmt.Sprint(s.Number))

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -13,14 +14,23 @@ import (
 // bounded is an inventory of at most maxInventory bytes: each of its texts is
 // clipped, and clipped short if that is not enough.
 func bounded(i machine.Inventory) (machine.Inventory, error) {
+	if len(i.NICs) > maxNICs || len(i.Disks) > maxDisks {
+		return i, fmt.Errorf("%d network interfaces and %d disks; at most %d and %d are taken", len(i.NICs), len(i.Disks), maxNICs, maxDisks)
+	}
 	for _, limit := range []int{maxField, maxFieldLarge} {
 		short := clipInventory(i, limit)
 		if b, err := json.Marshal(short); err == nil && len(b) <= maxInventory {
 			return short, nil
 		}
 	}
-	return i, refuse("installer session: an inventory of %d network interfaces and %d disks takes more than %s, which is the most that is kept",
+	return i, fmt.Errorf("an inventory of %d network interfaces and %d disks takes more than %s, which is the most that is kept",
 		len(i.NICs), len(i.Disks), size(maxInventory))
+}
+
+// TooLarge says why an inventory is more than is kept; nil: it is not.
+func TooLarge(i machine.Inventory) error {
+	_, err := bounded(i)
+	return err
 }
 
 func clipInventory(i machine.Inventory, limit int) machine.Inventory {

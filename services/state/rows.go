@@ -76,6 +76,8 @@ type clusterRow struct {
 	Created   bool   `json:"created"`
 	SetupHash []byte `json:"setupHash,omitempty"`
 	Leader    string `json:"leader,omitempty"`
+	// Opened is when operators opened the discovery window last.
+	Opened time.Time `json:"opened,omitzero"`
 	// Term is the Raft term in which the present epoch began. A command from
 	// another term comes from a leader that has not begun its own epoch.
 	Term uint64 `json:"term"`

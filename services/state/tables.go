@@ -157,6 +157,7 @@ func (t tables) window(at time.Time) (open bool, until time.Time) {
 func (t tables) circumstances(m machine.Machine, at time.Time) machine.Circumstances {
 	c := machine.Circumstances{Now: at}
 	c.Window, _ = t.window(at)
+	c.Opened = t.cluster().Opened
 	if s := t.site(); s != nil {
 		_, c.Listed = s.Listed(m)
 	}

@@ -409,6 +409,7 @@ export interface Machine {
   phase: "seen" | "local" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
   profile?: string;
   reason?: string;
+  refused?: Refused;
   /** The newest rescue intent. */
   rescue?: Intent;
   session?: Session;
@@ -558,6 +559,11 @@ export interface Program {
   version: string;
 }
 
+export interface Refused {
+  at: string;
+  why: string;
+}
+
 export type RescueRequest = {
 };
 
@@ -609,6 +615,7 @@ export interface Revoked {
   phase: "seen" | "local" | "waiting" | "approved" | "installing" | "installed" | "booted" | "joining" | "ready" | "failed" | "rescue";
   profile?: string;
   reason?: string;
+  refused?: Refused;
   /** The newest rescue intent. */
   rescue?: Intent;
   /** The orders that were taken back, as they are now. */
