@@ -16,8 +16,13 @@ type Status struct {
 	Fingerprint  string   `json:"fingerprint"` // of the console's certificate: SHA-256, hex
 	SetupCode    string   `json:"setupCode"`   // empty once it was used
 	SiteProblems []string `json:"siteProblems"`
-	Warnings     []string `json:"warnings"`
+	Warnings     []Note   `json:"warnings"`
 	Health       []Health `json:"health"`
+}
+
+// Note is what people should know.
+type Note struct {
+	Text string `json:"text"`
 }
 
 // Health is how one part of the replica is.
@@ -130,7 +135,7 @@ func (p *page) health(v View) {
 		p.item("Service", v.Service)
 	}
 	for _, w := range v.Status.Warnings {
-		p.item("Note", w)
+		p.item("Note", w.Text)
 	}
 	well := []string{}
 	var texts []string

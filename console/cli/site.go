@@ -84,7 +84,7 @@ func writeStatus(w io.Writer, s api.Status) error {
 		fmt.Fprintf(&b, "Site file: %s\n", clean(p))
 	}
 	for _, p := range s.Warnings {
-		fmt.Fprintf(&b, "Warning: %s\n", clean(p))
+		fmt.Fprintf(&b, "Warning: %s\n", clean(p.Text))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -103,11 +103,41 @@ type Action struct {
 	Reason  string     `json:"reason,omitempty" doc:"Why it is not allowed now."`
 }
 
+// HealthKind is why a part does not do its work, for programs; texts are for
+// people.
+type HealthKind string
+
+const (
+	HealthFault     HealthKind = "fault"     // somebody must act
+	HealthStarting  HealthKind = "starting"  // it has said nothing yet
+	HealthWaiting   HealthKind = "waiting"   // for another part, or its turn
+	HealthListening HealthKind = "listening" // for other DHCP servers, before it serves
+	HealthSlow      HealthKind = "slow"      // it works, with delays
+	HealthVolatile  HealthKind = "volatile"  // nothing is kept, and so nobody is served
+)
+
 // Health is the state of one part of the boot service.
 type Health struct {
-	Name string `json:"name" doc:"dhcp, tftp, netboot …"`
-	OK   bool   `json:"ok"`
-	Text string `json:"text" doc:"What it does, or what is wrong and what to do."`
+	Name string     `json:"name" doc:"dhcp, tftp, netboot …"`
+	OK   bool       `json:"ok"`
+	Kind HealthKind `json:"kind,omitempty" doc:"Why it is not ok; absent while it is." enum:"fault,starting,waiting,listening,slow,volatile"`
+	Text string     `json:"text" doc:"What it does, or what is wrong and what to do."`
+}
+
+// WarningKind names what a warning is about, for programs.
+type WarningKind string
+
+const (
+	WarnVolatile WarningKind = "volatile"   // nothing is kept
+	WarnSite     WarningKind = "site-file"  // the site file has problems, an earlier one is in force
+	WarnUnplug   WarningKind = "unplug"     // the API is reached through this machine
+	WarnCode     WarningKind = "setup-code" // the setup code is lost
+)
+
+// Warning is something that people should know.
+type Warning struct {
+	Kind WarningKind `json:"kind" enum:"volatile,site-file,unplug,setup-code"`
+	Text string      `json:"text"`
 }
 
 // Discovery is the discovery window: while it is open, a machine that nobody
@@ -127,7 +157,7 @@ type Status struct {
 	Discovery    Discovery       `json:"discovery"`
 	Program      support.Program `json:"program" doc:"Which build of the boot service this is."`
 	Machines     map[string]int  `json:"machines" doc:"Number of machines by phase."`
-	Warnings     []string        `json:"warnings" doc:"What people should know, as that unplugging the stick stops the API."`
+	Warnings     []Warning       `json:"warnings" doc:"What people should know, as that unplugging the stick stops the API."`
 }
 
 // Cluster says which cluster this is, and who leads it.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/address"
+	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/dhcp"
 	"github.com/rackseed/rackseed/services/ignition"
@@ -78,7 +79,7 @@ func (r *replica) siteTasks(site machine.Site) []task {
 	// served.
 	held := func(run func(ctx context.Context, tell report) error) func(context.Context, report) error {
 		return func(ctx context.Context, tell report) error {
-			waiting := func() { tell(false, "waiting for the service address "+service.String()) }
+			waiting := func() { tell(false, "waiting for the service address "+service.String(), api.HealthWaiting) }
 			return whileHeld(ctx, service, waiting, func(ctx context.Context) error { return run(ctx, tell) })
 		}
 	}
@@ -161,11 +162,19 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 		}
 		var telling sync.Mutex
 		var hindered []string
-		show := func() { tell(dhcpHealth(len(links), missing, hindered, server.Stats())) }
+		var listening bool
+		show := func() {
+			ok, text := dhcpHealth(len(links), missing, hindered, server.Stats())
+			kind := api.HealthFault
+			if missing == nil && listening {
+				kind = api.HealthListening
+			}
+			tell(ok, text, kind)
+		}
 		server.Hindered = func(why []string) {
 			telling.Lock()
 			defer telling.Unlock()
-			hindered = why
+			hindered, listening = why, r.onlyListening()
 			show()
 		}
 		show()
@@ -226,6 +235,17 @@ func dhcpHealth(links int, missing error, hindered []string, counts dhcp.Stats) 
 		text += "; " + counts.String()
 	}
 	return ok, text
+}
+
+// onlyListening says whether nothing hinders DHCP but that it listens for other
+// servers first.
+func (r *replica) onlyListening() bool {
+	for _, w := range r.watchers {
+		if w.Hindrance() != "" && !w.Listening() {
+			return false
+		}
+	}
+	return true
 }
 
 // serveTFTP serves what firmware loads first.

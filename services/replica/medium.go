@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -16,7 +17,12 @@ func (r *replica) watchMedium(ctx context.Context, tell report) error {
 	var before state.Medium
 	for {
 		now, change := store.Medium()
-		tell(mediumHealth(now))
+		ok, text := mediumHealth(now)
+		kind := api.HealthFault
+		if now.Failed == nil && now.Slow {
+			kind = api.HealthSlow
+		}
+		tell(ok, text, kind)
 		if note, ok := mediumNote(before, now); ok {
 			// It waits on what it tells of; what it cannot say now, the screen does.
 			commit, cancel := context.WithTimeout(ctx, commitTimeout)

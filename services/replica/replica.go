@@ -129,7 +129,7 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 		task{"storage", r.watchMedium},
 		task{"site file", r.watchSite},
 		task{"images", r.publish},
-		task{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell) }},
+		task{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell.plain) }},
 		task{"console", r.serveConsole},
 		task{"cluster", func(ctx context.Context, tell report) error {
 			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
@@ -138,7 +138,7 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 					<-ctx.Done()
 					return nil
 				}
-				return r.Plugins.Follow(ctx, store.View, tell)
+				return r.Plugins.Follow(ctx, store.View, tell.plain)
 			})
 		}},
 		task{"approval", func(ctx context.Context, tell report) error {

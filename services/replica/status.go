@@ -34,7 +34,7 @@ func (r *replica) status() Status {
 	s := Status{ConsoleURLs: []string{}}
 	s.Health = r.tasks.list()
 	s.SiteProblems = r.siteProblems()
-	s.Machines, s.Warnings = map[string]int{}, []string{}
+	s.Machines, s.Warnings = map[string]int{}, []api.Warning{}
 	store := r.store.Load()
 	if store == nil {
 		return s
@@ -44,14 +44,14 @@ func (r *replica) status() Status {
 	if applied {
 		s.Site, s.Service = site.Name, site.ServiceAddress.String()
 		if len(s.SiteProblems) > 0 {
-			s.Warnings = append(s.Warnings, "The site file has problems; the one that was applied before stays in force.")
+			s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnSite, Text: "The site file has problems; the one that was applied before stays in force."})
 		}
 	}
 	for _, m := range view.Machines() {
 		s.Machines[string(m.Phase)]++
 	}
 	if len(apiServers(view)) > 0 && !r.Dev {
-		s.Warnings = append(s.Warnings, warnUnplug)
+		s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnUnplug, Text: warnUnplug})
 	}
 	if _, print, err := consoleCertificate(view); err == nil {
 		s.Fingerprint = print
@@ -60,7 +60,7 @@ func (r *replica) status() Status {
 	if cluster, ok := view.Cluster(); ok && !cluster.SetupUsed {
 		code, err := os.ReadFile(r.setupFile())
 		if err != nil {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("The setup code is lost (%v): only tokens of the site file's operators can log in.", err))
+			s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnCode, Text: fmt.Sprintf("The setup code is lost (%v): only tokens of the site file's operators can log in.", err)})
 		}
 		s.SetupCode = trim(code)
 	}
@@ -72,7 +72,7 @@ func (r *replica) status() Status {
 func (r *replica) peopleStatus() api.Status {
 	s := r.status().Status
 	if r.Volatile != "" {
-		s.Warnings = append([]string{volatileText(r.Volatile, r.memoryOnly())}, s.Warnings...)
+		s.Warnings = append([]api.Warning{{Kind: api.WarnVolatile, Text: volatileText(r.Volatile, r.memoryOnly())}}, s.Warnings...)
 	}
 	return s
 }

@@ -26,8 +26,12 @@ type task struct {
 	run  func(ctx context.Context, report report) error
 }
 
-// report tells a task's health: what it does, or nil and what is wrong.
-type report func(ok bool, text string)
+// report tells a task's health: what it does, or what is wrong. Of what is not ok,
+// kind says why; none: a fault.
+type report func(ok bool, text string, kind ...api.HealthKind)
+
+// plain is the report of those that know no kinds.
+func (r report) plain(ok bool, text string) { r(ok, text) }
 
 // supervisor runs tasks and knows how each is. A task that fails is started
 // again: one port that is taken must not end the rest, and may be free later.
@@ -47,7 +51,7 @@ func newSupervisor(log *slog.Logger) *supervisor {
 func (s *supervisor) run(ctx context.Context, tasks ...task) {
 	var wg sync.WaitGroup
 	for _, t := range tasks {
-		s.set(t.name, false, "starting")
+		s.set(t.name, false, "starting", api.HealthStarting)
 		wg.Go(func() {
 			defer s.drop(t.name)
 			s.keep(ctx, t)
@@ -60,7 +64,7 @@ func (s *supervisor) run(ctx context.Context, tasks ...task) {
 func (s *supervisor) keep(ctx context.Context, t task) {
 	for wait := restartFirst; ctx.Err() == nil; wait = min(2*wait, restartMost) {
 		begun := time.Now()
-		err := protect(ctx, t, func(ok bool, text string) { s.set(t.name, ok, text) })
+		err := protect(ctx, t, func(ok bool, text string, kind ...api.HealthKind) { s.set(t.name, ok, text, kind...) })
 		if ctx.Err() != nil {
 			return
 		}
@@ -92,13 +96,20 @@ func protect(ctx context.Context, t task, r report) (err error) {
 	return t.run(ctx, r)
 }
 
-func (s *supervisor) set(name string, ok bool, text string) {
+func (s *supervisor) set(name string, ok bool, text string, kind ...api.HealthKind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, known := s.health[name]; !known {
 		s.order = append(s.order, name)
 	}
-	s.health[name] = api.Health{Name: name, OK: ok, Text: text}
+	h := api.Health{Name: name, OK: ok, Text: text}
+	if !ok {
+		h.Kind = api.HealthFault
+		if len(kind) > 0 {
+			h.Kind = kind[0]
+		}
+	}
+	s.health[name] = h
 }
 
 func (s *supervisor) drop(name string) {

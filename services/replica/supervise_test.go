@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rackseed/rackseed/services/api"
 )
 
 func TestSupervisorRestarts(t *testing.T) {
@@ -34,7 +36,7 @@ func TestSupervisorRestarts(t *testing.T) {
 		time.Sleep(500 * time.Millisecond) // the bubble's clock
 		synctest.Wait()
 		h := s.list()
-		if len(h) != 2 || !h[0].OK || h[0].Text != "serving" || h[1].OK || !strings.Contains(h[1].Text, "port 69 is taken; it is tried again in 1s") {
+		if len(h) != 2 || !h[0].OK || h[0].Kind != "" || h[1].Kind != api.HealthFault || h[0].Text != "serving" || h[1].OK || !strings.Contains(h[1].Text, "port 69 is taken; it is tried again in 1s") {
 			t.Errorf("health = %+v", h)
 		}
 		time.Sleep(2 * time.Minute)
@@ -54,4 +56,21 @@ func TestSupervisorRestarts(t *testing.T) {
 			t.Errorf("after the end: %+v", h)
 		}
 	})
+}
+
+// Programs tell what is not ok apart by its kind.
+func TestHealthKinds(t *testing.T) {
+	s := newSupervisor(slog.New(slog.DiscardHandler))
+	for _, c := range []struct {
+		ok   bool
+		kind []api.HealthKind
+		want api.HealthKind
+	}{
+		{true, nil, ""}, {true, []api.HealthKind{api.HealthSlow}, ""}, {false, nil, api.HealthFault}, {false, []api.HealthKind{api.HealthWaiting}, api.HealthWaiting},
+	} {
+		s.set("part", c.ok, "text", c.kind...)
+		if got := s.list()[0].Kind; got != c.want {
+			t.Errorf("ok %v, %v: %q, want %q", c.ok, c.kind, got, c.want)
+		}
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/rackseed/rackseed/services/api"
 )
 
 // onceKept runs run as long as machines may be served: always where data is
@@ -16,7 +18,7 @@ func (r *replica) onceKept(ctx context.Context, tell report, run func(context.Co
 	}
 	for ctx.Err() == nil {
 		if !r.memoryOnly() {
-			tell(false, fmt.Sprintf("no machine is served: nothing is kept (%s), and the site file does not say memoryOnly: true", r.Volatile))
+			tell(false, fmt.Sprintf("no machine is served: nothing is kept (%s), and the site file does not say memoryOnly: true", r.Volatile), api.HealthVolatile)
 		}
 		if !r.waitMemoryOnly(ctx, true) {
 			return nil

@@ -28,7 +28,7 @@ func TestVolatileServesNoMachine(t *testing.T) {
 	warned := func(part string) {
 		t.Helper()
 		var people api.Status
-		if r.ask("GET", "/api/status", login.Token, nil, &people); len(people.Warnings) == 0 || !strings.Contains(people.Warnings[0], part) {
+		if r.ask("GET", "/api/status", login.Token, nil, &people); len(people.Warnings) == 0 || people.Warnings[0].Kind != api.WarnVolatile || !strings.Contains(people.Warnings[0].Text, part) {
 			t.Errorf("the console warns %q, want %q in it", people.Warnings, part)
 		}
 	}

@@ -261,6 +261,8 @@ export interface FoundList {
 }
 
 export interface Health {
+  /** Why it is not ok; absent while it is. */
+  kind?: "fault" | "starting" | "waiting" | "listening" | "slow" | "volatile";
   /** dhcp, tftp, netboot … */
   name: string;
   ok: boolean;
@@ -806,7 +808,7 @@ export interface Status {
   /** What is wrong with the site file, with line and column. */
   siteProblems: string[];
   /** What people should know, as that unplugging the stick stops the API. */
-  warnings: string[];
+  warnings: Warning[];
 }
 
 export interface StreamDiscovery {
@@ -857,6 +859,11 @@ export interface StreamLines {
 export interface StreamMachine {
   machine: Machine;
   type: "machine";
+}
+
+export interface Warning {
+  kind: "volatile" | "site-file" | "unplug" | "setup-code";
+  text: string;
 }
 
 export interface Why {

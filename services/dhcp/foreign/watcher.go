@@ -194,6 +194,14 @@ func (w *Watcher) attend(ctx context.Context, wire Wire, heard <-chan Sighting, 
 	}
 }
 
+// Listening says that nothing but the time in which other servers are listened for
+// first is the Hindrance.
+func (w *Watcher) Listening() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.watch != nil && w.watch.phase == listening
+}
+
 // decide changes the watch, and tells what follows.
 func (w *Watcher) decide(ctx context.Context, change func(*watch) []state.Note) {
 	w.mu.Lock()

@@ -1,4 +1,4 @@
-import type { Health, Status } from '../api.gen'
+import type { Health, Status, Warning } from '../api.gen'
 
 // Alarm is what is wrong with the site or the service, with the way out, in the
 // boot service's own words.
@@ -10,7 +10,7 @@ export interface Alarm {
 }
 
 // A part that only waits for its turn, or is slow, is no reason to act.
-const passing = /^(waiting for|starting)|listening for other DHCP servers|^the stick is slow/
+const passing: Health['kind'][] = ['starting', 'waiting', 'listening', 'slow']
 
 // serving are the parts without which no machine is served.
 const serving = ['address', 'dhcp', 'tftp', 'netboot', 'machines', 'images', 'output', 'storage']
@@ -18,12 +18,12 @@ const serving = ['address', 'dhcp', 'tftp', 'netboot', 'machines', 'images', 'ou
 // alarms are in the order in which they matter. What is wrong with the site
 // file is told at its own place.
 export function alarms(status: Status): Alarm[] {
-  const warnings = status.warnings.filter((w) => !(status.siteProblems.length > 0 && w.startsWith('The site file has problems')))
-  const list: Alarm[] = warnings.map((text) => ({ name: '', text, grave: forgetful(text) }))
+  const warnings = status.warnings.filter((w) => !(status.siteProblems.length > 0 && w.kind === 'site-file'))
+  const list: Alarm[] = warnings.map((w) => ({ name: '', text: w.text, grave: forgetful(w) }))
   for (const h of status.health) {
     if (h.ok || h.name === 'site file' || status.site === '') continue
     // What follows from that nothing is kept needs no alarm of its own.
-    if (warnings.some(forgetful) && /nothing is kept/.test(h.text)) continue
+    if (warnings.some(forgetful) && h.kind === 'volatile') continue
     const same = list.find((a) => a.name && a.text === h.text)
     if (same) {
       same.name += `, ${h.name}`
@@ -36,6 +36,6 @@ export function alarms(status: Status): Alarm[] {
 }
 
 // forgetful says whether a warning is that nothing is kept.
-export const forgetful = (warning: string) => warning.startsWith('Nothing is kept')
+export const forgetful = (warning: Warning) => warning.kind === 'volatile'
 
-const grave = (h: Health) => serving.includes(h.name) && !passing.test(h.text)
+const grave = (h: Health) => serving.includes(h.name) && !passing.includes(h.kind)
