@@ -12,13 +12,17 @@ afterEach((t) => lab?.explain(t))
 const bar = (page) => page.getByRole('region', { name: 'Discovery window' })
 
 test('it is opened for a time, counts down, and is closed', async () => {
-  const service = await lab.ready(await lab.serve({ site: siteFile({ always: false }) }))
+  const service = await lab.ready(await lab.serve({ site: siteFile({ always: false }) + 'machines:\n  - mac: 52:54:00:d0:00:08\n    name: rack1-u08\n' }))
   const page = await lab.setup(service)
   await bar(page).getByText('The discovery window is closed: machines that are not listed boot their own disks.').waitFor()
   // Closed, it leaves a strange machine alone.
   lab.machines(service, { first: 1 })
   await page.getByRole('row').filter({ hasText: '52:54:00:d0:00:01' }).getByText('Own disk', { exact: true }).waitFor()
   assert.equal((await machine(service, 1)).nextBoot.kind, 'local')
+  // Who is listed and was never seen is shown, and is no machine.
+  await page.getByRole('row').filter({ hasText: 'rack1-u08' }).getByText('Expected', { exact: true }).waitFor()
+  await page.getByText('1 known, 1 expected, 0 ready').waitFor()
+  assert.equal(await machine(service, 8), undefined)
   await lab.screenshot(page, 'window-closed')
 
   await bar(page).getByRole('button', { name: 'Open for 1 h' }).click()

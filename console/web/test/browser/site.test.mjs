@@ -38,7 +38,7 @@ test('a foreign DHCP server and an address conflict are alarms, until they are o
   const page = await lab.setup(service)
   const foreign = 'eth0: DHCP server 192.0.2.254 (52:54:00:00:00:aa) answers DHCP too (at 10:00:00 UTC): new machines are not served there. Switch that server off on this network, or take dhcp out of this link in the site file'
   const conflict = 'address 192.0.2.1 on eth0: 52:54:00:00:00:bb has it already; give that host another address, or choose another serviceAddress in the site file'
-  let sick = [{ name: 'dhcp', ok: false, text: foreign }, { name: 'address', ok: false, text: conflict }, ...['tftp', 'netboot'].map((name) => ({ name, ok: false, text: 'waiting for the service address 192.0.2.1' }))]
+  let sick = [{ name: 'dhcp', ok: false, kind: 'fault', text: foreign }, { name: 'address', ok: false, kind: 'fault', text: conflict }, ...['tftp', 'netboot'].map((name) => ({ name, ok: false, kind: 'waiting', text: 'waiting for the service address 192.0.2.1' }))]
   await page.route('**/api/status', async (route) => {
     const answer = await route.fetch()
     const status = await answer.json()
