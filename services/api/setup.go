@@ -26,6 +26,7 @@ type SetupDraft struct {
 	Draft    setup.Draft    `json:"draft"`
 	Text     string         `json:"text" doc:"The site file that it makes."`
 	Problems []site.Problem `json:"problems" doc:"What is wrong with it; also what is not answered yet."`
+	Warnings []site.Problem `json:"warnings" doc:"What is valid and should be looked at. None while something is wrong."`
 }
 
 func (s *Server) registerSetup(api huma.API) {
@@ -92,7 +93,8 @@ func (s *Server) registerSetup(api huma.API) {
 
 func (s *Server) drafted(d setup.Draft) SetupDraft {
 	text := d.YAML()
-	return SetupDraft{Draft: d, Text: string(text), Problems: s.checkSite(text).Problems}
+	check := s.checkSite(text)
+	return SetupDraft{Draft: d, Text: string(text), Problems: check.Problems, Warnings: check.Warnings}
 }
 
 func (s *Server) keepSite(ctx context.Context, text []byte) (*body[SiteCheck], error) {

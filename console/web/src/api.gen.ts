@@ -660,6 +660,8 @@ export interface SetupDraft {
   problems: Problem[];
   /** The site file that it makes. */
   text: string;
+  /** What is valid and should be looked at. None while something is wrong. */
+  warnings: Problem[];
 }
 
 export interface SetupRequest {

@@ -78,7 +78,7 @@ test('without a site file the console sets the site up', async () => {
   await page.route('**/api/setup/links', (route) => route.fulfill({ json: { items: links } }))
   await page.route('**/api/setup/propose', (route) => {
     const { mac } = route.request().postDataJSON()
-    return route.fulfill({ json: { draft: { mac, ...proposals[mac] }, text: '', problems: [] } })
+    return route.fulfill({ json: { draft: { mac, ...proposals[mac] }, text: '', problems: [], warnings: [] } })
   })
   await page.getByLabel('Setup code').fill(service.code)
   await page.getByLabel('Name').fill('ann')
@@ -151,6 +151,11 @@ test('the site file in force, another one checked, the profiles and the images',
   await page.getByLabel('Site file', { exact: true }).fill(siteFile({ name: 'other' }))
   await page.getByRole('button', { name: 'Check' }).click()
   await page.getByRole('status', { name: 'Check' }).getByText('It is valid: site “other”').waitFor()
+  // Valid, and to be looked at before it is written to the stick.
+  await page.getByLabel('Site file', { exact: true }).fill(siteFile({ name: 'other' }) + 'machines: [{mac: "52:54:00:00:00:01", name: node-1, profile: worker, approve: true}]\n')
+  await page.getByRole('button', { name: 'Check' }).click()
+  await page.getByRole('status', { name: 'Warnings of the check' }).waitFor()
+  await page.getByRole('list', { name: 'Warnings', exact: true }).getByText('approve').first().waitFor()
   // The stick's is in force: this one could not be.
   assert.equal(await page.getByRole('button', { name: 'Apply…' }).count(), 0)
   assert.equal((await service.ask('/api/site')).body.site.name, 'lab')
