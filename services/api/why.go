@@ -128,8 +128,9 @@ func (f facts) saySeen(w *Why) {
 			"the answer did not reach it: its switch port is in another VLAN, or still blocks (spanning tree without portfast)",
 			"its first file did not reach it: TFTP (UDP from port 69 on) is blocked between here and there",
 			"its firmware refused the file: Secure Boot is on and the site file says netboot.uefi: ipxe",
+			"the network was away for over half a minute just as GRUB asked for its configuration: then it stands at its prompt (grub>) until it is restarted",
 			"another DHCP server answered it first")
-		w.Todo = append(w.Todo, "Look at the machine's screen while it netboots: firmware says there what failed.")
+		w.Todo = append(w.Todo, "Look at the machine's screen while it netboots: firmware says there what failed.", "Restart it.")
 	case f.silent():
 		f.saySilent(w)
 	default:
