@@ -78,9 +78,27 @@ func TestExpected(t *testing.T) {
 		{nil, "by-uuid by-swapped-uuid by-mac another-board away "},
 		{[]Machine{{UUID: uuid, MACs: []MAC{mac(1)}}}, "another-board away "},
 		{[]Machine{{MACs: []MAC{mac(2)}}, {}}, "by-uuid by-swapped-uuid by-mac another-board "},
+		{[]Machine{{MACs: []MAC{mac(1)}}, {UUID: "no UUID", MACs: []MAC{mac(1)}}}, "by-uuid by-swapped-uuid away "},
+		{[]Machine{{UUID: strings.ToUpper(other), MACs: []MAC{""}}}, "by-uuid by-swapped-uuid by-mac away "},
 	} {
 		if got := names(c.seen...); got != c.want {
 			t.Errorf("%+v were seen: %q is expected, want %q", c.seen, got, c.want)
 		}
+	}
+}
+
+// TestExpectedOfMany: a list is compared with all machines in each pass of each
+// stream, so that one cannot be compared with each of the others. What that would
+// allocate tells.
+func TestExpectedOfMany(t *testing.T) {
+	const n = 300
+	var s Site
+	var seen []Machine
+	for i := range n {
+		s.Machines = append(s.Machines, ListedMachine{UUID: fmt.Sprintf("11111111-2222-3333-4444-%012x", i)})
+		seen = append(seen, Machine{UUID: fmt.Sprintf("aaaaaaaa-bbbb-cccc-dddd-%012x", i)})
+	}
+	if got := testing.AllocsPerRun(1, func() { s.Expected(seen) }); got > 50*n {
+		t.Errorf("%.0f allocations for %d machines and %d entries", got, n, n)
 	}
 }

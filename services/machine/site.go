@@ -232,18 +232,25 @@ func (s *Site) Listed(m Machine) (ListedMachine, bool) {
 	return ListedMachine{}, false
 }
 
-// Is says whether the entry may be that machine's, as Listed finds it where no
-// other entry fits better.
-func (l ListedMachine) Is(m Machine) bool {
-	return l.HasUUID(m.UUID) || l.MAC != "" && slices.Contains(m.MACs, l.MAC) && (l.UUID == "" || m.UUID == "")
-}
-
-// Expected are the entries of the list that no machine was seen for, in the
-// list's order.
+// Expected are the entries of the list that no machine was seen for, as Listed
+// finds it where no other entry fits better, in the list's order.
 func (s *Site) Expected(seen []Machine) []ListedMachine {
+	uuids := map[string]bool{}
+	macs := map[MAC]bool{} // of all; true: of one whose UUID is not known
+	for _, m := range seen {
+		if m.UUID != "" {
+			uuids[strings.ToLower(m.UUID)], uuids[SwapUUID(m.UUID)] = true, true
+		}
+		for _, a := range m.MACs {
+			macs[a] = macs[a] || m.UUID == ""
+		}
+	}
 	var list []ListedMachine
 	for _, l := range s.Machines {
-		if !slices.ContainsFunc(seen, l.Is) {
+		unknown, known := macs[l.MAC]
+		byMAC := l.MAC != "" && known && (l.UUID == "" || unknown)
+		byUUID := l.UUID != "" && uuids[strings.ToLower(l.UUID)]
+		if !byMAC && !byUUID {
 			list = append(list, l)
 		}
 	}
