@@ -146,7 +146,7 @@ func template(example []byte) []byte {
 }
 
 // verify assembles the ISO once more, beside the cached one, and compares.
-func (b *builder) verify() error {
+func (b *builder) verify() (err error) {
 	s, err := b.graph.target("iso-base")
 	if err != nil {
 		return err
@@ -159,11 +159,11 @@ func (b *builder) verify() error {
 	if err != nil {
 		return err
 	}
-	again, err := os.MkdirTemp(b.cache.Dir, "verify-")
+	again, remove, err := b.cache.Scratch("verify")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(again)
+	defer func() { err = errors.Join(err, remove()) }()
 	var log bytes.Buffer
 	if err := s.Make(b.ctx, again, deps, &log); err != nil {
 		return fmt.Errorf("verify: %w\n%s", err, log.String())

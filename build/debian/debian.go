@@ -179,11 +179,11 @@ func (a *Archive) download(ctx context.Context, packages []Package) (err error) 
 	if err := os.MkdirAll(filepath.Join(a.Cache, "debs"), 0o755); err != nil {
 		return fmt.Errorf("package cache: %w", err)
 	}
-	tmp, err := os.MkdirTemp(filepath.Join(a.Cache, "debs"), "fetching-")
+	tmp, remove, err := (&step.Cache{Dir: a.Cache}).Scratch("fetching")
 	if err != nil {
-		return fmt.Errorf("package cache: %w", err)
+		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 	args := []string{"apt-get", "download", "-q"}
 	for _, p := range packages {
 		args = append(args, p.Name+"="+p.Version)

@@ -21,14 +21,14 @@ const (
 	MaxBytes = 16 << 30
 	// MaxAge is how long an output stays that nobody uses.
 	MaxAge = 14 * 24 * time.Hour
-	// minAge is how long it stays in any case: tests, racks and make dev work with
-	// outputs when the build that gave them has ended.
+	// minAge is how long it stays in any case: tests work with outputs when the build
+	// that gave them has ended. What may live longer holds them (Hold).
 	minAge = 12 * time.Hour
 )
 
 // What stands behind the name of an output that is no whole one.
 const (
-	making   = ".making"   // a build makes it, or was killed while it did
+	making   = ".making"   // a build works in it, or was killed while it did
 	dropping = ".dropping" // it is being removed
 )
 
@@ -37,7 +37,7 @@ type kept struct {
 	name  string
 	bytes int64 // on disk
 	used  time.Time
-	// busy: a build makes it or uses it, this one or another.
+	// busy: somebody makes it or uses it, this process or another.
 	busy bool
 }
 
@@ -187,5 +187,6 @@ func (c *Cache) drop(k kept) (done bool, err error) {
 			return false, err
 		}
 	}
-	return true, os.RemoveAll(path)
+	err = os.RemoveAll(path)
+	return err == nil, err
 }

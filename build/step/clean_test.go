@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -46,8 +47,8 @@ func TestToDrop(t *testing.T) {
 	}
 }
 
-// Clean removes what nobody uses, and nothing that a build has its hands on: this
-// one or another.
+// A folder's room is what its files have on the disk, its share of what has several
+// names.
 func TestOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
@@ -65,6 +66,8 @@ func TestOnDisk(t *testing.T) {
 	}
 }
 
+// Clean removes what nobody uses, and nothing that a build has its hands on, this
+// one or another, or that was held.
 func TestClean(t *testing.T) {
 	dir := t.TempDir()
 	step := func(name string, deps ...*Step) *Step {
@@ -130,6 +133,42 @@ func TestClean(t *testing.T) {
 		t.Errorf("told %q, want %q", told.String(), want)
 	}
 	end(second)
+
+	// What a build gave stays while somebody holds it, whom it outlives or not.
+	held := build(step("held"), step("loose"))
+	dirs, err := held.Build(t.Context(), step("held"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Hold(dirs...); err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC() // which closes what nobody refers to
+	end(held)
+	last := build(step("last"))
+	last.Clean(late)
+	has("held", "last")
+	for _, dir := range []string{filepath.Join(dir, "out", step("loose").entryName()), dir} {
+		if err := Hold(dir); err == nil {
+			t.Errorf("%s was held", dir)
+		}
+	}
+
+	// So does the folder that a build works in; but not that of one that was killed.
+	_, remove, err := (&Cache{Dir: dir}).Scratch("work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "out", "work-killed"+making), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	last.Clean(late)
+	has("held", "last", "work")
+	if err := remove(); err != nil {
+		t.Fatal(err)
+	}
+	has("held", "last")
+	end(last)
 
 	// What something was made from is used with it.
 	end(build(step("top", step("base"))))

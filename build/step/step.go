@@ -5,6 +5,7 @@ package step
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -203,6 +204,46 @@ func (c *Cache) lock(name string, how int) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("build cache %s: lock: %w", c.Dir, err), f.Close())
 	}
 	return f, nil
+}
+
+// Hold keeps outputs from Clean until this process ends: of a build that gave their
+// folders and ended before.
+func Hold(dirs ...string) error {
+	for _, dir := range dirs {
+		out, name := filepath.Split(filepath.Clean(dir))
+		c := &Cache{Dir: filepath.Dir(filepath.Clean(out))}
+		if c.entry(name) != filepath.Clean(dir) {
+			return fmt.Errorf("%s: expected a folder of the build cache", dir)
+		}
+		lock, err := c.lock(name, unix.LOCK_SH)
+		if err != nil {
+			return err
+		}
+		// As a number it is closed by nobody before the process ends.
+		_, err = unix.FcntlInt(lock.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err = errors.Join(err, lock.Close()); err != nil {
+			return fmt.Errorf("build cache %s: lock: %w", c.Dir, err)
+		}
+		if _, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("%w: it was removed meanwhile; begin again", err)
+		}
+	}
+	return nil
+}
+
+// Scratch makes a folder in the cache for work in between, until remove. That of a
+// killed build is removed by Clean.
+func (c *Cache) Scratch(name string) (dir string, remove func() error, err error) {
+	name += "-" + rand.Text()
+	lock, err := c.lock(name, unix.LOCK_SH) // first: what has none is a killed build's
+	if err != nil {
+		return "", nil, err
+	}
+	dir = c.entry(name) + making
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("build cache: %w", err), lock.Close())
+	}
+	return dir, func() error { return errors.Join(os.RemoveAll(dir), os.Remove(lock.Name()), lock.Close()) }, nil
 }
 
 func tail(path string, lines int) string {
