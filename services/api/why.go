@@ -131,6 +131,9 @@ func (f facts) saySeen(w *Why) {
 			"the network was away for over half a minute just as GRUB asked for its configuration: then it stands at its prompt (grub>) until it is restarted",
 			"another DHCP server answered it first")
 		w.Todo = append(w.Todo, "Look at the machine's screen while it netboots: firmware says there what failed.", "Restart it.")
+	case f.told.Kind != machine.BootLocal && m.RefusedSince(f.told.Decided):
+		w.Summary = fmt.Sprintf("Its installer came, and was refused %s ago: %s.", span(f.now.Sub(m.Refused.At)), sentence(m.Refused.Why, "no reason is kept"))
+		w.Todo = append(w.Todo, "Mend that; then ask to have it looked at, or open the discovery window anew, and restart it.")
 	case f.silent():
 		f.saySilent(w)
 	default:
@@ -183,7 +186,7 @@ func (f facts) gone() bool {
 // reported since.
 func (f facts) silent() bool {
 	b := f.told
-	if b.Kind == "" || b.Kind == machine.BootLocal || f.machine.Session != nil && f.machine.Session.Opened.After(b.Decided) {
+	if b.Kind == "" || b.Kind == machine.BootLocal || f.machine.RefusedSince(b.Decided) || f.machine.Session != nil && f.machine.Session.Opened.After(b.Decided) {
 		return false
 	}
 	since := b.Decided

@@ -84,6 +84,11 @@ func (m *Machine) sentBack() bool {
 	return m.Session != nil && !m.Session.Left.IsZero() && (m.Inventory == nil || !m.Inventory.Bare())
 }
 
+// RefusedSince says whether the machine's installer was refused after a time.
+func (m *Machine) RefusedSince(t time.Time) bool {
+	return m.Refused != nil && m.Refused.At.After(t)
+}
+
 // Reasons of phases that a machine comes to in more than one way.
 const (
 	ReasonWaiting = "waiting for approval"

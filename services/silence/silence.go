@@ -30,13 +30,14 @@ const (
 type Boot struct {
 	state.Boot
 	Session time.Time
+	Refused bool // its installer came since, and was refused
 }
 
 // Decide says what to tell of a machine that was silent since it was told what
 // to boot; "" while there is nothing to tell.
 func Decide(b Boot, now time.Time) string {
 	heard := b.Session.After(b.Decided)
-	if b.Kind == "" || b.Kind == machine.BootLocal || b.Silent || heard {
+	if b.Kind == "" || b.Kind == machine.BootLocal || b.Silent || b.Refused || heard {
 		return ""
 	}
 	since := b.Decided
@@ -109,6 +110,7 @@ func (l *Loop) pass(ctx context.Context) {
 	site, _ := view.Site()
 	for _, m := range view.Machines() {
 		b := Boot{Boot: view.Boot(m.ID)}
+		b.Refused = m.RefusedSince(b.Decided)
 		if m.Session != nil {
 			b.Session = m.Session.Opened
 		}

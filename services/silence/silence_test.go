@@ -2,6 +2,7 @@ package silence
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -22,19 +23,20 @@ func TestDecide(t *testing.T) {
 		after time.Duration
 		want  string
 	}{
-		"told nothing":             {Boot{}, time.Hour, ""},
-		"its own disk":             {told(machine.BootLocal), time.Hour, ""},
-		"in time":                  {told(machine.BootDiscovery), Patience - 1, ""},
-		"no kernel":                {told(machine.BootDiscovery), Patience, "its kernel was never fetched"},
-		"no kernel, install":       {told(machine.BootInstall), Patience, "Secure Boot"},
-		"no kernel, rescue":        {told(machine.BootRescue), 5 * time.Minute, "silence for 5 min"},
-		"kernel, in time":          {with(told(machine.BootDiscovery), fetched), Patience, ""},
-		"kernel":                   {with(told(machine.BootDiscovery), fetched), Patience + time.Minute, "Kernel fetched, then silence for 3 min"},
-		"kernel, causes":           {with(told(machine.BootDiscovery), fetched), Patience + time.Minute, "driver"},
-		"heard of":                 {with(told(machine.BootDiscovery), func(b *Boot) { b.Session = at.Add(1) }), time.Hour, ""},
-		"heard of before the boot": {with(told(machine.BootDiscovery), func(b *Boot) { b.Session = at.Add(-1) }), time.Hour, "never fetched"},
-		"told already":             {with(told(machine.BootDiscovery), func(b *Boot) { b.Silent = true }), time.Hour, ""},
-		"the clock went back":      {told(machine.BootDiscovery), -time.Hour, ""},
+		"told nothing":              {Boot{}, time.Hour, ""},
+		"its own disk":              {told(machine.BootLocal), time.Hour, ""},
+		"in time":                   {told(machine.BootDiscovery), Patience - 1, ""},
+		"no kernel":                 {told(machine.BootDiscovery), Patience, "its kernel was never fetched"},
+		"no kernel, install":        {told(machine.BootInstall), Patience, "Secure Boot"},
+		"no kernel, rescue":         {told(machine.BootRescue), 5 * time.Minute, "silence for 5 min"},
+		"kernel, in time":           {with(told(machine.BootDiscovery), fetched), Patience, ""},
+		"kernel":                    {with(told(machine.BootDiscovery), fetched), Patience + time.Minute, "Kernel fetched, then silence for 3 min"},
+		"kernel, causes":            {with(told(machine.BootDiscovery), fetched), Patience + time.Minute, "driver"},
+		"heard of":                  {with(told(machine.BootDiscovery), func(b *Boot) { b.Session = at.Add(1) }), time.Hour, ""},
+		"heard of before the boot":  {with(told(machine.BootDiscovery), func(b *Boot) { b.Session = at.Add(-1) }), time.Hour, "never fetched"},
+		"its installer was refused": {with(told(machine.BootDiscovery), func(b *Boot) { b.Refused = true }), time.Hour, ""},
+		"told already":              {with(told(machine.BootDiscovery), func(b *Boot) { b.Silent = true }), time.Hour, ""},
+		"the clock went back":       {told(machine.BootDiscovery), -time.Hour, ""},
 	} {
 		got := Decide(c.boot, at.Add(c.after))
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
@@ -74,6 +76,38 @@ func TestLoop(t *testing.T) {
 			t.Errorf("told %d times", n)
 		}
 		if m, _ := store.View().Machine(id); !strings.Contains(m.Reason, "Kernel fetched, then silence") {
+			t.Errorf("reason %q", m.Reason)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestLoopRefused: an installer that came, and was refused, is not silent.
+func TestLoopRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, ctx, cancel := begin(t)
+		const id, mac = "m-00000001", "52:54:00:00:00:01"
+		must(t, store, state.DiscoveryWindow{Until: time.Now().Add(time.Hour)})
+		must(t, store, state.MachineSee{ID: id, MAC: mac, Via: "dhcp.discover", Text: "DHCP discover"})
+		must(t, store, state.BootDecide{Machine: id, Decision: machine.BootDecision{Kind: machine.BootDiscovery, Reason: "never seen"}})
+		decided := store.View().Boot(id).Decided
+		time.Sleep(time.Minute)
+		must(t, store, state.SessionRefuse{MACs: []machine.MAC{mac}, Why: "its inventory is too large"})
+		ended := make(chan error, 1)
+		go func() { ended <- (&Loop{Store: store, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}).Run(ctx) }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		var refused *state.Refusal
+		if _, err := store.Propose(ctx, "test", state.MachineSilent{Machine: id, Decided: decided, Text: "silent"}); !errors.As(err, &refused) {
+			t.Errorf("its silence was told: %v", err)
+		}
+		if m, _ := store.View().Machine(id); !strings.Contains(m.Reason, "was refused") {
 			t.Errorf("reason %q", m.Reason)
 		}
 		cancel()

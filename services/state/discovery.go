@@ -184,6 +184,8 @@ func (c *change) machineSilent(x MachineSilent) error {
 		return refuse("machine %s was told to boot something else since", x.Machine)
 	case found.Machine.Session != nil && found.Machine.Session.Opened.After(x.Decided):
 		return refuse("machine %s was heard of since", x.Machine)
+	case found.Machine.RefusedSince(x.Decided):
+		return refuse("machine %s: its installer came, and was refused", x.Machine)
 	case found.Silent:
 		return refuse("machine %s: its silence was told already", x.Machine)
 	}
