@@ -27,6 +27,11 @@ var errNoSite = errors.New("there is no valid site file yet: no machine is serve
 // serveSite serves machines as the site file says, and anew when it changes.
 // On loopback (Dev) there is only HTTP, which no site file decides on.
 func (r *replica) serveSite(ctx context.Context, tell report) error {
+	select {
+	case <-r.file.read:
+	case <-ctx.Done():
+		return nil
+	}
 	if r.Dev {
 		return r.onceKept(ctx, tell, r.serveLoopback)
 	}

@@ -61,6 +61,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	r := &replica{Config: c, watchers: map[string]*foreign.Watcher{}}
+	r.file.read = make(chan struct{})
 	r.tasks = newSupervisor(r.Logger)
 	ctx, cancel := context.WithCancelCause(ctx)
 	// The screen first: it shows how far the rest has come.

@@ -241,6 +241,19 @@ func TestReplica(t *testing.T) {
 	if err := again.stop(); err != nil {
 		t.Fatalf("stopped: %v", err)
 	}
+
+	// A site file that was changed meanwhile is in force before any machine is
+	// answered: by the old one it might be sent to its disk.
+	if err := os.WriteFile(siteFile, []byte(strings.Replace(goodSite, "name: lab", "name: other", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed := start(t, dir, true)
+	if s = changed.until("machines are served", func(s Status) bool { return health(s, "netboot").OK }); s.Site != "other" {
+		t.Errorf("machines were answered by site %q", s.Site)
+	}
+	if err := changed.stop(); err != nil {
+		t.Fatalf("stopped: %v", err)
+	}
 }
 
 func TestRunNeedsAFolder(t *testing.T) {

@@ -22,6 +22,11 @@ const siteLook = 2 * time.Second
 type siteFile struct {
 	mu       sync.Mutex
 	problems []string
+	// read is closed once it was read, and applied if it is valid: until then the
+	// site in force is that of the last start, by which no machine is to be sent
+	// to its disk any more.
+	read chan struct{}
+	once sync.Once
 }
 
 func (r *replica) siteProblems() []string {
@@ -51,6 +56,7 @@ func (r *replica) watchSite(ctx context.Context, tell report) error {
 				return err
 			}
 		}
+		r.file.once.Do(func() { close(r.file.read) })
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
