@@ -8,13 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/rackseed/rackseed/build/iso"
 	"github.com/rackseed/rackseed/build/pins"
+	"github.com/rackseed/rackseed/build/step"
 	"github.com/rackseed/rackseed/build/tools"
+	"github.com/rackseed/rackseed/vm-test/child"
 )
 
 // Parts are the folders that the build made.
@@ -26,7 +28,8 @@ type Parts struct {
 	isoBase    string
 }
 
-// Build builds what is not in the cache. Progress goes to out.
+// Build builds what is not in the cache, from which nothing of it is removed while
+// this process lives. Progress goes to out.
 func Build(ctx context.Context, out io.Writer) (Parts, error) {
 	root, err := Repository()
 	if err != nil {
@@ -60,7 +63,7 @@ func Build(ctx context.Context, out io.Writer) (Parts, error) {
 	return p, nil
 }
 
-// Target builds one target, if it is not in the cache, and returns its folder.
+// Target builds one target, as Build does, and returns its folder.
 func Target(ctx context.Context, target string, out io.Writer) (string, error) {
 	root, err := Repository()
 	if err != nil {
@@ -70,13 +73,16 @@ func Target(ctx context.Context, target string, out io.Writer) (string, error) {
 }
 
 func build(ctx context.Context, root, target string, out io.Writer) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "run", "./build", "path", target)
+	runtime.LockOSThread() // see child.Command
+	defer runtime.UnlockOSThread()
+	cmd := child.Command(ctx, "go", "run", "./build", "path", target)
 	cmd.Dir, cmd.Stderr = root, out
 	path, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w; what is wrong is said above", target, err)
 	}
-	return strings.TrimSpace(string(path)), nil
+	dir := strings.TrimSpace(string(path))
+	return dir, step.Hold(dir)
 }
 
 // WriteISO writes the image with a site file to path.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,17 +12,16 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rackseed/rackseed/build/step"
 	"github.com/rackseed/rackseed/vm-test/alone"
+	"github.com/rackseed/rackseed/vm-test/child"
 	"github.com/rackseed/rackseed/vm-test/simulate"
 )
-
-// stopTimeout is how long the boot service may take to end.
-const stopTimeout = 20 * time.Second
 
 func main() {
 	// A child's death signal comes with the end of the thread that started it.
@@ -32,7 +32,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(ctx); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "dev:", err)
 		os.Exit(1)
 	}
@@ -65,12 +65,14 @@ func run(ctx context.Context) error {
 		return err
 	}
 	// Only now: what is built anew may be what another one runs.
-	for _, build := range [][]string{{"run", "./build", "console"}, {"build", "-o", dir + "/", ".", "./vm-test/cmd/simulate"}} {
-		if err := child(ctx, "go", build...).Run(); err != nil {
-			return fmt.Errorf("go %s: %w", build[0], err)
-		}
+	if err := start(ctx, "go", "build", "-o", dir+"/", ".", "./build", "./vm-test/cmd/simulate").Run(); err != nil {
+		return fmt.Errorf("go build: %w", err)
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
+	web, err := buildConsole(ctx, in("build"))
+	if err != nil {
+		return err
+	}
 	if err := simulate.WriteImages(in("images")); err != nil {
 		return err
 	}
@@ -84,7 +86,7 @@ func run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if machines > 0 {
-		m := child(ctx, in("simulate"), "-n", fmt.Sprint(machines), "-pace", "1s", "-disks", in("disks"), "-url", "http://"+http)
+		m := start(ctx, in("simulate"), "-n", fmt.Sprint(machines), "-pace", "1s", "-disks", in("disks"), "-url", "http://"+http)
 		if err := m.Start(); err != nil {
 			return err
 		}
@@ -93,23 +95,32 @@ func run(ctx context.Context) error {
 			_ = m.Wait() // what became of each machine is in its output
 		}()
 	}
-	service := child(ctx, in("rackseed"), "serve", "--dev", "--data", in("data"), "--images", in("images"), "--site", site,
-		"--console", filepath.Join("out", "console"), "--https", console, "--http", http)
+	service := start(ctx, in("rackseed"), "serve", "--dev", "--data", in("data"), "--images", in("images"), "--site", site,
+		"--console", web, "--https", console, "--http", http)
 	if err := service.Run(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("the boot service: %w", err)
 	}
 	return nil
 }
 
-// child is a program that ends with us. Ctrl-C reaches us alone, so that it is
-// told once to end, and does so in order.
-func child(ctx context.Context, program string, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, program, args...)
+// start is a program that ends with us, and tells people what it does.
+func start(ctx context.Context, program string, args ...string) *exec.Cmd {
+	c := child.Command(ctx, program, args...)
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-	c.WaitDelay = stopTimeout
 	return c
+}
+
+// buildConsole has the console built by the program build, and keeps it for as long
+// as we run.
+func buildConsole(ctx context.Context, build string) (dir string, err error) {
+	c := start(ctx, build, "path", "console")
+	var out bytes.Buffer
+	c.Stdout = &out
+	if err := c.Run(); err != nil {
+		return "", fmt.Errorf("the console: %w; what is wrong is said above", err)
+	}
+	dir = strings.TrimSpace(out.String())
+	return dir, step.Hold(dir)
 }
 
 // writeSite writes the example, with the discovery window open for ever: the
