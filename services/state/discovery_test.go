@@ -159,6 +159,14 @@ func TestWentToItsDisk(t *testing.T) {
 	}
 	w.must(SessionHere{Machine: machineID(1), Session: "s-1"})
 	is("heard of again", machine.PhaseWaiting, "waiting for approval")
+	// Right after that it restarts indeed.
+	w.must(decide1(machine.BootLocal))
+	is("told the same again", machine.PhaseLocal, "its own disk: because")
+	events = w.view().Events(0, machineID(1), 0)
+	w.must(decide1(machine.BootLocal))
+	equal(t, "events of a mere repetition", len(w.view().Events(0, machineID(1), 0)), len(events))
+	w.must(SessionHere{Machine: machineID(1), Session: "s-1"})
+	is("heard of once more", machine.PhaseWaiting, "waiting for approval")
 	w.must(SessionLeave{Machine: machineID(1), Session: "s-1"})
 	is("waited too long", machine.PhaseLocal, "not approved in time")
 	w.must(SessionHere{Machine: machineID(1), Session: "s-1"})

@@ -132,15 +132,15 @@ func (c *change) bootDecide(x BootDecide) error {
 	}
 	r := c.edit(found)
 	r.Machine.LastSeen = c.at
-	if since := c.at.Sub(r.ToldAt); r.Told != x.Decision.Kind || since >= bootEventPause || since < 0 {
+	reason, was := clip(x.Decision.Reason), r.Machine.Phase
+	phase, because := r.Machine.PhaseTold(intent, machine.BootDecision{Kind: x.Decision.Kind, Reason: reason})
+	if since := c.at.Sub(r.ToldAt); r.Told != x.Decision.Kind || since >= bootEventPause || since < 0 || phase != was {
 		r.Told, r.ToldAt, r.Fetched, r.Silent = x.Decision.Kind, c.at, time.Time{}, false
-		reason := clip(x.Decision.Reason)
-		was := r.Machine.Phase
-		r.Machine.Phase, r.Machine.Reason = r.Machine.PhaseTold(intent, machine.BootDecision{Kind: x.Decision.Kind, Reason: reason})
+		r.Machine.Phase, r.Machine.Reason = phase, because
 		what := map[machine.BootKind]string{
 			machine.BootLocal: "its own disk", machine.BootDiscovery: "the installer, which only looks", machine.BootInstall: "the installer", machine.BootRescue: "the rescue shell",
 		}[x.Decision.Kind]
-		if r.Machine.Phase != was {
+		if phase != was {
 			what += map[machine.Phase]string{
 				machine.PhaseWaiting: ", and its installer waits no more", machine.PhaseRescue: ", and its rescue shell is over",
 			}[was]

@@ -36,7 +36,7 @@ const (
 	maxWord           = 128      // bytes of an identifier
 	leaseMemory       = 7 * 24 * time.Hour
 	takeoverSilence   = 20 * time.Second // of a session that writes, before another takes its machine over
-	bootEventPause    = 10 * time.Second // a repeated equal boot decision within it makes no event
+	bootEventPause    = 10 * time.Second // a repeated equal boot decision within it makes no event, if it changes no phase
 	bootGrace         = 15 * time.Minute // a machine that was told to boot the installer may open its session, though the window closed since
 	joinPatience      = 30 * time.Minute // a control plane that joins keeps others from it for so long
 	maxWindow         = 30 * 24 * time.Hour
