@@ -106,7 +106,10 @@ func (s *Server) serveOrder(w http.ResponseWriter, r *http.Request, c caller) er
 		}
 		order := installerOrder(v, m, s.Now(), s.Blobs.Files)
 		if order.Kind != wire.OrderLeave {
-			return order, order.Kind == wire.OrderWait, nil
+			// Somebody asked in its name what it boots: it is to ask at once, and is
+			// taken for waiting again.
+			_, _, back := m.PhaseHeard(v.InstallIntent(m.ID), v.RescueIntent(m.ID))
+			return order, order.Kind == wire.OrderWait && !back, nil
 		}
 		err := s.binding(r, m, state.SessionLeave{Machine: m.ID, Session: m.Session.ID})
 		var refused *state.Refusal

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rackseed/rackseed/services/events"
@@ -21,6 +24,57 @@ const (
 	boot1 = "0b9ac6a5-0000-4000-8000-000000000001"
 	boot2 = "0b9ac6a5-0000-4000-8000-000000000002"
 )
+
+// Anybody can ask in a waiting machine's name what it boots. Its installer hears of
+// that at once, by the poll that is under way, and is there again by the next.
+func TestSpokenForWhileItPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		k := l.keys(t)
+		ask := func(key ed25519.PrivateKey, method, path string, body []byte) reply {
+			r, w := httptest.NewRequest(method, path, bytes.NewReader(body)), httptest.NewRecorder()
+			if key != nil {
+				wire.Sign(r, key, body)
+			}
+			l.server.ServeHTTP(w, r)
+			return reply{w.Code, w.Header(), w.Body.String()}
+		}
+		q := sessionRequest(k, mac1)
+		q.Inventory.Disks = []machine.Disk{{Path: "/dev/vda", Contents: "ext4"}}
+		body, err := json.Marshal(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s wire.SessionReply
+		ask(k.sign, "POST", wire.PathSession, body).decode(t, &s)
+		phase := func(want machine.Phase) {
+			t.Helper()
+			if m, _ := l.store.View().Machine(s.Machine); m.Phase != want {
+				t.Errorf("phase %s (%s), want %s", m.Phase, m.Reason, want)
+			}
+		}
+		for range 2 { // one right after the other: neither is left out as a repetition
+			polled := make(chan reply, 1)
+			go func() { polled <- ask(k.sign, "GET", wire.PathOrder+"?wait=30s", nil) }()
+			synctest.Wait()
+			phase(machine.PhaseWaiting)
+			ask(nil, "GET", pathScript+"?mac="+string(mac1)+"&arch=x86_64&platform=efi", nil)
+			synctest.Wait()
+			phase(machine.PhaseLocal) // a poll that began before proves nothing
+			select {
+			case a := <-polled:
+				var order wire.Order
+				if a.decode(t, &order); order.Kind != wire.OrderWait {
+					t.Errorf("%+v", order)
+				}
+			default:
+				t.Fatal("its poll goes on")
+			}
+		}
+		ask(k.sign, "GET", wire.PathOrder, nil)
+		phase(machine.PhaseWaiting)
+	})
+}
 
 // An install as its installer sees it, with each request sent twice, since any
 // answer can be lost.
