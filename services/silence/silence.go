@@ -33,6 +33,13 @@ type Boot struct {
 	Refused bool // its installer came since, and was refused
 }
 
+// restarts says whether the machine was told to boot the installer after its
+// newest session was opened: the next one is on its way, or the machine hangs, and
+// that old session has no say in it any more.
+func (b Boot) restarts() bool {
+	return b.Kind != "" && b.Kind != machine.BootLocal && !b.Session.IsZero() && b.Decided.After(b.Session)
+}
+
 // Decide says what to tell of a machine that was silent since it was told what
 // to boot; "" while there is nothing to tell.
 func Decide(b Boot, now time.Time) string {
@@ -117,7 +124,8 @@ func (l *Loop) pass(ctx context.Context) {
 		if text := Decide(b, now); text != "" && l.propose(ctx, m.ID, state.MachineSilent{Machine: m.ID, Decided: b.Decided, Text: text}) {
 			l.Logger.Warn("silent machine", "machine", m.ID, "told", b.Kind, "text", text)
 		}
-		if ends := m.WaitEnds(view.InstallIntent(m.ID), site.Discovery.WaitTime()); !ends.IsZero() && !now.Before(ends) {
+		ends := m.WaitEnds(view.InstallIntent(m.ID), site.Discovery.WaitTime())
+		if !ends.IsZero() && !now.Before(ends) && !b.restarts() {
 			l.propose(ctx, m.ID, state.SessionLeave{Machine: m.ID, Session: m.Session.ID})
 		}
 	}

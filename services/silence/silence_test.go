@@ -151,6 +151,34 @@ func TestLoopEndsWaits(t *testing.T) {
 	})
 }
 
+// TestLoopKeepsTheAlarm: a machine that waited restarts into the installer and
+// hangs. The end of its old session's wait says nothing of that.
+func TestLoopKeepsTheAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, ctx, end := begin(t)
+		const id = "m-00000001"
+		must(t, store, state.DiscoveryWindow{Until: time.Now().Add(10 * time.Hour)})
+		must(t, store, state.SessionOpen{NewID: id, Session: machine.Session{ID: "s-1", SignKey: make([]byte, 32), SealKey: make([]byte, 32), Opened: time.Now()},
+			Inventory: machine.Inventory{NICs: []machine.NIC{{MAC: "52:54:00:00:00:01"}}}})
+		ended := make(chan error, 1)
+		go func() { ended <- (&Loop{Store: store, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}).Run(ctx) }()
+		time.Sleep(time.Minute)
+		must(t, store, state.BootDecide{Machine: id, Decision: machine.BootDecision{Kind: machine.BootDiscovery, Reason: "not installed yet"}})
+		time.Sleep(2 * machine.DiscoveryWait)
+		synctest.Wait()
+		if m, _ := store.View().Machine(id); !strings.Contains(m.Reason, "never fetched") || !m.Session.Left.IsZero() {
+			t.Errorf("%s, left %v: %s", m.Phase, m.Session.Left, m.Reason)
+		}
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // begin opens a state that leads, with a context for the loop and its end.
 func begin(t *testing.T) (*state.Store, context.Context, func()) {
 	t.Helper()
