@@ -145,5 +145,14 @@ func (m *Machine) WaitEnds(install *Intent, wait time.Duration) time.Time {
 	if install != nil && install.Written && install.Session == m.Session.ID {
 		return time.Time{}
 	}
+	if m.TakenBack(install) && install.Changed.After(m.Session.Opened) {
+		return install.Changed.Add(wait)
+	}
 	return m.Session.Opened.Add(wait)
+}
+
+// TakenBack says whether the machine's newest session was approved, and that was
+// taken back: it waits once more from then on.
+func (m *Machine) TakenBack(install *Intent) bool {
+	return install != nil && install.Status == IntentRevoked && m.Session != nil && install.Session == m.Session.ID
 }

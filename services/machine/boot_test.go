@@ -235,23 +235,29 @@ func TestPhaseHeard(t *testing.T) {
 
 func TestWaitEnds(t *testing.T) {
 	opened := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	revoked := opened.Add(time.Hour)
 	for name, c := range map[string]struct {
 		phase   Phase
 		session *Session
 		install *Intent
-		ends    bool
+		ends    bool // a minute after it was opened, or its install was revoked
 	}{
 		"waits":                          {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, nil, true},
 		"no session":                     {PhaseWaiting, nil, nil, false},
 		"left":                           {PhaseWaiting, &Session{ID: "s-1", Opened: opened, Left: opened}, nil, false},
 		"went to its disk":               {PhaseLocal, &Session{ID: "s-1", Opened: opened}, nil, false},
 		"approved":                       {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentOpen}, false},
-		"revoked before a write":         {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentRevoked}, true},
+		"revoked before a write":         {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentRevoked, Changed: revoked}, true},
+		"revoked by a wrong clock":       {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentRevoked, Changed: opened.Add(-time.Hour)}, true},
 		"revoked, its disk is not whole": {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-1", Status: IntentRevoked, Written: true}, false},
-		"cut off in an older session":    {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-0", Status: IntentRevoked, Written: true}, true},
+		"cut off in an older session":    {PhaseWaiting, &Session{ID: "s-1", Opened: opened}, &Intent{Session: "s-0", Status: IntentRevoked, Changed: revoked, Written: true}, true},
 	} {
 		m := Machine{Phase: c.phase, Session: c.session}
-		if ends := m.WaitEnds(c.install, time.Minute); ends.IsZero() == c.ends || c.ends && !ends.Equal(opened.Add(time.Minute)) {
+		want := opened.Add(time.Minute)
+		if name == "revoked before a write" {
+			want = revoked.Add(time.Minute)
+		}
+		if ends := m.WaitEnds(c.install, time.Minute); ends.IsZero() == c.ends || c.ends && !ends.Equal(want) {
 			t.Errorf("%s: %v", name, ends)
 		}
 	}

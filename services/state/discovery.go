@@ -113,16 +113,21 @@ func (c *change) sessionLeave(x SessionLeave) error {
 	if !found.Machine.Session.Left.IsZero() {
 		return nil
 	}
-	if i := c.install(x.Machine); i != nil && i.Intent.Live() {
-		return refuse("machine %s: install intent %s is %s: it does not leave", x.Machine, i.Intent.ID, i.Intent.Status)
+	install := theIntent(c.install(x.Machine))
+	if install.Live() {
+		return refuse("machine %s: install intent %s is %s: it does not leave", x.Machine, install.ID, install.Status)
 	}
 	r := c.edit(found)
 	s := *r.Machine.Session
 	s.Left = c.at
 	r.Machine.Session = &s
 	r.Machine.Phase, r.Machine.Reason = machine.PhaseLocal, "looked at, and not approved in time: it went back to its own disk"
-	c.event(x.Machine, "session.left", machine.Info,
-		fmt.Sprintf("Not approved within %s: it goes back to its own disk", span(c.at.Sub(s.Opened))), "session", s.ID)
+	text := "Not approved within " + span(c.at.Sub(s.Opened))
+	if found.Machine.TakenBack(install) {
+		r.Machine.Reason = "its install was revoked, and not approved anew in time: it went back to its own disk"
+		text = fmt.Sprintf("Its install was revoked %s ago, and not approved anew", span(c.at.Sub(install.Changed)))
+	}
+	c.event(x.Machine, "session.left", machine.Info, text+": it goes back to its own disk", "session", s.ID)
 	c.machine = r
 	return nil
 }

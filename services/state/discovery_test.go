@@ -175,6 +175,22 @@ func TestWentToItsDisk(t *testing.T) {
 	w.refused(SessionHere{Machine: "m-none", Session: "s-1"})
 }
 
+// A wait that begins anew, as the install was revoked, ends with a true text.
+func TestLeavesAfterRevoke(t *testing.T) {
+	w := newWorld(t)
+	w.approved(1)
+	w.must(IntentRevoke{Intent: "i-1"})
+	w.now = w.now.Add(time.Hour)
+	w.must(SessionLeave{Machine: machineID(1), Session: "s-1"})
+	events := w.view().Events(0, machineID(1), 0)
+	if e := events[len(events)-1]; !strings.HasPrefix(e.Text, "Its install was revoked 1h0m1s ago, and not approved anew: it goes back") {
+		t.Errorf("the timeline says %q", e.Text)
+	}
+	if m := w.machine(machineID(1)); !strings.Contains(m.Reason, "was revoked") {
+		t.Errorf("reason %q", m.Reason)
+	}
+}
+
 func TestSilence(t *testing.T) {
 	w := newWorld(t)
 	w.must(see(1, 1, uuid(1)))
