@@ -148,16 +148,17 @@ func (c *change) sessionRefuse(x SessionRefuse) error {
 		return refuse("machine %s: its installer was taken since", m.ID)
 	}
 	c.machine = found
-	r := c.edit(found)
-	why := clip(x.Why)
-	again := m.Refused != nil && m.Refused.Why == why && m.Refused.At.After(found.ToldAt)
-	if again {
+	if m.RefusedSince(found.ToldAt) { // told already: the counts in Why are the sender's
 		return nil
 	}
+	r, why := c.edit(found), clip(x.Why)
 	r.Machine.Refused, r.Machine.Invited, r.Machine.LastSeen = &machine.Refused{At: c.at, Why: why}, time.Time{}, c.at
 	r.Machine.Phase, r.Machine.Reason = machine.PhaseSeen, "its installer was refused: "+why
-	c.event(m.ID, "session.refused", machine.Warning,
-		"Its installer was refused: "+why+". It goes to its own disk, and is not looked at again while this discovery window is open; mend that, then rackseed look, or open the window anew")
+	text := "It goes to its own disk, and is not looked at again while this discovery window is open; mend that, then rackseed look, or open the window anew"
+	if d := machine.NextBoot(&r.Machine, theIntent(c.install(m.ID)), c.circumstances(r.Machine, c.at)); d.Kind != machine.BootLocal {
+		text = fmt.Sprintf("It boots %s all the same, the next time that it netboots: %s; mend that first", bootWords[d.Kind], d.Reason)
+	}
+	c.event(m.ID, "session.refused", machine.Warning, "Its installer was refused: "+why+". "+text)
 	c.machine = r
 	return nil
 }
@@ -174,6 +175,7 @@ func (c *change) sessionHere(x SessionHere) error {
 	}
 	r := c.edit(found)
 	r.Machine.Phase, r.Machine.Reason, r.Machine.LastSeen = phase, reason, c.at
+	r.Machine.Refused = nil // it was taken
 	c.event(x.Machine, "session.here", machine.Warning,
 		"Its installer is still there: somebody asked in its name what it boots, or its answer was lost", "session", x.Session)
 	c.machine = r

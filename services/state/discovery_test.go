@@ -287,6 +287,7 @@ func TestRefusedInstaller(t *testing.T) {
 	w.must(no)
 	events := len(w.view().Events(0, "", 0))
 	w.must(no) // it tries again and again
+	w.must(with(no, func(x *SessionRefuse) { x.Why = "its inventory is larger still" }))
 	equal(t, "events", len(w.view().Events(0, "", 0)), events)
 	w.refused(decide1(machine.BootDiscovery))
 	w.must(decide1(machine.BootLocal))
@@ -314,4 +315,31 @@ func TestRefusedInstaller(t *testing.T) {
 		t.Error(text)
 	}
 	w.refused(SessionRefuse{MACs: []machine.MAC{mac(9)}, Why: "x"})
+}
+
+// What a session signs disproves that its machine's installer was refused.
+func TestRefusedInItsName(t *testing.T) {
+	w := newWorld(t)
+	w.waiting(1)
+	w.must(decide1(machine.BootDiscovery))
+	w.must(SessionRefuse{MACs: []machine.MAC{mac(1)}, Why: "its inventory is too large"})
+	w.must(SessionHere{Machine: machineID(1), Session: "s-1"})
+	if m := w.machine(machineID(1)); m.Refused != nil || m.Phase != machine.PhaseWaiting {
+		t.Errorf("%s, %+v", m.Phase, m.Refused)
+	}
+}
+
+// A rescue shell that was asked for is booted all the same, and the event says so.
+func TestRefusedRescue(t *testing.T) {
+	w := newWorld(t)
+	w.must(SiteApply{Site: machine.Site{SSHKeys: []string{"ssh-ed25519 AAAA ann"}}})
+	w.must(see(1, 1, uuid(1)))
+	w.must(RescueOpen{Machine: machineID(1), Intent: "r-1"})
+	w.must(decide1(machine.BootRescue))
+	w.must(SessionRefuse{MACs: []machine.MAC{mac(1)}, Why: "its inventory is too large"})
+	events := w.view().Events(0, machineID(1), 0)
+	if e := events[len(events)-1]; !strings.Contains(e.Text, "too large. It boots the rescue shell all the same") {
+		t.Errorf("the timeline says %q", e.Text)
+	}
+	w.must(decide1(machine.BootRescue))
 }

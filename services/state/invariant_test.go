@@ -118,7 +118,7 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 	u := rapid.SampledFrom([]string{"", uuid(n), uuid(other)}).Draw(t, "uuid")
 	epoch := rapid.Uint64Range(1, 2).Draw(t, "epoch")
 	number := rapid.Uint64Range(1, 5).Draw(t, "number")
-	switch rapid.IntRange(0, 22).Draw(t, "kind") {
+	switch rapid.IntRange(0, 23).Draw(t, "kind") {
 	case 0, 1:
 		return MachineSee{ID: machine.ID(fmt.Sprintf("m-%d", serial)), MAC: mac(other), UUID: u, Via: "x", Text: "packet"}
 	case 2:
@@ -171,6 +171,8 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 		return MachineSilent{Machine: id, Decided: w.view().Boot(id).Decided, Text: "silent"}
 	case 21:
 		return SessionHere{Machine: id, Session: s}
+	case 22:
+		return SessionRefuse{MACs: []machine.MAC{mac(other)}, UUID: u, Why: s}
 	default:
 		return MachineForget{Machine: id}
 	}
