@@ -67,6 +67,8 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) error {
 // that it is not sent to the installer again and again.
 func (s *Server) sessionRefused(ctx context.Context, macs []machine.MAC, uuid string, why error) {
 	macs = macs[:min(len(macs), 16)] // one of them is what it netbooted by
+	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
+	defer cancel()
 	_, err := s.Store.Propose(ctx, by, state.SessionRefuse{MACs: macs, UUID: uuid, Why: why.Error()})
 	var refused *state.Refusal
 	if err != nil && !errors.As(err, &refused) { // it is noted when it comes again

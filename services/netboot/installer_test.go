@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -392,5 +393,32 @@ func TestTooLargeAnInventory(t *testing.T) {
 	kinds := l.kinds(m.ID)
 	if len(kinds) < 3 || kinds[len(kinds)-2] != "session.refused" || m.Phase != machine.PhaseLocal || !strings.Contains(m.Reason, "refused") {
 		t.Errorf("events %v, %s: %s", kinds, m.Phase, m.Reason)
+	}
+}
+
+// Of one that is too large to be read, the lease of its source says whose it is.
+func TestTooLargeABody(t *testing.T) {
+	l := newLab(t).serve(t)
+	k := l.keys(t)
+	l.want(t, 200, "rackseed.mode=discovery", nil, "GET", pathScript+"?mac="+string(mac1)+"&arch=x86_64&platform=efi", nil)
+	now := l.server.Now()
+	l.propose(t, state.LeaseBind{Lease: machine.Lease{Address: netip.MustParseAddr("127.0.0.1"), MAC: mac1, Bound: now, Expires: now.Add(time.Hour)}})
+	var within time.Duration
+	l.store.ctx = func(ctx context.Context, c state.Command) {
+		if _, ok := c.(state.SessionRefuse); ok {
+			if until, ok := ctx.Deadline(); ok {
+				within = time.Until(until)
+			}
+		}
+	}
+	q := sessionRequest(k, mac1)
+	q.Version = strings.Repeat("x", maxSession)
+	l.want(t, 413, "over 524288 bytes", k.sign, "POST", wire.PathSession, q)
+	m, _ := l.store.View().MachineByMAC(mac1)
+	if m.Refused == nil || !strings.Contains(m.Refused.Why, "over 524288 bytes") {
+		t.Errorf("%+v", m.Refused)
+	}
+	if within <= 0 || within > proposeLimit {
+		t.Errorf("the commit has %v", within)
 	}
 }

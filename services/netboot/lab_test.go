@@ -65,8 +65,9 @@ func digestFor(content string) string {
 // hooked is a Store that a test can come between.
 type hooked struct {
 	*state.Store
-	before func(state.Command) // each proposal
-	viewed chan struct{}       // not nil: told of each view
+	before func(state.Command)                  // each proposal
+	ctx    func(context.Context, state.Command) // the same, with its context
+	viewed chan struct{}                        // not nil: told of each view
 }
 
 func (h *hooked) View() state.View {
@@ -82,6 +83,9 @@ func (h *hooked) View() state.View {
 func (h *hooked) Propose(ctx context.Context, by string, c state.Command) (state.Result, error) {
 	if h.before != nil {
 		h.before(c)
+	}
+	if h.ctx != nil {
+		h.ctx(ctx, c)
 	}
 	return h.Store.Propose(ctx, by, c)
 }
