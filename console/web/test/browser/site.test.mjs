@@ -38,7 +38,7 @@ test('a foreign DHCP server and an address conflict are alarms, until they are o
   const page = await lab.setup(service)
   const foreign = 'eth0: DHCP server 192.0.2.254 (52:54:00:00:00:aa) answers DHCP too (at 10:00:00 UTC): new machines are not served there. Switch that server off on this network, or take dhcp out of this link in the site file'
   const conflict = 'address 192.0.2.1 on eth0: 52:54:00:00:00:bb has it already; give that host another address, or choose another serviceAddress in the site file'
-  let sick = [{ name: 'dhcp', ok: false, kind: 'fault', text: foreign }, { name: 'address', ok: false, kind: 'fault', text: conflict }, ...['tftp', 'netboot'].map((name) => ({ name, ok: false, kind: 'waiting', text: 'waiting for the service address 192.0.2.1' }))]
+  let sick = [{ name: 'dhcp', ok: false, kind: 'fault', grave: true, text: foreign }, { name: 'address', ok: false, kind: 'fault', grave: true, text: conflict }, ...['tftp', 'netboot'].map((name) => ({ name, ok: false, kind: 'waiting', text: 'waiting for the service address 192.0.2.1' }))]
   await page.route('**/api/status', async (route) => {
     const answer = await route.fetch()
     const status = await answer.json()
@@ -184,8 +184,26 @@ test('the site file in force, another one checked, the profiles and the images',
   await dialog(page).getByRole('status').getByText('Working on it…').waitFor()
   assert.ok(await dialog(page).getByRole('button', { name: 'Apply' }).isDisabled())
   await lab.screenshot(page, 'working')
+  // Links are set up anew by it: until the limit no answer is none that it failed.
+  let answer = (route) => route.abort()
+  let asked = 0
+  await page.route('**/api/site', (route) => {
+    asked++
+    return answer(route)
+  })
   go()
+  await until('it is asked for again', () => asked > 2)
+  await page.evaluate(() => {
+    const now = Date.now
+    Date.now = () => now() + 31_000
+  })
+  await dialog(page).getByRole('alert').getByText('The site file is kept, and was not seen in force within 30 s. The boot service does not answer here. If its address is another one now').waitFor()
+  asked = 0
+  const answers = [(route) => route.abort(), (route) => route.fulfill({ status: 503, json: { detail: 'no leader' } })]
+  answer = (route) => (answers.shift() ?? ((r) => r.continue()))(route)
+  await dialog(page).getByRole('button', { name: 'Apply' }).click()
   await page.getByRole('status', { name: 'Done' }).getByText('The site file of “other” is in force.').waitFor()
+  assert.deepEqual([answers.length, asked > 2], [0, true])
   await page.getByTitle('Site', { exact: true }).getByText('other').waitFor()
   assert.deepEqual(page.faults, [])
   await page.context().close()
