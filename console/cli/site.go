@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,11 +43,12 @@ func (o *options) status() *cobra.Command {
 	}
 }
 
-// unhealthy names the checks of the boot service that fail.
+// unhealthy names the checks of the boot service that fail: not those that wait for
+// their turn, or are slow.
 func unhealthy(s api.Status) error {
 	var failed []string
 	for _, h := range s.Health {
-		if !h.OK {
+		if !h.OK && !h.Kind.Passing() {
 			failed = append(failed, h.Name)
 		}
 	}
@@ -65,11 +67,11 @@ func writeStatus(w io.Writer, s api.Status) error {
 	}
 	b.WriteString(discoveryText(s.Discovery) + "\n")
 	for _, h := range s.Health {
-		mark := "ok  "
+		mark := "ok"
 		if !h.OK {
-			mark = "FAIL"
+			mark = cmp.Or(string(h.Kind), string(api.HealthFault))
 		}
-		fmt.Fprintf(&b, "%s  %-12s %s\n", mark, h.Name, clean(h.Text))
+		fmt.Fprintf(&b, "%-9s  %-12s %s\n", clean(mark), h.Name, clean(h.Text))
 	}
 	var phases []string
 	for phase, n := range s.Machines {

@@ -115,11 +115,18 @@ func TestStatus(t *testing.T) {
 	r := newRig(t)
 	r.setup()
 	r.must("", "status")
-	r.health = []api.Health{{Name: "tftp", Text: "port 69 is taken"}, {Name: "ntp", OK: true}, {Name: "storage", Text: "no space left"}}
-	for form, want := range map[string]string{"text": "FAIL  tftp         port 69 is taken\n", "json": `"text": "port 69 is taken"`, "yaml": "text: port 69 is taken\n"} {
+	r.health = []api.Health{
+		api.HealthOf("storage", false, "the stick is slow", api.HealthSlow), api.HealthOf("dhcp", false, "listens on eth0", api.HealthListening),
+		api.HealthOf("images", false, "starting", api.HealthStarting), api.HealthOf("tftp", false, "waits", api.HealthWaiting),
+	}
+	if out := r.must("", "status"); !strings.Contains(out, "ok         dhcp ") || !strings.Contains(out, "\nslow       storage      the stick is slow\nlistening  dhcp ") {
+		t.Errorf("it says:\n%s", out)
+	}
+	r.health = append(r.health, api.HealthOf("tftp", false, "port 69 is taken"), api.HealthOf("ntp", true, ""), api.HealthOf("netboot", false, "nothing is kept", api.HealthVolatile))
+	for form, want := range map[string]string{"text": "fault      tftp         port 69 is taken\n", "json": `"text": "port 69 is taken"`, "yaml": "text: port 69 is taken\n"} {
 		var out bytes.Buffer
 		err := r.run(t.Context(), "", &out, "status", "-o", form)
-		if ExitCode(err) != ExitRefused || err.Error() != "the boot service is not well: tftp, storage" || !strings.Contains(out.String(), want) {
+		if ExitCode(err) != ExitRefused || err.Error() != "the boot service is not well: tftp, netboot" || !strings.Contains(out.String(), want) {
 			t.Errorf("-o %s: %v\n%s", form, err, out.String())
 		}
 	}

@@ -122,6 +122,8 @@ type Health struct {
 	OK   bool       `json:"ok"`
 	Kind HealthKind `json:"kind,omitempty" doc:"Why it is not ok; absent while it is." enum:"fault,starting,waiting,listening,slow,volatile"`
 	Text string     `json:"text" doc:"What it does, or what is wrong and what to do."`
+	// Grave is HealthOf's word.
+	Grave bool `json:"grave,omitempty" doc:"Machines are not served until somebody acts."`
 }
 
 // WarningKind names what a warning is about, for programs.

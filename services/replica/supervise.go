@@ -102,14 +102,7 @@ func (s *supervisor) set(name string, ok bool, text string, kind ...api.HealthKi
 	if _, known := s.health[name]; !known {
 		s.order = append(s.order, name)
 	}
-	h := api.Health{Name: name, OK: ok, Text: text}
-	if !ok {
-		h.Kind = api.HealthFault
-		if len(kind) > 0 {
-			h.Kind = kind[0]
-		}
-	}
-	s.health[name] = h
+	s.health[name] = api.HealthOf(name, ok, text, kind...)
 }
 
 func (s *supervisor) drop(name string) {

@@ -261,6 +261,8 @@ export interface FoundList {
 }
 
 export interface Health {
+  /** Machines are not served until somebody acts. */
+  grave?: boolean;
   /** Why it is not ok; absent while it is. */
   kind?: "fault" | "starting" | "waiting" | "listening" | "slow" | "volatile";
   /** dhcp, tftp, netboot … */

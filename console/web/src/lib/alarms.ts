@@ -1,4 +1,4 @@
-import type { Health, Status, Warning } from '../api.gen'
+import type { Status, Warning } from '../api.gen'
 
 // Alarm is what is wrong with the site or the service, with the way out, in the
 // boot service's own words.
@@ -8,12 +8,6 @@ export interface Alarm {
   // grave: machines are not served, or nothing is kept, until somebody acts.
   grave: boolean
 }
-
-// A part that only waits for its turn, or is slow, is no reason to act.
-const passing: Health['kind'][] = ['starting', 'waiting', 'listening', 'slow']
-
-// serving are the parts without which no machine is served.
-const serving = ['address', 'dhcp', 'tftp', 'netboot', 'machines', 'images', 'output', 'storage']
 
 // alarms are in the order in which they matter. What is wrong with the site
 // file is told at its own place.
@@ -27,9 +21,9 @@ export function alarms(status: Status): Alarm[] {
     const same = list.find((a) => a.name && a.text === h.text)
     if (same) {
       same.name += `, ${h.name}`
-      same.grave ||= grave(h)
+      same.grave ||= h.grave ?? false
     } else {
-      list.push({ name: h.name, text: h.text, grave: grave(h) })
+      list.push({ name: h.name, text: h.text, grave: h.grave ?? false })
     }
   }
   return [...list.filter((a) => a.grave), ...list.filter((a) => !a.grave && a.name), ...list.filter((a) => !a.grave && !a.name)]
@@ -37,5 +31,3 @@ export function alarms(status: Status): Alarm[] {
 
 // forgetful says whether a warning is that nothing is kept.
 export const forgetful = (warning: Warning) => warning.kind === 'volatile'
-
-const grave = (h: Health) => serving.includes(h.name) && !passing.includes(h.kind)
