@@ -60,15 +60,19 @@ func (p Problem) line(file, mark string) string {
 // maxProblems is how many are told at once; nobody mends more in one go.
 const maxProblems = 50
 
-// newError is the error of problems: the first ones, and how many there are
-// besides.
+// newError is the error of problems.
 func newError(file string, problems []Problem) *Error {
-	all := inOrder(problems)
+	return &Error{File: file, Problems: firstOf(problems, "problems", "those above to be mended first")}
+}
+
+// firstOf are the first ones by their places, and how many there are besides.
+func firstOf(list []Problem, what, expected string) []Problem {
+	all := inOrder(list)
 	if more := len(all) - maxProblems; more > 0 {
 		next := all[maxProblems]
-		all = append(all[:maxProblems:maxProblems], Problem{Line: next.Line, Column: next.Column, Text: fmt.Sprintf("here begin %d more problems", more), Expected: "those above to be mended first"})
+		all = append(all[:maxProblems:maxProblems], Problem{Line: next.Line, Column: next.Column, Text: fmt.Sprintf("here begin %d more %s", more, what), Expected: expected})
 	}
-	return &Error{File: file, Problems: all}
+	return all
 }
 
 // inOrder sorts by the places in the file.

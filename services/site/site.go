@@ -63,7 +63,7 @@ func Examine(name string, src []byte, also ...Further) (s machine.Site, warnings
 		p.Line, p.Column = at.line, at.column
 	}
 	complete(&s)
-	return s, inOrder(warnings), nil
+	return s, firstOf(warnings, "warnings", ""), nil
 }
 
 // Further is a check of a site that has no fault so far. What it finds names its

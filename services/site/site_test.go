@@ -379,6 +379,16 @@ machines:
 	}
 }
 
+// TestWarningsAreFew: a file may be one in which each line is warned of.
+func TestWarningsAreFew(t *testing.T) {
+	_, list, err := Examine("s.yaml", []byte(small), func(machine.Site) (_, warnings []Problem) {
+		return nil, slices.Repeat([]Problem{{Path: "links", Text: "hm"}}, maxProblems+9)
+	})
+	if err != nil || len(list) != maxProblems+1 || list[maxProblems].Warning("s.yaml") != "s.yaml:5:3: warning: here begin 9 more warnings" {
+		t.Errorf("%d warnings, the last is %+v, %v", len(list), list[len(list)-1], err)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	unserved := strings.Split(small, "    dhcp:")[0]
 	for _, test := range []struct {
