@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,20 +87,27 @@ func bootMAC(m api.Machine) machine.MAC {
 	return m.MACs[0]
 }
 
+// phaseExpected and phaseForgotten stand where machines have their phase.
+const (
+	phaseExpected  = "expected"
+	phaseForgotten = "forgotten"
+)
+
 // expectedRow is a machine that the site file lists and that was never seen.
 func (o *options) expectedRow(e api.Expected) []string {
-	const phase, reason = "expected", "in the site file's list, not seen yet"
+	const reason = "in the site file's list, not seen yet"
 	var a string
 	if e.Address.IsValid() {
 		a = e.Address.String()
 	}
 	if o.output != outputWide {
-		return []string{cmp.Or(e.Name, string(e.MAC), e.UUID), phase, string(e.MAC), "", "", a, reason}
+		return []string{cmp.Or(e.Name, string(e.MAC), e.UUID), phaseExpected, string(e.MAC), "", "", a, reason}
 	}
-	return []string{e.Name, "", phase, e.Profile, "", "", a, string(e.MAC), e.UUID, "", "", "", reason}
+	return []string{e.Name, "", phaseExpected, e.Profile, "", "", a, string(e.MAC), e.UUID, "", "", "", reason}
 }
 
-// watchMachines lists all machines, and each one again when it changes.
+// watchMachines lists all machines and whom the site file lists besides, and each
+// one again when it changes.
 func (o *options) watchMachines(cmd *cobra.Command) error {
 	c, err := o.connect()
 	if err != nil {
@@ -129,6 +137,26 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 		t.add(o.machineRow(m)...)
 		return nil
 	}
+	var expected []api.Expected // that are listed
+	// await adds those that are expected and not listed as that.
+	await := func(now []api.Expected) error {
+		for _, e := range now {
+			switch {
+			case slices.Contains(expected, e):
+			case o.plain():
+				t.add(o.expectedRow(e)...)
+			default:
+				if err := o.renderItem(w, struct {
+					Phase string `json:"phase"`
+					api.Expected
+				}{phaseExpected, e}); err != nil {
+					return err
+				}
+			}
+		}
+		expected = now
+		return nil
+	}
 	flush := func() error {
 		if o.plain() {
 			return t.flush(w)
@@ -144,12 +172,7 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	for _, e := range list.Expected {
-		if o.plain() {
-			t.add(o.expectedRow(e)...)
-		}
-	}
-	if err := flush(); err != nil {
+	if err := errors.Join(await(list.Expected), flush()); err != nil {
 		return err
 	}
 	return resume(cmd.Context(), cmd.ErrOrStderr(), func(ctx context.Context, live func()) error {
@@ -157,9 +180,10 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 		return c.Stream(ctx, "/api/stream", number("after", 1<<62), func(message []byte) error {
 			live()
 			var m struct {
-				Type    string      `json:"type"`
-				Machine api.Machine `json:"machine"`
-				ID      machine.ID  `json:"id"`
+				Type     string         `json:"type"`
+				Machine  api.Machine    `json:"machine"`
+				ID       machine.ID     `json:"id"`
+				Expected []api.Expected `json:"expected"`
 			}
 			if err := json.Unmarshal(message, &m); err != nil {
 				return err
@@ -169,11 +193,19 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 				if err := put(m.Machine); err != nil {
 					return err
 				}
+			case "expected":
+				if err := await(m.Expected); err != nil {
+					return err
+				}
 			case "forgotten":
 				delete(listed, m.ID)
-				if o.plain() {
-					t.add(string(m.ID), "forgotten")
+				if !o.plain() {
+					return o.renderItem(w, struct {
+						ID    machine.ID `json:"id"`
+						Phase string     `json:"phase"`
+					}{m.ID, phaseForgotten})
 				}
+				t.add(string(m.ID), phaseForgotten)
 			}
 			return flush()
 		})

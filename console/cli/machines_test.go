@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,41 @@ beta  expected  52:54:00:00:00:07  -       -          -        in the site file'
 		t.Errorf("as JSON:\n%s", out)
 	}
 	r.fails("was not seen yet", "", "why", "beta")
+
+	// Watched, one that the list gets later comes too, in each form of output; one
+	// that is listed is not told again.
+	for form, want := range map[string][]string{
+		"":     {"NAME PHASE", "beta expected 52:54:00:00:00:07", "gamma expected 52:54:00:00:00:08", "m-00000001 waiting"},
+		"json": {`{"phase":"expected","name":"beta","mac":"52:54:00:00:00:07","profile":"worker"}`, `{"phase":"expected","name":"gamma","mac":"52:54:00:00:00:08"}`, `"id":"m-00000001"`, `{"id":"m-00000001","phase":"forgotten"}`},
+	} {
+		site.Machines = site.Machines[:1]
+		r.Must(state.SiteApply{Site: site})
+		args := []string{"machines", "-w"}
+		if form != "" {
+			args = append(args, "-o", form)
+		}
+		next, stop := r.follow(args...)
+		for n, w := range want {
+			if got := strings.Join(strings.Fields(next()), " "); !strings.Contains(got, w) {
+				t.Errorf("-o %q: a row says %q, want %q", form, got, w)
+			}
+			switch {
+			case strings.Contains(w, "beta"):
+				site.Machines = append(slices.Clone(site.Machines), machine.ListedMachine{MAC: statetest.MAC(8), Name: "gamma"})
+				r.Must(state.SiteApply{Site: site})
+			case strings.Contains(w, "gamma"):
+				r.Waiting(1)
+			case n == 2 && len(want) > 3:
+				r.must("", "forget", "m-00000001")
+			}
+		}
+		if err := stop(); err != nil {
+			t.Errorf("-o %q: interrupted: %v", form, err)
+		}
+		if form == "" {
+			r.must("", "forget", "m-00000001")
+		}
+	}
 }
 
 func TestLookRescueAndDiscovery(t *testing.T) {
@@ -168,7 +204,7 @@ func TestLookRescueAndDiscovery(t *testing.T) {
 	if out := r.must("", "discovery", "status", "-o", "json"); !strings.Contains(out, `"open": true`) {
 		t.Errorf("status: %s", out)
 	}
-	if out := r.must("", "status"); !strings.Contains(out, "ok    dhcp") || !strings.Contains(out, "The discovery window is open") || !strings.Contains(out, "Machines: none") {
+	if out := r.must("", "status"); !strings.Contains(out, "ok         dhcp") || !strings.Contains(out, "The discovery window is open") || !strings.Contains(out, "Machines: none") {
 		t.Errorf("status:\n%s", out)
 	}
 }
