@@ -19,15 +19,16 @@ import (
 
 // What the program ends with. Scripts may rely on them.
 const (
-	ExitDone     = 0 // done
-	ExitRefused  = 1 // refused, failed, or something is wrong: the text says what
-	ExitUsage    = 2 // the command line is wrong
-	ExitNoAnswer = 3 // the boot service did not answer
-	ExitNoLogin  = 4 // not logged in, or the login is over
+	ExitDone        = 0   // done
+	ExitRefused     = 1   // refused, failed, or something is wrong: the text says what
+	ExitUsage       = 2   // the command line is wrong
+	ExitNoAnswer    = 3   // the boot service did not answer
+	ExitNoLogin     = 4   // not logged in, or the login is over
+	ExitInterrupted = 130 // interrupted by Ctrl-C or SIGTERM; 128 and SIGINT, as shells say it
 )
 
 const exitHelp = `Exit status: 0 done; 1 refused or failed, and the text says why; 2 the command
-line is wrong; 3 the boot service did not answer; 4 not logged in.`
+line is wrong; 3 the boot service did not answer; 4 not logged in; 130 interrupted.`
 
 // usageError is a mistake in the command line.
 type usageError struct{ error }
@@ -42,6 +43,8 @@ func ExitCode(err error) int {
 	switch {
 	case err == nil:
 		return ExitDone
+	case errors.Is(err, client.ErrInterrupted):
+		return ExitInterrupted
 	// Cobra has no type for a command that it does not know.
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command "):
 		return ExitUsage
@@ -78,6 +81,7 @@ func Add(root *cobra.Command, checkProfile func(machine.Profile) error) {
 		c.GroupID = operator.ID
 		o.flags(c)
 		strict(c)
+		interruptible(c)
 		root.AddCommand(c)
 	}
 }
@@ -109,6 +113,23 @@ func strict(c *cobra.Command) {
 	}
 	for _, sub := range c.Commands() {
 		strict(sub)
+	}
+}
+
+// interruptible makes the error of a command that was interrupted say so,
+// wherever it was just then.
+func interruptible(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			err := run(c, args)
+			if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrInterrupted) {
+				return fmt.Errorf("%w: %w", client.ErrInterrupted, err)
+			}
+			return err
+		}
+	}
+	for _, sub := range c.Commands() {
+		interruptible(sub)
 	}
 }
 

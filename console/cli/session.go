@@ -32,7 +32,10 @@ func (o *options) setup() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a := newAsker(cmd)
 			return o.begin(cmd, a, "/api/setup", func() (any, error) {
-				err := errors.Join(a.fill(&in.Code, "Setup code"), a.fill(&in.Name, "Name"))
+				if err := a.fill(&in.Code, "Setup code"); err != nil {
+					return nil, err
+				}
+				err := a.fill(&in.Name, "Name")
 				if err != nil {
 					return nil, err
 				}
@@ -161,7 +164,7 @@ type asker struct {
 }
 
 func newAsker(cmd *cobra.Command) *asker {
-	return &asker{in: cmd.InOrStdin(), line: bufio.NewReader(cmd.InOrStdin()), out: cmd.ErrOrStderr()}
+	return &asker{in: cmd.InOrStdin(), line: bufio.NewReader(newInput(cmd)), out: cmd.ErrOrStderr()}
 }
 
 // terminal is the file descriptor of the terminal, if there is one.
@@ -178,14 +181,25 @@ func (a *asker) fill(v *string, what string) error {
 	if *v != "" {
 		return nil
 	}
-	if _, ok := a.terminal(); ok {
+	_, person := a.terminal()
+	if person {
 		fmt.Fprint(a.out, what+": ")
 	}
 	line, err := a.line.ReadString('\n')
+	if errors.Is(err, errInterrupted) {
+		if person {
+			fmt.Fprintln(a.out) // ends the question's line
+		}
+		return err
+	}
 	if *v = strings.TrimSpace(line); *v == "" {
-		return fmt.Errorf("nothing was answered to %q: give it as a flag, or on standard input%s", what, said(err))
+		return unanswered(what, err)
 	}
 	return nil
+}
+
+func unanswered(what string, err error) error {
+	return fmt.Errorf("nothing was answered to %q: give it as a flag, or on standard input%s", what, said(err))
 }
 
 // said is why no line could be read; an empty line has no reason.
@@ -228,6 +242,9 @@ func (a *asker) confirm(ctx context.Context, server string) (string, error) {
 		Config:    &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}, // only to show what it presents
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", host)
+	if errors.Is(err, context.Canceled) {
+		return "", errInterrupted
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: no answer: %w; is the address the one on the appliance's screen?", server, err)
 	}

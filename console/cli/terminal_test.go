@@ -3,13 +3,16 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/creack/pty"
 
+	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -90,5 +93,76 @@ func TestLossIsConfirmedAtATerminal(t *testing.T) {
 	shown, err = at("lab\nbeta\nits board is dead\n", "cluster", "abandon")
 	if err != nil || r.View().Bootstrap() != nil || !strings.Contains(shown, "What beta began") || !strings.Contains(shown, "installed machines: 1") {
 		t.Errorf("abandoned: %v\n%s", err, shown)
+	}
+}
+
+// question is what is shown at a terminal, until want is: then it is answered by
+// interrupt.
+type question struct {
+	want      string
+	interrupt func()
+	mutex     sync.Mutex
+	shown     bytes.Buffer
+}
+
+func (q *question) Write(p []byte) (int, error) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	q.shown.Write(p)
+	if strings.Contains(q.shown.String(), q.want) {
+		q.interrupt()
+	}
+	return len(p), nil
+}
+
+// TestOneInterruptEndsAQuestion: what a signal does in main.go ends every
+// question at once, and nothing is done.
+func TestOneInterruptEndsAQuestion(t *testing.T) {
+	r := newRig(t)
+	keyboard, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keyboard.Close()
+	defer tty.Close()
+	ask := func(want string, args ...string) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		q := &question{want: want, interrupt: cancel}
+		err := execute(ctx, tty, io.Discard, q, args...)
+		if err == nil || err.Error() != "interrupted, nothing was done" || ExitCode(err) != ExitInterrupted {
+			t.Errorf("rackseed %s, interrupted at %q: %v, ends with %d; shown:\n%s", strings.Join(args, " "), want, err, ExitCode(err), q.shown.String())
+		}
+	}
+	server := []string{"--server", r.url, "--fingerprint", r.fingerprint}
+	ask("Boot service's URL: ", "login")
+	ask("(yes/no): ", "login", "--server", r.url)
+	ask("Setup code: ", append(server, "setup")...)
+	ask("Name: ", append(server, "login")...)
+	r.setup()
+	r.Waiting(1, func(i *machine.Inventory) { i.Disks[0].Contents = "ext4" })
+	ask("Erase it? (yes/no): ", "approve", "m-00000001")
+	r.must("", "approve", "m-00000001", "--name", "alpha", "--erase", "ext4")
+	r.Installed("m-00000001")
+	r.Started("m-00000001")
+	ask("Forget it? (yes/no): ", "forget", "alpha")
+	ask("name of the cluster to go on: ", "cluster", "abandon")
+	if _, ok := r.View().Machine("m-00000001"); !ok || r.View().Bootstrap() == nil {
+		t.Error("something was done")
+	}
+}
+
+// TestInterruptedRequest: it is not taken for a boot service that is away.
+func TestInterruptedRequest(t *testing.T) {
+	r := newRig(t)
+	r.setup()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range [][]string{{"status"}, {"image", "pull", "lab/app:v1", t.TempDir() + "/to"}, {"discovery", "close"}} {
+		err := r.run(ctx, "", io.Discard, args...)
+		if !errors.Is(err, client.ErrInterrupted) || strings.Contains(err.Error(), "no answer") || ExitCode(err) != ExitInterrupted {
+			t.Errorf("rackseed %s: %v", strings.Join(args, " "), err)
+		}
 	}
 }

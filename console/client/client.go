@@ -71,6 +71,18 @@ func (e *NoAnswerError) Error() string {
 
 func (e *NoAnswerError) Unwrap() error { return e.Cause }
 
+// ErrInterrupted is what ends when the person who asked for it interrupts it.
+var ErrInterrupted = errors.New("interrupted")
+
+// interrupted says what is known of a request that was interrupted: what only
+// reads changed nothing.
+func (c *Client) interrupted(method string) error {
+	if method == http.MethodGet {
+		return fmt.Errorf("%w, nothing was done", ErrInterrupted)
+	}
+	return fmt.Errorf("%w before %s answered: whether it was done is not known here; rackseed events says it", ErrInterrupted, c.server)
+}
+
 // New makes a client. server is a URL as https://192.0.2.1.
 func New(server, fingerprint, token string) (*Client, error) {
 	u, err := ParseServer(server)
@@ -171,7 +183,7 @@ func (c *Client) Raw(ctx context.Context, method, path string, query url.Values,
 	defer body.Close()
 	answer, err := io.ReadAll(io.LimitReader(body, maxAnswer+1))
 	if err != nil {
-		return nil, c.unreached(err)
+		return nil, c.unreached(method, err)
 	}
 	if len(answer) > maxAnswer {
 		return nil, fmt.Errorf("%s answered with more than %d MiB: ask for less at once", c.server, maxAnswer>>20)
@@ -189,6 +201,9 @@ func (c *Client) Download(ctx context.Context, path string, w io.Writer) (int64,
 	}
 	defer body.Close()
 	n, err := io.Copy(w, body)
+	if errors.Is(err, context.Canceled) {
+		return n, c.interrupted(http.MethodGet)
+	}
 	if err != nil {
 		return n, fmt.Errorf("%s: %s: broken off after %d bytes: %w", c.server, path, n, err)
 	}
@@ -217,7 +232,7 @@ func (c *Client) ask(ctx context.Context, by *http.Client, method, path string, 
 	}
 	resp, err := by.Do(r)
 	if err != nil {
-		return nil, c.unreached(err)
+		return nil, c.unreached(method, err)
 	}
 	if resp.StatusCode < 400 {
 		return resp.Body, nil
@@ -225,7 +240,7 @@ func (c *Client) ask(ctx context.Context, by *http.Client, method, path string, 
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 	if err != nil {
-		return nil, c.unreached(err)
+		return nil, c.unreached(method, err)
 	}
 	return nil, c.refused(resp.StatusCode, answer)
 }
@@ -253,8 +268,11 @@ func suffix(query url.Values) string {
 	return "?" + query.Encode()
 }
 
-// unreached says that there was no answer, and what to look at.
-func (c *Client) unreached(err error) error {
+// unreached says why there was no answer, and what to look at.
+func (c *Client) unreached(method string, err error) error {
+	if errors.Is(err, context.Canceled) { // a signal's cause is one, too
+		return c.interrupted(method)
+	}
 	var other *FingerprintError
 	if errors.As(err, &other) {
 		return &FingerprintError{c.server.String(), other.Got, other.Want}
@@ -337,7 +355,7 @@ func (c *Client) lost(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = c.unreached(err)
+	err = c.unreached(http.MethodGet, err)
 	var other *FingerprintError
 	if errors.As(err, &other) {
 		return err
