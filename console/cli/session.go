@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/rackseed/rackseed/console/client"
@@ -217,10 +218,36 @@ func (a *asker) secret(what string) (string, error) {
 		var s string
 		return s, a.fill(&s, what)
 	}
+	show, err := hide(fd)
+	if err != nil {
+		return "", fmt.Errorf("what is typed cannot be hidden: %w", err)
+	}
 	fmt.Fprint(a.out, what+": ")
-	b, err := term.ReadPassword(fd)
+	line, err := a.line.ReadString('\n')
 	fmt.Fprintln(a.out)
-	return string(b), err
+	if err = errors.Join(err, show()); errors.Is(err, errInterrupted) {
+		return "", err
+	}
+	secret := strings.TrimRight(line, "\r\n")
+	if secret == "" {
+		return "", unanswered(what, err)
+	}
+	return secret, nil
+}
+
+// hide has a terminal not show what is typed, until show is called.
+func hide(fd int) (show func() error, err error) {
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, err
+	}
+	silent := *before
+	silent.Lflag = silent.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG
+	silent.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
+		return nil, err
+	}
+	return func() error { return unix.IoctlSetTermios(fd, unix.TCSETS, before) }, nil
 }
 
 // confirm shows the server's fingerprint and asks whether it is the right one.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/machine"
@@ -164,5 +165,47 @@ func TestInterruptedRequest(t *testing.T) {
 		if !errors.Is(err, client.ErrInterrupted) || strings.Contains(err.Error(), "no answer") || ExitCode(err) != ExitInterrupted {
 			t.Errorf("rackseed %s: %v", strings.Join(args, " "), err)
 		}
+	}
+}
+
+// TestPasswordIsHidden while it is typed, and the terminal shows again what is
+// typed once it was given, or asking for it was interrupted.
+func TestPasswordIsHidden(t *testing.T) {
+	r := newRig(t)
+	r.setup()
+	keyboard, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keyboard.Close()
+	defer tty.Close()
+	shows := func() bool {
+		t.Helper()
+		mode, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mode.Lflag&unix.ECHO != 0
+	}
+	login := func(answer func(cancel func())) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		return execute(ctx, tty, io.Discard, &question{want: "Password: ", interrupt: func() {
+			if shows() {
+				t.Error("the password is shown")
+			}
+			answer(cancel)
+		}}, "login", "--name", "ann")
+	}
+	once := sync.OnceFunc(func() {
+		if _, err := io.WriteString(keyboard, "correct horse\n"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := login(func(func()) { once() }); err != nil || !shows() {
+		t.Errorf("answered: %v; shown again: %v", err, shows())
+	}
+	if err := login(func(cancel func()) { cancel() }); !errors.Is(err, errInterrupted) || !shows() {
+		t.Errorf("interrupted: %v; shown again: %v", err, shows())
 	}
 }
