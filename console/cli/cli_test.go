@@ -140,6 +140,13 @@ func (r *rig) setup() {
 func TestSessions(t *testing.T) {
 	r := newRig(t)
 	r.fails("rackseed setup", "", "machines")
+	// A password on a pipe is not taken for the server.
+	for _, command := range [][]string{{"login", "--name", "ann"}, {"setup", "--name", "ann", "--code", code}} {
+		err := r.run(t.Context(), "correct horse\n", io.Discard, command...)
+		if err == nil || !strings.HasPrefix(err.Error(), "--server is needed") || ExitCode(err) != ExitUsage {
+			t.Errorf("%v without a server: %v", command, err)
+		}
+	}
 	r.fails("--fingerprint is needed", "", "setup", "--server", r.url, "--code", code, "--name", "ann")
 	r.fails("expected 64 hex digits", "", "setup", "--server", r.url, "--fingerprint", "AB:CD", "--code", code, "--name", "ann")
 	r.fails("Compare with the appliance's screen", "correct horse\n", "setup", "--server", r.url,

@@ -79,6 +79,10 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 		return err
 	}
 	who := choose(o.credentials, fromEnv(), kept)
+	// The first line of a pipe is the password, or the name: no server.
+	if _, person := a.terminal(); who.Server == "" && !person {
+		return usageError{errors.New("--server is needed, or RACKSEED_SERVER: the boot service's URL, as https://192.0.2.1; it stands on the appliance's screen")}
+	}
 	if err := a.fill(&who.Server, "Boot service's URL"); err != nil {
 		return err
 	}
