@@ -151,7 +151,7 @@ func (g *graph) clients() (*step.Step, error) {
 	}
 	return &step.Step{
 		// The scripts hold absolute paths.
-		Name: "clients", Inputs: []string{"1", fmt.Sprint(clients), g.archive.Cache}, Deps: deps,
+		Name: "clients", Inputs: []string{"1", fmt.Sprint(clients), g.archive.Cache}, Deps: deps, Refers: true,
 		Make: func(_ context.Context, out string, dirs []string, _ io.Writer) error {
 			bin := filepath.Join(out, "bin")
 			if err := os.Mkdir(bin, 0o755); err != nil {

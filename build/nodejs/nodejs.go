@@ -44,6 +44,7 @@ func Step(packages *step.Step, cache string) *step.Step {
 		Name:   "nodejs",
 		Inputs: []string{"1", launcher, npm, forget, cache},
 		Deps:   []*step.Step{packages},
+		Refers: true,
 		Make: func(ctx context.Context, out string, deps []string, log io.Writer) error {
 			return write(ctx, out, deps[0], log)
 		},

@@ -170,6 +170,24 @@ func TestClean(t *testing.T) {
 	has("held", "last")
 	end(last)
 
+	// What has been cleaned away is made anew for what refers to it, and is in use
+	// with it.
+	refers := func() *Step {
+		s := step("script", step("program"))
+		s.Refers = true
+		return s
+	}
+	end(build(refers()))
+	if err := os.RemoveAll(filepath.Join(dir, "out", step("program").entryName())); err != nil {
+		t.Fatal(err)
+	}
+	again := build(refers())
+	other := build(step("other"))
+	other.Clean(late)
+	has("held", "other", "program", "script")
+	end(again)
+	end(other)
+
 	// What something was made from is used with it.
 	end(build(step("top", step("base"))))
 	before, err := lastUse(filepath.Join(dir, "out", step("base").entryName()))

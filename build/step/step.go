@@ -31,6 +31,8 @@ type Step struct {
 	Inputs []string
 	// Deps are made first; their keys are inputs.
 	Deps []*Step
+	// Refers: the output holds paths of Deps' folders, and is nothing without them.
+	Refers bool
 	// Make writes the output into out. deps are the folders of Deps. What it
 	// prints on log is kept, and shown if it fails.
 	Make func(ctx context.Context, out string, deps []string, log io.Writer) error
@@ -95,6 +97,11 @@ func (c *Cache) Build(ctx context.Context, steps ...*Step) ([]string, error) {
 
 func (c *Cache) make(ctx context.Context, s *Step) (string, error) {
 	final := c.entry(s.entryName())
+	if s.Refers {
+		if _, err := c.Build(ctx, s.Deps...); err != nil {
+			return "", err
+		}
+	}
 	// Held until this process ends: Clean of another one leaves it alone.
 	lock, err := c.lock(s.entryName(), unix.LOCK_SH)
 	if err != nil {
