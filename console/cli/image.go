@@ -13,11 +13,13 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/match"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/spf13/cobra"
 
 	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/ignition"
 )
 
 // refName names an image in an OCI layout
@@ -34,7 +36,7 @@ func (o *options) image() *cobra.Command {
 		},
 	}
 	pull := &cobra.Command{
-		Use: "pull NAME FOLDER", Short: "Pull an image into a folder, as an OCI layout", Args: cobra.ExactArgs(2), ValidArgsFunction: o.imageNames,
+		Use: "pull NAME FOLDER", Short: "Pull an image into a folder, as an OCI layout; it replaces what is called so there", Args: cobra.ExactArgs(2), ValidArgsFunction: o.imageNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.pull(cmd, args[0], args[1])
 		},
@@ -50,21 +52,34 @@ func writeImages(w io.Writer, list api.List[api.Image]) error {
 	return t.flush(w)
 }
 
-// registry is the image of that name at the boot service, and how to get there.
-func (o *options) registry(ctx context.Context, image string) (name.Reference, []remote.Option, error) {
+// registry is the image of that name at the boot service, what it is called
+// there, and how to get there.
+func (o *options) registry(ctx context.Context, image string) (name.Reference, string, []remote.Option, error) {
 	c, err := o.connect()
 	if err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
+	image = withoutHost(image, c.Server().Host)
 	ref, err := name.ParseReference(c.Server().Host + "/" + image)
 	if err != nil {
-		return nil, nil, usageError{fmt.Errorf("image %q: a name is expected, as lab/app:v1 or lab/app@sha256:…: %w", image, err)}
+		return nil, "", nil, usageError{fmt.Errorf("image %q: a name is expected, as lab/app:v1 or lab/app@sha256:…: %w", image, err)}
 	}
-	return ref, []remote.Option{remote.WithContext(ctx), remote.WithTransport(c.Transport())}, nil
+	return ref, image, []remote.Option{remote.WithContext(ctx), remote.WithTransport(c.Transport())}, nil
+}
+
+// withoutHost is an image's name without the registry that it begins with for
+// nodes (rackseed.local), or for other clients of the boot service at server.
+func withoutHost(image, server string) string {
+	for _, host := range []string{ignition.RegistryHost, server} {
+		if rest, ok := strings.CutPrefix(image, host+"/"); ok {
+			return rest
+		}
+	}
+	return image
 }
 
 func (o *options) push(cmd *cobra.Command, path, image string) error {
-	ref, options, err := o.registry(cmd.Context(), image)
+	ref, image, options, err := o.registry(cmd.Context(), image)
 	if err != nil {
 		return err
 	}
@@ -161,7 +176,7 @@ func pick(manifests []v1.Descriptor, image string) (v1.Descriptor, error) {
 }
 
 func (o *options) pull(cmd *cobra.Command, image, folder string) error {
-	ref, options, err := o.registry(cmd.Context(), image)
+	ref, image, options, err := o.registry(cmd.Context(), image)
 	if err != nil {
 		return err
 	}
@@ -176,17 +191,17 @@ func (o *options) pull(cmd *cobra.Command, image, folder string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", folder, err)
 	}
-	called := layout.WithAnnotations(map[string]string{refName: image})
+	same, called := match.Name(image), layout.WithAnnotations(map[string]string{refName: image})
 	if got.MediaType.IsIndex() {
 		i, err := got.ImageIndex()
 		if err == nil {
-			err = path.AppendIndex(i, called)
+			err = path.ReplaceIndex(i, same, called)
 		}
 		return done(cmd, image, got.Digest, folder, err)
 	}
 	i, err := got.Image()
 	if err == nil {
-		err = path.AppendImage(i, called)
+		err = path.ReplaceImage(i, same, called)
 	}
 	return done(cmd, image, got.Digest, folder, err)
 }

@@ -54,6 +54,13 @@ func TestPushAndPull(t *testing.T) {
 	var out bytes.Buffer
 	must(execute(t.Context(), bytes.NewReader(content), &out, io.Discard, "image", "push", "-", "lab/app:v2"))
 
+	// The name by which nodes pull it, and other clients push it, is the same.
+	for _, host := range []string{"rackseed.local", strings.TrimPrefix(r.url, "https://")} {
+		if out := r.must("", "image", "push", archive, host+"/lab/app:v1"); out != "lab/app:v1 is "+appDigest.String()+"\n" {
+			t.Errorf("pushed to %s: %s", host, out)
+		}
+	}
+
 	two, err := layout.Write(filepath.Join(dir, "two"), empty.Index)
 	must(err)
 	one, oneDigest := image()
@@ -72,6 +79,9 @@ func TestPushAndPull(t *testing.T) {
 	r.must("", "image", "push", string(set), "lab/set:v1")
 
 	list := r.must("", "image", "list")
+	if strings.Contains(list, "rackseed.local") || strings.Contains(list, "127.0.0.1") {
+		t.Errorf("a host is part of a name:\n%s", list)
+	}
 	for _, want := range []string{"lab/app:v1", "lab/app:v2", "lab/one:v1", "lab/set:v1", "rackseed/node:latest"} {
 		if !strings.Contains(list, want+" ") {
 			t.Errorf("the list lacks %s:\n%s", want, list)
@@ -87,6 +97,20 @@ func TestPushAndPull(t *testing.T) {
 	must(err)
 	if len(manifest.Manifests) != 3 || manifest.Manifests[0].Annotations[refName] != "lab/app:v1" || manifest.Manifests[0].Digest != appDigest || !manifest.Manifests[1].MediaType.IsIndex() {
 		t.Errorf("pulled: %+v", manifest.Manifests)
+	}
+
+	// Pulled again, it takes the place of what is called so, whatever that is.
+	r.must("", "image", "push", string(set), "lab/app:v1")
+	for range 2 {
+		r.must("", "image", "pull", "rackseed.local/lab/app:v1", pulled)
+		got, err := layout.ImageIndexFromPath(pulled)
+		must(err)
+		manifest, err := got.IndexManifest()
+		must(err)
+		d, err := pick(manifest.Manifests, "lab/app:v1")
+		if err != nil || len(manifest.Manifests) != 3 || !d.MediaType.IsIndex() {
+			t.Errorf("pulled again: %+v, %v", manifest.Manifests, err)
+		}
 	}
 
 	r.fails("lab/none:v1 is not published", "", "image", "pull", "lab/none:v1", pulled)
