@@ -24,6 +24,17 @@ func TestNames(t *testing.T) {
 	}
 }
 
+func TestCheckRepository(t *testing.T) {
+	for repo, want := range map[string]string{
+		"lab/app": "", "rackseed.localhost/app": "", "rackseed/node": "push to another repository, as lab/node",
+		"rackseed.local/lab/app": "push to lab/app",
+	} {
+		if err := checkRepository(repo); (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", repo, err, want)
+		}
+	}
+}
+
 func TestRepositoryOf(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v2/": "", "/v2/_catalog": "", "/v2/token": "", "/v2/a/manifests/v1": "a", "/v2/a/b/blobs/uploads/": "a/b",

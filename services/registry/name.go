@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"cuelabs.dev/go/oci/ociregistry"
+
+	"github.com/rackseed/rackseed/services/ignition"
 )
 
 // What came with a release is published under a plain word, as "node", and is
@@ -51,6 +53,10 @@ func checkRepository(repo string) error {
 		return &refusal{http.StatusForbidden, ociregistry.ErrDenied.Code(), fmt.Sprintf(
 			"repository %s: what is below %s came with this release and is changed by the next one; push to another repository, as lab/%s",
 			repo, ours, strings.TrimPrefix(repo, ours))}
+	}
+	if rest, ok := strings.CutPrefix(repo, ignition.RegistryHost+"/"); ok {
+		return &refusal{http.StatusBadRequest, ociregistry.ErrNameInvalid.Code(), fmt.Sprintf(
+			"repository %s: nodes pull all that is here by %s, which is no part of its name; push to %s", repo, ignition.RegistryHost, rest)}
 	}
 	return nil
 }
