@@ -257,6 +257,24 @@ func (r *rig) follow(args ...string) (next func() string, stop func() error) {
 	}
 }
 
+func TestParseSince(t *testing.T) {
+	now := time.Date(2026, 1, 31, 15, 4, 5, 0, time.UTC)
+	for text, want := range map[string]since{
+		"0": {}, "17": {seq: 17}, "90m": {when: now.Add(-90 * time.Minute)},
+		"2026-01-31T15:04:05Z": {when: now}, "2026-01-31T15:04:05+02:00": {when: now.Add(-2 * time.Hour)},
+		now.Local().Format(time.DateTime): {when: now},
+	} {
+		if got, err := parseSince(text, now); err != nil || got.seq != want.seq || !got.when.Equal(want.when) {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "-1", "-1h", "yesterday", "2026-01-31"} {
+		if got, err := parseSince(text, now); err == nil {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
+}
+
 func TestEventsAndLog(t *testing.T) {
 	r := newRig(t)
 	r.setup()
@@ -268,6 +286,16 @@ func TestEventsAndLog(t *testing.T) {
 	}
 	if of := r.must("", "events", "--machine", "m-00000001"); of == "" || len(of) >= len(all) {
 		t.Errorf("of one machine:\n%s", of)
+	}
+
+	if got := r.must("", "events", "--since", "1h"); got != all {
+		t.Errorf("of the last hour:\n%s", got)
+	}
+	if got := r.must("", "events", "--since", time.Now().Add(time.Hour).Format(time.RFC3339)); got != "" {
+		t.Errorf("of the next hour:\n%s", got)
+	}
+	if got := r.exits("events", "--since", "yesterday"); got != ExitUsage {
+		t.Errorf("--since yesterday ends with %d", got)
 	}
 
 	next, stop := r.follow("events", "-f", "--since", fmt.Sprint(last+1))

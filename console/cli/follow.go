@@ -24,7 +24,7 @@ const pageSize = 200
 
 func (o *options) events() *cobra.Command {
 	var follow bool
-	var since uint64
+	var since since
 	var of string
 	c := &cobra.Command{
 		Use: "events", Short: "Show what happened; -f goes on as it happens", Args: cobra.NoArgs,
@@ -39,8 +39,13 @@ func (o *options) events() *cobra.Command {
 					return err
 				}
 			}
-			write := func(e machine.Event) error { return o.writeEvent(cmd.OutOrStdout(), e, names) }
-			after, err := pastEvents(cmd.Context(), c, max(since, 1)-1, of, write)
+			write := func(e machine.Event) error {
+				if e.Time.Before(since.when) {
+					return nil
+				}
+				return o.writeEvent(cmd.OutOrStdout(), e, names)
+			}
+			after, err := pastEvents(cmd.Context(), c, max(since.seq, 1)-1, of, write)
 			if err == nil && follow {
 				err = followEvents(cmd, c, after, of, names, write)
 			}
@@ -51,10 +56,43 @@ func (o *options) events() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as it happens")
-	c.Flags().Uint64Var(&since, "since", 0, "begin with this sequence number")
+	c.Flags().Var(&since, "since", "begin so long ago (1h), at a time (2026-01-31T15:04:05Z, or as events are listed), or with a sequence number")
 	c.Flags().StringVar(&of, "machine", "", "only of this machine: ID, name, MAC, UUID or serial number")
 	completeWith(c, "machine", o.machineNames)
 	return c
+}
+
+// since is where a list of events begins: at a sequence number, or a time.
+type since struct {
+	seq  uint64
+	when time.Time
+	text string
+}
+
+func (s *since) String() string { return s.text }
+func (s *since) Type() string   { return "time" }
+
+func (s *since) Set(text string) (err error) {
+	*s, err = parseSince(text, time.Now())
+	return err
+}
+
+// parseSince reads a sequence number, a duration before now, a time (RFC 3339),
+// or one as events are listed with, here.
+func parseSince(text string, now time.Time) (since, error) {
+	if seq, err := strconv.ParseUint(text, 10, 64); err == nil {
+		return since{seq: seq, text: text}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return since{when: now.Add(-ago), text: text}, nil
+	}
+	if when, err := time.Parse(time.RFC3339, text); err == nil {
+		return since{when: when, text: text}, nil
+	}
+	if when, err := time.ParseInLocation(time.DateTime, text, time.Local); err == nil {
+		return since{when: when, text: text}, nil
+	}
+	return since{}, errors.New("expected how long ago, as 1h, a time, as 2026-01-31T15:04:05Z, or an event's sequence number")
 }
 
 // unlessInterrupted is the error of something that follows: none if the person
