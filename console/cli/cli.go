@@ -62,6 +62,9 @@ type options struct {
 	output string
 	// checkProfile is as in api.CheckSite.
 	checkProfile func(machine.Profile) error
+	// tokenFrom says where the token comes from, once connect chose it; "" is the
+	// kept login.
+	tokenFrom string
 }
 
 // Add puts the operator's commands under root. checkProfile says what is wrong
@@ -81,7 +84,7 @@ func Add(root *cobra.Command, checkProfile func(machine.Profile) error) {
 		c.GroupID = operator.ID
 		o.flags(c)
 		strict(c)
-		interruptible(c)
+		o.explained(c)
 		root.AddCommand(c)
 	}
 }
@@ -116,21 +119,28 @@ func strict(c *cobra.Command) {
 	}
 }
 
-// interruptible makes the error of a command that was interrupted say so,
-// wherever it was just then.
-func interruptible(c *cobra.Command) {
+// explained makes the errors of a command say what only is known here.
+func (o *options) explained(c *cobra.Command) {
 	if run := c.RunE; run != nil {
-		c.RunE = func(c *cobra.Command, args []string) error {
-			err := run(c, args)
-			if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrInterrupted) {
-				return fmt.Errorf("%w: %w", client.ErrInterrupted, err)
-			}
-			return err
-		}
+		c.RunE = func(c *cobra.Command, args []string) error { return o.explain(run(c, args)) }
 	}
 	for _, sub := range c.Commands() {
-		interruptible(sub)
+		o.explained(sub)
 	}
+}
+
+// explain says of an error that the command was interrupted, wherever it was
+// just then, and which token is meant that is not valid.
+func (o *options) explain(err error) error {
+	var answer *client.AnswerError
+	switch {
+	case errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrInterrupted):
+		return fmt.Errorf("%w: %w", client.ErrInterrupted, err)
+	case o.tokenFrom != "" && errors.As(err, &answer) && answer.Status == http.StatusUnauthorized:
+		return &client.AnswerError{Status: answer.Status, Text: fmt.Sprintf(
+			"the token in %s is not valid, or no longer: give another, or none, so that the login of rackseed login is used", o.tokenFrom)}
+	}
+	return err
 }
 
 // family is a command that only holds others.
@@ -148,9 +158,16 @@ func (o *options) connect() (*client.Client, error) {
 	if err != nil && !errors.Is(err, errNoLogin) {
 		return nil, err
 	}
-	c := choose(o.credentials, fromEnv(), kept)
+	env := fromEnv()
+	c := choose(o.credentials, env, kept)
 	if c.Server == "" || c.Token == "" {
 		return nil, errNoLogin
+	}
+	switch c.Token {
+	case o.Token:
+		o.tokenFrom = "--token"
+	case env.Token:
+		o.tokenFrom = "RACKSEED_TOKEN"
 	}
 	return client.New(c.Server, c.Fingerprint, c.Token)
 }

@@ -182,7 +182,8 @@ func TestSessions(t *testing.T) {
 		t.Errorf("a second logout ends with %d", got)
 	}
 	t.Setenv("RACKSEED_TOKEN", login.Token)
-	r.fails("log in again", "", "status") // it is over at the boot service, too
+	r.fails("the token in RACKSEED_TOKEN is not valid", "", "status") // it is over at the boot service, too
+	r.fails("the token in --token is not valid", "", "status", "--token", "wrong")
 	t.Setenv("RACKSEED_TOKEN", "")
 	r.must("", "logout", "--forget")
 	if _, err := load(); !errors.Is(err, errNoLogin) {
@@ -203,7 +204,12 @@ func TestSessions(t *testing.T) {
 	t.Setenv("RACKSEED_TOKEN", kept.Token)
 	r.must("", "status")
 	t.Setenv("RACKSEED_TOKEN", "wrong")
-	r.fails("log in again", "", "status")
+	for _, command := range [][]string{{"status"}, {"machines", "-w"}, {"log", "-f", "m-1"}} {
+		r.fails("the token in RACKSEED_TOKEN is not valid", "", command...)
+	}
+	if got := r.exits("status"); got != ExitNoLogin {
+		t.Errorf("a token that is not valid ends with %d", got)
+	}
 	t.Setenv("RACKSEED_SERVER", "https://127.0.0.1:1")
 	r.fails("no answer", "", "status")
 	t.Setenv("RACKSEED_SERVER", kept.Server)
