@@ -164,7 +164,7 @@ func TestSessions(t *testing.T) {
 	if out := r.must("", "machines"); !strings.Contains(out, "No machine was seen yet") {
 		t.Errorf("machines: %s", out)
 	}
-	r.must("", "logout")
+	r.prints("Logged out of "+r.url+". It stays known for the next rackseed login.\n", "logout")
 	r.fails("rackseed login", "", "machines")
 	r.fails("password is wrong", "wrong horse\n", "login", "--server", r.url, "--fingerprint", r.fingerprint, "--name", "ann")
 	// Whom to ask, and how to know them, outlives a logout.
@@ -185,7 +185,8 @@ func TestSessions(t *testing.T) {
 	r.fails("the token in RACKSEED_TOKEN is not valid", "", "status") // it is over at the boot service, too
 	r.fails("the token in --token is not valid", "", "status", "--token", "wrong")
 	t.Setenv("RACKSEED_TOKEN", "")
-	r.must("", "logout", "--forget")
+	r.prints(r.url+" is forgotten.\n", "logout", "--forget")
+	r.prints("Nothing was known of a boot service.\n", "logout", "--forget")
 	if _, err := load(); !errors.Is(err, errNoLogin) {
 		t.Errorf("after --forget: %v", err)
 	}
@@ -217,6 +218,40 @@ func TestSessions(t *testing.T) {
 	for _, command := range [][]string{{"status"}, {"machines", "-w"}, {"log", "-f", "m-1"}} {
 		// A stream to somebody else is not tried again and again.
 		r.fails("its certificate has the fingerprint\n  "+r.fingerprint+"\nand not", "", command...)
+	}
+}
+
+// TestForgetWithoutAnswer: what is kept goes, and it is said that the login lives
+// on at the boot service.
+func TestForgetWithoutAnswer(t *testing.T) {
+	r := newRig(t)
+	r.setup()
+	r.prints("Logged out of "+r.url+", and it is forgotten.\n", "logout", "--forget")
+	r.must("correct horse\n", "login", "--server", r.url, "--fingerprint", r.fingerprint, "--name", "ann")
+	kept, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept.Server = "https://127.0.0.1:1"
+	if _, err := save(kept); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.exits("logout"); got != ExitNoAnswer {
+		t.Errorf("logout without an answer ends with %d", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.run(ctx, "", io.Discard, "logout", "--forget"); ExitCode(err) != ExitInterrupted {
+		t.Errorf("interrupted: %v", err)
+	}
+	if again, err := load(); err != nil || again != kept {
+		t.Errorf("interrupted, %+v is kept, %v", again, err)
+	}
+	if out := r.must("", "logout", "--forget"); !strings.HasPrefix(out, kept.Server+" and the login are forgotten here. It was not told, so the login ends there when its time is over: ") {
+		t.Errorf("without an answer: %s", out)
+	}
+	if _, err := load(); !errors.Is(err, errNoLogin) {
+		t.Errorf("it is kept: %v", err)
 	}
 }
 

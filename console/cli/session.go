@@ -129,21 +129,43 @@ not answer; there it ends by itself when its time is over.`,
 			} else if err == nil {
 				err = errNoLogin
 			}
-			switch {
-			case all && errors.Is(err, errNoLogin):
-				return forget()
-			case all:
-				return errors.Join(err, forget())
-			case err != nil:
+			if errors.Is(err, client.ErrInterrupted) || err != nil && !all {
 				return err
 			}
-			kept.Token = ""
-			_, err = save(kept)
+			text := "Logged out of " + kept.Server + "."
+			if all {
+				text = forgotten(kept, err)
+				err = forget()
+			} else {
+				kept.Token = ""
+				_, err = save(kept)
+				text += " It stays known for the next rackseed login."
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
 			return err
 		},
 	}
 	c.Flags().BoolVar(&all, "forget", false, "forget the boot service's URL and fingerprint too")
 	return c
+}
+
+// forgotten says what logout --forget did with what was kept; err is why the
+// login was not ended at the boot service.
+func forgotten(kept credentials, err error) string {
+	switch {
+	case kept.Server == "" && errors.Is(err, errNoLogin):
+		return "Nothing was known of a boot service."
+	case kept.Server == "":
+		return fmt.Sprintf("What was kept is forgotten; it could not be read: %v.", err)
+	case errors.Is(err, errNoLogin):
+		return kept.Server + " is forgotten."
+	case err != nil:
+		return fmt.Sprintf("%s and the login are forgotten here. It was not told, so the login ends there when its time is over: %v", kept.Server, err)
+	}
+	return "Logged out of " + kept.Server + ", and it is forgotten."
 }
 
 // end ends a session at the boot service.
