@@ -2,7 +2,6 @@ package api
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -103,13 +102,11 @@ func (f facts) say(w *Why) {
 	}
 }
 
-// serving are the parts of the boot service that a machine needs to netboot.
-var serving = []string{"machines", "address", "dhcp", "tftp", "netboot", "images"}
-
-// faults are those parts that have a fault, as a cause.
+// faults are the parts that machines need to netboot and that have a fault, as a
+// cause.
 func (f facts) faults() (list []string) {
 	for _, h := range f.health {
-		if !h.OK && slices.Contains(serving, h.Name) {
+		if h.Grave {
 			list = append(list, fmt.Sprintf("this boot service's %s has a fault: %s", h.Name, h.Text))
 		}
 	}

@@ -27,6 +27,7 @@ type View interface {
 	Lease(netip.Addr) (machine.Lease, bool)
 	Image(ref string) (machine.Image, bool)
 	CutOff(machine.ID) (state.CutOff, bool)
+	HalfWritten(machine.ID) (machine.DiskHint, bool)
 	ListUsed(machine.ListedMachine) (machine.ID, bool)
 }
 

@@ -19,6 +19,7 @@ type view struct {
 	leases    map[machine.MAC]machine.Lease
 	images    map[string]machine.Image
 	cut       *state.CutOff
+	half      machine.DiskHint
 	used      map[string]machine.ID
 }
 
@@ -45,6 +46,9 @@ func (v view) CutOff(machine.ID) (state.CutOff, bool) {
 		return state.CutOff{}, false
 	}
 	return *v.cut, true
+}
+func (v view) HalfWritten(machine.ID) (machine.DiskHint, bool) {
+	return v.half, v.half != (machine.DiskHint{})
 }
 func (v view) ListUsed(l machine.ListedMachine) (machine.ID, bool) {
 	id, ok := v.used[l.Key()]

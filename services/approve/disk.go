@@ -102,6 +102,10 @@ func chooseDisk(v View, m machine.Machine, wish *machine.DiskHint, listed machin
 	case disk.Contents == "":
 		return target{}, fmt.Errorf("disk %s: its installer did not say what is on it: restart it", disk.Path)
 	}
+	if half, ok := v.HalfWritten(m.ID); ok && half == disk.Exact() {
+		disk.Contents = machine.BrokenOff
+		return target{disk, Exactly(m.Inventory.Disks, disk), by, true}, nil
+	}
 	left := isCut && cut.Writing && cut.Disk == disk.Exact()
 	if left && !m.Inventory.Tells(disk) {
 		// Another disk may be at that path since the machine restarted, so that

@@ -78,6 +78,13 @@ func TestDisk(t *testing.T) {
 		"a word for a shell": {func(v *view, m *machine.Machine, w *Wish) { m.Inventory.Disks[0].Contents = `ext4 "Ann's"` },
 			`error|--erase 'ext4 "Ann'\''s"'`},
 
+		"revoked in the middle": {func(v *view, m *machine.Machine, w *Wish) {
+			v.half = *hint("A")
+		}, "A erases " + machine.BrokenOff},
+		"revoked in the middle, the other one wished": {func(v *view, m *machine.Machine, w *Wish) {
+			m.Inventory.Disks = append(m.Inventory.Disks, drive("/dev/sdb", "B", machine.Empty))
+			v.half, w.Disk = *hint("A"), hint("B")
+		}, "B"},
 		"cut off": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Same: true, Disk: *hint("A")})
 		}, "A erases " + broken},

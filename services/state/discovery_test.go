@@ -275,6 +275,48 @@ func TestBrokenOffAttempt(t *testing.T) {
 	w.must(with(claim(1), half))
 }
 
+// TestRevokedInTheMiddle: an install that is revoked while it writes leaves a
+// disk that is not whole, whatever its installer told before; the next approval
+// in the same session may write over what it left, and over nothing else.
+func TestRevokedInTheMiddle(t *testing.T) {
+	w := newWorld(t)
+	w.claimed(1)
+	if _, half := w.view().HalfWritten(machineID(1)); half {
+		t.Error("half written, though it goes on")
+	}
+	w.must(IntentRevoke{Intent: "i-1"})
+	if d, half := w.view().HalfWritten(machineID(1)); !half || d.Serial != "D1" {
+		t.Errorf("half written: %v, %v", d, half)
+	}
+	again := approval(1)
+	again.Intent, again.Bootstrap, again.NodeSeed = "i-2", "b-2", bytes32("node 2")
+	w.must(MachineInvite{Machine: machineID(1), Until: w.now.Add(time.Hour)})
+	w.must(again)
+	if m := w.machine(machineID(1)); !m.Invited.IsZero() {
+		t.Error("it is still to be looked at")
+	}
+	next := func(c machine.BootKind) {
+		t.Helper()
+		m := w.machine(machineID(1))
+		if d := machine.NextBoot(&m, w.view().InstallIntent(m.ID), w.view().Circumstances(m, w.now)); d.Kind != c {
+			t.Errorf("boots %s (%s), want %s", d.Kind, d.Reason, c)
+		}
+	}
+	half := func(x *IntentClaim) { x.Intent, x.Disk.Contents = "i-2", machine.BrokenOff }
+	other := with(claim(1), half)
+	other.Disk.Serial = "D2"
+	w.refused(other)
+	// Revoked once more, before it wrote: the disk is not whole still.
+	w.must(IntentRevoke{Intent: "i-2"})
+	next(machine.BootDiscovery)
+	if _, half := w.view().HalfWritten(machineID(1)); !half {
+		t.Error("what the first one left is forgotten")
+	}
+	again.Intent, again.Bootstrap, again.NodeSeed = "i-3", "b-3", bytes32("node 3")
+	w.must(again)
+	w.must(with(claim(1), func(x *IntentClaim) { half(x); x.Intent = "i-3" }))
+}
+
 // A machine whose installer is not taken is not sent to it again and again.
 func TestRefusedInstaller(t *testing.T) {
 	w := newWorld(t)

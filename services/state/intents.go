@@ -26,10 +26,16 @@ func (c *change) machineApprove(x MachineApprove) error {
 		ID: x.Intent, Kind: machine.IntentInstall, Machine: x.Machine, Epoch: 1, Session: x.Session,
 		Image: x.Image, Disk: x.Disk, Erase: x.Erase, Status: machine.IntentOpen, Created: c.at, Changed: c.at,
 	}}
+	// The machine did not restart since: what that install wrote is on this disk
+	// still, and the disk is not whole.
+	if half := c.halfWritten(found); half != (machine.DiskHint{}) {
+		intent.Wrote, intent.Intent.Written = half, true
+	}
 	c.intents = append(c.intents, intent)
 	c.dropEndedIntents(x.Machine)
 
 	r := c.edit(found)
+	r.Machine.Invited = time.Time{} // it was looked at
 	profile := x.Profile
 	r.Profile = &profile
 	r.Machine.Name, r.Machine.Profile, r.Machine.Address = x.Name, profile.Name, x.Address
@@ -51,6 +57,16 @@ func (c *change) machineApprove(x MachineApprove) error {
 	}
 	c.machine, c.intent = r, intent
 	return nil
+}
+
+// halfWritten is the disk that a machine's newest install wrote in part before it
+// was revoked, in the session that still waits; zero: there is none.
+func (t tables) halfWritten(r *machineRow) machine.DiskHint {
+	before, s := t.install(r.Machine.ID), r.Machine.Session
+	if before == nil || s == nil || before.Intent.Status != machine.IntentRevoked || !before.Intent.Written || before.Intent.Session != s.ID {
+		return machine.DiskHint{}
+	}
+	return before.Wrote
 }
 
 // mayApprove refuses what an approval must not do.

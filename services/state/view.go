@@ -209,6 +209,18 @@ func (v View) CutOff(of machine.ID) (CutOff, bool) {
 	}, true
 }
 
+// HalfWritten is the disk that the machine's newest install wrote in part before
+// it was revoked, if the machine did not restart since: what its installer told
+// of that disk is no longer so.
+func (v View) HalfWritten(of machine.ID) (machine.DiskHint, bool) {
+	r := v.t.machine(of)
+	if r == nil {
+		return machine.DiskHint{}, false
+	}
+	half := v.t.halfWritten(r)
+	return half, half != (machine.DiskHint{})
+}
+
 // ListUsed is the machine that was installed as that entry of the site file's
 // list; it may be forgotten since.
 func (v View) ListUsed(l machine.ListedMachine) (machine.ID, bool) {
