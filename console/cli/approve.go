@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,11 @@ func (o *options) approve() *cobra.Command {
 	var disk machine.DiskHint
 	var dry bool
 	c := o.onMachine("approve", "Order a waiting machine's install", func(cmd *cobra.Command, name string) error {
+		if in.Address != "" {
+			if a, err := netip.ParseAddr(in.Address); err != nil || !a.Is4() {
+				return usageError{fmt.Errorf("--address %q: expected an IPv4 address, as 192.0.2.20", in.Address)}
+			}
+		}
 		in.Disk = hint(disk)
 		if dry {
 			return act(cmd.Context(), o, cmd.OutOrStdout(), machinePath(name, "/plan"), in, writePlan)

@@ -169,7 +169,11 @@ func (o *options) connect() (*client.Client, error) {
 	case env.Token:
 		o.tokenFrom = "RACKSEED_TOKEN"
 	}
-	return client.New(c.Server, c.Fingerprint, c.Token)
+	known, err := client.New(c.Server, c.Fingerprint, c.Token)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return known, nil
 }
 
 // show asks for path and writes the answer: as asked for, or as text made by

@@ -148,6 +148,14 @@ func TestSessions(t *testing.T) {
 		}
 	}
 	r.fails("--fingerprint is needed", "", "setup", "--server", r.url, "--code", code, "--name", "ann")
+	for _, flags := range [][]string{{"--server", r.url}, {"--server", r.url, "--fingerprint", "AB:CD"}, {"--server", "http://192.0.2.1", "--fingerprint", r.fingerprint}} {
+		if got := r.exits(append([]string{"login", "--name", "ann"}, flags...)...); got != ExitUsage {
+			t.Errorf("login %v ends with %d", flags, got)
+		}
+		if got := r.exits(append([]string{"status", "--token", "x"}, flags...)...); got != ExitUsage {
+			t.Errorf("status %v ends with %d", flags, got)
+		}
+	}
 	r.fails("expected 64 hex digits", "", "setup", "--server", r.url, "--fingerprint", "AB:CD", "--code", code, "--name", "ann")
 	r.fails("Compare with the appliance's screen", "correct horse\n", "setup", "--server", r.url,
 		"--fingerprint", strings.Repeat("00", 32), "--code", code, "--name", "ann")

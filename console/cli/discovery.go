@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -15,7 +16,25 @@ import (
 type forFlag struct{ long time.Duration }
 
 func (f *forFlag) add(c *cobra.Command) {
-	c.Flags().DurationVar(&f.long, "for", 0, "how long, as 30m or 2h; 2h without it")
+	c.Flags().Var(f, "for", "how long, as 30m or 2h; 2h without it")
+}
+
+func (f *forFlag) Type() string { return "duration" }
+
+func (f *forFlag) String() string {
+	if f.long == 0 {
+		return "" // no default to show
+	}
+	return span(f.long)
+}
+
+func (f *forFlag) Set(text string) error {
+	long, err := time.ParseDuration(text)
+	if err != nil || long <= 0 {
+		return errors.New("expected how long, as 30m or 2h")
+	}
+	f.long = long
+	return nil
 }
 
 func (f *forFlag) request() api.ForRequest {

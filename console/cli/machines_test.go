@@ -106,6 +106,12 @@ Image    sha256:abababababababababababababababababababababababababababababababab
 Disk     /dev/vda, virtio, 64.0 GiB, serial number S1
 Is lost  GPT, 1 partition: it's BitLocker
 `, "approve", "m-00000001", "--name", "alpha", "--profile", "worker", "--disk-max-size", "100GiB", "--dry-run")
+	for _, address := range []string{"1.2.3", "2001:db8::1"} {
+		r.fails("--address \""+address+"\": expected an IPv4 address", "", "approve", "m-00000001", "--address", address)
+		if got := r.exits("approve", "m-00000001", "--address", address); got != ExitUsage {
+			t.Errorf("--address %s ends with %d", address, got)
+		}
+	}
 	r.fails("size", "", "approve", "m-00000001", "--disk-min-size", "large")
 	out := r.must("", "approve", "m-00000001", "--name", "alpha", "--address", "192.0.2.20", "--disk-serial", "S1", "--erase", contents)
 	for _, want := range []string{"alpha", "192.0.2.20", "may erase " + contents} {
@@ -205,6 +211,16 @@ func TestLookRescueAndDiscovery(t *testing.T) {
 		t.Errorf("open: %s", out)
 	}
 	r.fails("at least", "", "discovery", "open", "--for", "1s")
+	for _, long := range []string{"-1h", "0", "long"} {
+		for _, command := range [][]string{{"discovery", "open"}, {"look", "m-00000001"}} {
+			command = append(command, "--for", long)
+			r.fails("expected how long, as 30m or 2h", "", command...)
+			if got := r.exits(command...); got != ExitUsage {
+				t.Errorf("%v ends with %d", command, got)
+			}
+		}
+	}
+	r.fails("reason: expected length <= 200", "", "revoke", "m-00000001", "--reason", strings.Repeat("x", 201))
 	if out := r.must("", "discovery", "status", "-o", "json"); !strings.Contains(out, `"open": true`) {
 		t.Errorf("status: %s", out)
 	}

@@ -93,7 +93,7 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 	}
 	c, err := client.New(who.Server, who.Fingerprint, "")
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	in, err := ask()
 	if err != nil {
@@ -280,11 +280,11 @@ func hide(fd int) (show func() error, err error) {
 // Without a person who can compare, it must be given.
 func (a *asker) confirm(ctx context.Context, server string) (string, error) {
 	if _, ok := a.terminal(); !ok {
-		return "", errors.New("--fingerprint is needed: the SHA-256 of the server's certificate, on the appliance's screen")
+		return "", usageError{errors.New("--fingerprint is needed: the SHA-256 of the server's certificate, on the appliance's screen")}
 	}
 	u, err := client.ParseServer(server)
 	if err != nil {
-		return "", err
+		return "", usageError{err}
 	}
 	host := u.Host
 	if u.Port() == "" {

@@ -159,7 +159,7 @@ func TestSupportBundle(t *testing.T) {
 	}
 	// What was refused leaves no file behind.
 	t.Setenv("RACKSEED_TOKEN", "wrong")
-	r.fails("log in again", "", "support-bundle", file+"2")
+	r.fails("RACKSEED_TOKEN", "", "support-bundle", file+"2")
 	if _, err := os.Stat(file + "2"); !os.IsNotExist(err) {
 		t.Errorf("an empty file stays: %v", err)
 	}

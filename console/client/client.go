@@ -284,6 +284,10 @@ func (c *Client) unreached(method string, err error) error {
 	return &NoAnswerError{c.server.String(), err}
 }
 
+// invalid is the detail of an answer that refuses what a request holds, each
+// fault in one of its errors.
+const invalid = "validation failed"
+
 // refused makes an error of a problem document (RFC 9457).
 func (c *Client) refused(status int, answer []byte) error {
 	var problem struct {
@@ -295,10 +299,19 @@ func (c *Client) refused(status int, answer []byte) error {
 	}
 	text := http.StatusText(status)
 	if json.Unmarshal(answer, &problem) == nil && problem.Detail != "" {
-		text = problem.Detail
-		for _, e := range problem.Errors {
-			text += "; " + e.Location + ": " + e.Message
+		said := []string{problem.Detail}
+		if len(problem.Errors) > 0 && problem.Detail == invalid {
+			said = nil // the errors say more
 		}
+		for _, e := range problem.Errors {
+			// body and query are the API's words, and not those of who asked.
+			_, name, found := strings.Cut(e.Location, ".")
+			if !found {
+				name = e.Location
+			}
+			said = append(said, name+": "+e.Message)
+		}
+		text = strings.Join(said, "; ")
 	}
 	return &AnswerError{status, text}
 }

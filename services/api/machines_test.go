@@ -77,7 +77,9 @@ func TestApproveAndRetry(t *testing.T) {
 		t.Errorf("without an image: %s", a.detail())
 	}
 	r.Image()
-	r.want(422, "POST", "/api/machines/"+id+"/approve", `{"address":"one"}`, auth)
+	if a := r.want(422, "POST", "/api/machines/"+id+"/approve", `{"address":"one"}`, auth); a.detail() != `address: "one": expected an IPv4 address, as 192.0.2.20` {
+		t.Errorf("no address: %s", a.detail())
+	}
 	r.want(422, "POST", "/api/machines/"+id+"/approve", `{"nane":"x"}`, auth)
 	m := decode[Machine](t, r.want(200, "POST", "/api/machines/"+id+"/approve",
 		`{"name":"alpha","address":"192.0.2.20","disk":{"serial":"S1"}}`, auth).body)

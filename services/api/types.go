@@ -8,6 +8,7 @@
 package api
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -422,5 +423,9 @@ func (r ApproveRequest) address() (netip.Addr, error) {
 	if r.Address == "" {
 		return netip.Addr{}, nil
 	}
-	return netip.ParseAddr(r.Address)
+	a, err := netip.ParseAddr(r.Address)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%q: expected an IPv4 address, as 192.0.2.20", r.Address)
+	}
+	return a, nil
 }
