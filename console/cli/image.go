@@ -83,7 +83,7 @@ func (o *options) push(cmd *cobra.Command, path, image string) error {
 	if err != nil {
 		return err
 	}
-	opener, remove, err := archive(cmd.InOrStdin(), path)
+	opener, remove, err := archive(newInput(cmd), path)
 	if err != nil {
 		return err
 	}

@@ -155,8 +155,13 @@ func listOf[T any](o *options, short, path string, text func(io.Writer, api.List
 func (o *options) site() *cobra.Command {
 	return family("site", "The site file",
 		&cobra.Command{
-			Use: "validate FILE", Short: "Check a site file; needs no boot service", Args: cobra.ExactArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error { return o.validate(cmd.OutOrStdout(), args[0]) },
+			Use: "validate FILE", Short: "Check a site file; needs no boot service; - is standard input", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				if args[0] == "-" {
+					return o.validate(cmd.OutOrStdout(), "standard input", newInput(cmd))
+				}
+				return o.validateFile(cmd.OutOrStdout(), args[0])
+			},
 		},
 		&cobra.Command{
 			Use: "show", Short: "Show the site file in force, with defaults filled in", Args: cobra.NoArgs,
@@ -178,9 +183,19 @@ func (o *options) site() *cobra.Command {
 		})
 }
 
-// validate checks a site file, and says what is wrong, a line each.
-func (o *options) validate(w io.Writer, path string) error {
-	src, err := readSite(path)
+func (o *options) validateFile(w io.Writer, path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return o.validate(w, path, f)
+}
+
+// validate checks the site file in r, and no more of it than one can be, and says
+// what is wrong, a line each. path is what the file is called.
+func (o *options) validate(w io.Writer, path string, r io.Reader) error {
+	src, err := io.ReadAll(io.LimitReader(r, site.MaxBytes+1))
 	if err != nil {
 		return err
 	}
@@ -213,16 +228,6 @@ func (o *options) validate(w io.Writer, path string) error {
 		err = fmt.Errorf("%s: %s", path, count(len(check.Problems), "problem"))
 	}
 	return err
-}
-
-// readSite reads a site file, and no more of it than one can be.
-func readSite(path string) (src []byte, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return io.ReadAll(io.LimitReader(f, site.MaxBytes+1))
 }
 
 func (o *options) supportBundle() *cobra.Command {

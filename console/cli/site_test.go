@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"io"
 	"net/netip"
@@ -32,6 +33,20 @@ func TestSiteValidate(t *testing.T) {
 	good := file("good.yaml", "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n    dhcp: {from: 192.0.2.9, to: 192.0.2.19}\n")
 	r.prints(good+" is valid: site \"lab\", service address 192.0.2.1, 1 link, 2 profiles, 0 machines listed\n", "site", "validate", good)
 
+	content, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := r.must(string(content), "site", "validate", "-"); !strings.HasPrefix(out, "standard input is valid: site \"lab\"") {
+		t.Errorf("of standard input: %s", out)
+	}
+	r.fails("standard input: 1 problem", "version: 1\nname: lab\nserviceAddress: 192.0.2.1\n", "site", "validate", "-")
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.run(stopped, "", io.Discard, "site", "validate", "-"); ExitCode(err) != ExitInterrupted {
+		t.Errorf("standard input, interrupted: %v", err)
+	}
+
 	// What is valid and should be looked at is told, and refuses nothing.
 	odd := file("odd.yaml", "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n")
 	r.prints(odd+" is valid: site \"lab\", service address 192.0.2.1, 1 link, 2 profiles, 0 machines listed\n"+odd+":5:3: warning: links: NO link has dhcp: no machine is served\n", "site", "validate", odd)
@@ -42,7 +57,7 @@ func TestSiteValidate(t *testing.T) {
 
 	bad := file("bad.yaml", "version: 1\nname: lab\nserviceAddress: nowhere\n")
 	var out bytes.Buffer
-	err := r.run(t.Context(), "", &out, "site", "validate", bad)
+	err = r.run(t.Context(), "", &out, "site", "validate", bad)
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if ExitCode(err) != ExitRefused || err.Error() != bad+": 2 problems" || len(lines) != 2 {
 		t.Fatalf("%v:\n%s", err, out.String())
