@@ -32,7 +32,7 @@ func (o *options) machines() *cobra.Command {
 				if len(list.Items)+len(list.Expected) == 0 {
 					return noMachines(w)
 				}
-				t := o.machineTable()
+				t := newTable(o.machineHead()...)
 				for _, m := range list.Items {
 					t.add(o.machineRow(m)...)
 				}
@@ -52,11 +52,27 @@ func noMachines(w io.Writer) error {
 	return err
 }
 
-func (o *options) machineTable() *table {
+func (o *options) machineHead() []string {
 	if o.output == outputWide {
-		return newTable("NAME", "ID", "PHASE", "PROFILE", "SERIAL", "ASSET TAG", "ADDRESS", "MACS", "UUID", "WHAT", "NEXT BOOT", "SEEN", "REASON")
+		return []string{"NAME", "ID", "PHASE", "PROFILE", "SERIAL", "ASSET TAG", "ADDRESS", "MACS", "UUID", "WHAT", "NEXT BOOT", "SEEN", "REASON"}
 	}
-	return newTable("NAME", "PHASE", "MAC", "SERIAL", "ASSET TAG", "ADDRESS", "REASON")
+	return []string{"NAME", "PHASE", "MAC", "SERIAL", "ASSET TAG", "ADDRESS", "REASON"}
+}
+
+// watchTable has room for what machines become while they are watched, so that
+// columns stay where they are. A longer name or serial number moves them once.
+func (o *options) watchTable() *table {
+	room := map[string]string{
+		"NAME": "node-1234567", "PHASE": string(machine.PhaseInstalling), "PROFILE": "control-plane", "SERIAL": "123456789012",
+		"ADDRESS": "255.255.255.255", "MAC": "52:54:00:00:00:00", "MACS": "52:54:00:00:00:00", "UUID": "00000000-0000-0000-0000-000000000000",
+		"WHAT": "128 CPU, 1024.0 GiB, 12 disks", "NEXT BOOT": string(machine.BootDiscovery), "SEEN": "59m59s ago",
+	}
+	head := append([]string{"TIME"}, o.machineHead()...)
+	t := newTable(head...)
+	for _, name := range head {
+		t.widths = append(t.widths, len(room[name]))
+	}
+	return t
 }
 
 func (o *options) machineRow(m api.Machine) []string {
@@ -106,14 +122,23 @@ func (o *options) expectedRow(e api.Expected) []string {
 	return []string{e.Name, "", phaseExpected, e.Profile, "", "", a, string(e.MAC), e.UUID, "", "", "", reason}
 }
 
+// forgottenRow is a machine that was forgotten: its name is, too.
+func (o *options) forgottenRow(id machine.ID) []string {
+	if o.output != outputWide {
+		return []string{string(id), phaseForgotten}
+	}
+	return []string{"", string(id), phaseForgotten}
+}
+
 // watchMachines lists all machines and whom the site file lists besides, and each
-// one again when it changes.
+// one again when it changes, with the time.
 func (o *options) watchMachines(cmd *cobra.Command) error {
 	c, err := o.connect()
 	if err != nil {
 		return err
 	}
-	w, t := cmd.OutOrStdout(), o.machineTable()
+	w, t := cmd.OutOrStdout(), o.watchTable()
+	row := func(cells ...string) { t.add(append([]string{at(time.Now())}, cells...)...) }
 	listed := map[machine.ID]string{}
 	// put adds a machine, unless it is listed like that.
 	put := func(m api.Machine) error {
@@ -134,7 +159,7 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 		if !o.plain() {
 			return o.renderItem(w, m)
 		}
-		t.add(o.machineRow(m)...)
+		row(o.machineRow(m)...)
 		return nil
 	}
 	var expected []api.Expected // that are listed
@@ -144,7 +169,7 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 			switch {
 			case slices.Contains(expected, e):
 			case o.plain():
-				t.add(o.expectedRow(e)...)
+				row(o.expectedRow(e)...)
 			default:
 				if err := o.renderItem(w, struct {
 					Phase string `json:"phase"`
@@ -205,7 +230,7 @@ func (o *options) watchMachines(cmd *cobra.Command) error {
 						Phase string     `json:"phase"`
 					}{m.ID, phaseForgotten})
 				}
-				t.add(string(m.ID), phaseForgotten)
+				row(o.forgottenRow(m.ID)...)
 			}
 			return flush()
 		})

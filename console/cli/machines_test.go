@@ -234,23 +234,31 @@ func TestWatch(t *testing.T) {
 	r.setup()
 	r.Waiting(1)
 	next, stop := r.follow("machines", "-w")
+	// Columns stay where they are, whatever machines become.
+	reason := 0
 	row := func(want string) {
 		t.Helper()
-		if got := strings.Join(strings.Fields(next()), " "); got != want {
+		line := moment.ReplaceAllString(next(), "NOW")
+		if got := strings.Join(strings.Fields(line), " "); got != want {
 			t.Errorf("a row says %q, want %q", got, want)
 		}
+		if strings.HasPrefix(want, "TIME") {
+			reason = strings.Index(line, "REASON") + len("NOW") - len(time.DateTime)
+		} else if at := strings.LastIndex(line[:min(reason, len(line))], "  ") + 2; !strings.HasSuffix(want, "forgotten") && at != reason {
+			t.Errorf("its last column begins at %d, and the head's at %d:\n%s", at, reason, line)
+		}
 	}
-	row("NAME PHASE MAC SERIAL ASSET TAG ADDRESS REASON")
-	row("m-00000001 waiting 52:54:00:00:00:01 SN-1 A0001 - waiting for approval")
+	row("TIME NAME PHASE MAC SERIAL ASSET TAG ADDRESS REASON")
+	row("NOW m-00000001 waiting 52:54:00:00:00:01 SN-1 A0001 - waiting for approval")
 	r.Must(state.MachineSee{ID: "m-none", MAC: statetest.MAC(1), Via: "dhcp.request"}) // no change to tell
 	r.must("", "approve", "m-00000001", "--name", "alpha")
-	row("alpha approved 52:54:00:00:00:01 SN-1 A0001 192.0.2.10 approved by operator ann")
+	row("NOW alpha approved 52:54:00:00:00:01 SN-1 A0001 192.0.2.10 approved by operator ann")
 	install, start := r.View().InstallIntent("m-00000001").ID, r.View().Bootstrap().ID
 	r.prints("Taken back from alpha:\n  install "+install+"\n  start of the cluster "+start+"\nIt is waiting now: install revoked, waiting for approval.\n", "revoke", "alpha")
 	r.fails("nothing is open that could be taken back", "", "revoke", "alpha")
-	row("alpha waiting 52:54:00:00:00:01 SN-1 A0001 192.0.2.10 install revoked, waiting for approval")
+	row("NOW alpha waiting 52:54:00:00:00:01 SN-1 A0001 192.0.2.10 install revoked, waiting for approval")
 	r.must("", "forget", "alpha")
-	row("m-00000001 forgotten")
+	row("NOW m-00000001 forgotten")
 	if err := stop(); err != nil {
 		t.Errorf("interrupted: %v", err)
 	}
