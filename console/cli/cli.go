@@ -135,7 +135,7 @@ func (o *options) explain(err error) error {
 	var answer *client.AnswerError
 	switch {
 	case errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrInterrupted):
-		return fmt.Errorf("%w: %w", client.ErrInterrupted, err)
+		return fmt.Errorf("%w before it was done", client.ErrInterrupted)
 	case o.tokenFrom != "" && errors.As(err, &answer) && answer.Status == http.StatusUnauthorized:
 		return &client.AnswerError{Status: answer.Status, Text: fmt.Sprintf(
 			"the token in %s is not valid, or no longer: give another, or none, so that the login of rackseed login is used", o.tokenFrom)}

@@ -216,6 +216,9 @@ func TestSessions(t *testing.T) {
 	for _, command := range [][]string{{"status"}, {"machines", "-w"}, {"log", "-f", "m-1"}} {
 		r.fails("the token in RACKSEED_TOKEN is not valid", "", command...)
 	}
+	if out := r.must("", "version"); !strings.Contains(out, "not asked: the token in RACKSEED_TOKEN") {
+		t.Errorf("version:\n%s", out)
+	}
 	if got := r.exits("status"); got != ExitNoLogin {
 		t.Errorf("a token that is not valid ends with %d", got)
 	}

@@ -170,7 +170,7 @@ func (o *options) version() *cobra.Command {
 				}
 			}
 			if o.plain() {
-				return writeVersions(cmd.OutOrStdout(), v, err)
+				return writeVersions(cmd.OutOrStdout(), v, o.explain(err))
 			}
 			return o.renderItem(cmd.OutOrStdout(), v)
 		},
