@@ -29,6 +29,7 @@ type change struct {
 	tables // as they were before the command
 	at     time.Time
 	by     string
+	index  uint64 // of the entry
 	term   uint64
 
 	machines []*machineRow // copies, in the order they were first edited
@@ -40,8 +41,10 @@ type change struct {
 	// merged machines: what happened to the first is the second's past.
 	merged [][2]machine.ID
 
-	machine *machineRow // for the answer
-	intent  *intentRow
+	// For the answer.
+	machine       *machineRow
+	intent        *intentRow
+	replicaAnswer *machine.Replica
 }
 
 // edit returns the copy of a machine that will be written.

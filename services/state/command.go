@@ -278,6 +278,52 @@ type LoginEnd struct {
 	TokenHash []byte `json:"tokenHash"`
 }
 
+// ReplicaTell is what a replica says of itself at its start and when it changes:
+// its endpoint, its release. The first replica of a cluster, which nobody could
+// invite, is made by it.
+type ReplicaTell struct {
+	ID       string     `json:"id"`
+	Name     string     `json:"name"`
+	Machine  machine.ID `json:"machine,omitempty"`
+	Endpoint string     `json:"endpoint"`
+	Key      []byte     `json:"key"`
+	Release  string     `json:"release"`
+	Level    uint64     `json:"level"`
+}
+
+// ReplicaInvite lets one new replica join, once, until Expires.
+type ReplicaInvite struct {
+	TokenHash []byte     `json:"tokenHash"` // SHA-256 of the token
+	Name      string     `json:"name"`
+	Machine   machine.ID `json:"machine,omitempty"`
+	Expires   time.Time  `json:"expires"`
+}
+
+// ReplicaJoin takes an invitation: the replica gets the server ID, which no
+// replica ever had. Granted again to who took it before with the same key: its
+// answer may have been lost.
+type ReplicaJoin struct {
+	TokenHash []byte `json:"tokenHash"`
+	ID        string `json:"id"` // for a new one; Result.Replica says which it got
+	Endpoint  string `json:"endpoint"`
+	Key       []byte `json:"key"`
+	Release   string `json:"release"`
+	Level     uint64 `json:"level"`
+}
+
+// ReplicaProve is committed with the part of a new voter, which shows that it
+// does its part.
+type ReplicaProve struct {
+	ID string `json:"id"`
+}
+
+// ReplicaLeave ends a replica: it is told, and then removed from Raft's
+// configuration.
+type ReplicaLeave struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+}
+
 // Note is an event without any other change.
 type Note struct {
 	Machine  machine.ID        `json:"machine,omitempty"`
@@ -318,4 +364,9 @@ func (OutputStore) Kind() string      { return "output.store/1" }
 func (UserPut) Kind() string          { return "user.put/1" }
 func (LoginOpen) Kind() string        { return "login.open/1" }
 func (LoginEnd) Kind() string         { return "login.end/1" }
+func (ReplicaTell) Kind() string      { return "replica.tell/1" }
+func (ReplicaInvite) Kind() string    { return "replica.invite/1" }
+func (ReplicaJoin) Kind() string      { return "replica.join/1" }
+func (ReplicaProve) Kind() string     { return "replica.prove/1" }
+func (ReplicaLeave) Kind() string     { return "replica.leave/1" }
 func (Note) Kind() string             { return "note/1" }

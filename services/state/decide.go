@@ -7,10 +7,10 @@ import (
 )
 
 // decide is the state machine: what a command does to the tables, or a
-// *Refusal. It reads no clock, makes nothing up, and does no I/O. term is the
-// Raft term of the entry.
-func decide(t tables, at time.Time, by string, term uint64, command Command) (*change, error) {
-	c := &change{tables: t, at: at.UTC(), by: by, term: term}
+// *Refusal. It reads no clock, makes nothing up, and does no I/O. index and term
+// are those of the entry in the log.
+func decide(t tables, at time.Time, by string, index, term uint64, command Command) (*change, error) {
+	c := &change{tables: t, at: at.UTC(), by: by, index: index, term: term}
 	var err error
 	switch x := command.(type) {
 	case SiteApply:
@@ -75,6 +75,16 @@ func decide(t tables, at time.Time, by string, term uint64, command Command) (*c
 		err = c.loginOpen(x)
 	case LoginEnd:
 		err = c.loginEnd(x)
+	case ReplicaTell:
+		err = c.replicaTell(x)
+	case ReplicaInvite:
+		err = c.replicaInvite(x)
+	case ReplicaJoin:
+		err = c.replicaJoin(x)
+	case ReplicaProve:
+		err = c.replicaProve(x)
+	case ReplicaLeave:
+		err = c.replicaLeave(x)
 	case Note:
 		err = c.note(x)
 	default:

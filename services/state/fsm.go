@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ type Result struct {
 	Events  []machine.Event
 	Machine *machine.Machine // the one it was about, as it is after it
 	Intent  *machine.Intent
+	Replica *machine.Replica
 	Index   uint64 // of the log entry
 	Epoch   uint64 // in which it was committed
 }
@@ -30,14 +32,15 @@ var errHalted = errors.New("the state machine has stopped")
 
 // fsm is the state machine that Raft drives, from one goroutine.
 type fsm struct {
-	db      *memdb.MemDB
-	limit   uint64 // of events
-	halt    func(error)
-	halted  error // what stopped it; nothing is applied afterwards
-	told    bool  // halt was called
-	hub     *hub
-	log     *slog.Logger
-	current atomic.Pointer[version]
+	db         *memdb.MemDB
+	limit      uint64 // of events
+	halt       func(error)
+	halted     error // what stopped it; nothing is applied afterwards
+	told       bool  // halt was called
+	hub        *hub
+	log        *slog.Logger
+	configured configured
+	current    atomic.Pointer[version]
 }
 
 // version is one published state of all tables.
@@ -62,6 +65,23 @@ func (f *fsm) publish(index uint64, changed tableSet) {
 	f.hub.publish(changed, func(count uint64) {
 		f.current.Store(&version{txn: f.db.Snapshot().Txn(false), index: index, count: count})
 	})
+}
+
+// await waits until an entry is applied here.
+func (f *fsm) await(ctx context.Context, index uint64, stopping <-chan struct{}) error {
+	for {
+		v := f.view()
+		if v.Index() >= index {
+			return nil
+		}
+		select {
+		case <-f.hub.next(v.v.count):
+		case <-stopping:
+			return raft.ErrRaftShutdown
+		case <-ctx.Done():
+			return fmt.Errorf("it was committed as entry %d, which this replica has not heard of yet: %w", index, ctx.Err())
+		}
+	}
 }
 
 // Apply is ApplyBatch of one.
@@ -117,7 +137,7 @@ func apply(w *writer, l *raft.Log) (any, error) {
 	if _, begins := command.(EpochBegin); !begins && l.Term != cluster.Term {
 		return errNoEpoch, nil
 	}
-	c, err := decide(w.tables(), e.At, e.By, l.Term, command)
+	c, err := decide(w.tables(), e.At, e.By, l.Index, l.Term, command)
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
 		return refusal, nil
 	}
@@ -137,6 +157,7 @@ func apply(w *writer, l *raft.Log) (any, error) {
 		i := c.intent.Intent
 		r.Intent = &i
 	}
+	r.Replica = c.replicaAnswer
 	return r, nil
 }
 
@@ -145,12 +166,12 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if f.halted != nil {
 		return nil, f.halted
 	}
-	return snapshot{f.current.Load().txn}, nil
+	return snapshot{f.current.Load()}, nil
 }
 
 // Restore replaces the state by a snapshot's.
 func (f *fsm) Restore(from io.ReadCloser) error {
-	db, err := readSnapshot(from)
+	db, index, err := readSnapshot(from)
 	if closing := from.Close(); err == nil && closing != nil {
 		err = closing
 	}
@@ -158,6 +179,6 @@ func (f *fsm) Restore(from io.ReadCloser) error {
 		return fmt.Errorf("restoring the state from a snapshot: %w", err)
 	}
 	f.db = db
-	f.publish(0, allTables)
+	f.publish(index, allTables)
 	return nil
 }

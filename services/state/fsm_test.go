@@ -193,7 +193,7 @@ func TestDamagedSnapshots(t *testing.T) {
 	w := newWorld(t)
 	story(w)
 	var whole bytes.Buffer
-	if err := writeSnapshot(&whole, w.view().v.txn); err != nil {
+	if err := writeSnapshot(&whole, w.view().v.txn, 0); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.SplitAfter(whole.String(), "\n")
@@ -207,7 +207,7 @@ func TestDamagedSnapshots(t *testing.T) {
 		"other field":   strings.Replace(whole.String(), `"generation"`, `"colour"`, 1),
 		"cut in a row":  whole.String()[:whole.Len()/2],
 	} {
-		if _, err := readSnapshot(strings.NewReader(text)); err == nil {
+		if _, _, err := readSnapshot(strings.NewReader(text)); err == nil {
 			t.Errorf("%s: it was read", name)
 		}
 	}

@@ -66,6 +66,11 @@ func samples() []Command {
 		SessionHere{Machine: machineID(1), Session: "s-1"},
 		MachineSilent{Machine: machineID(1), Decided: start, Text: "kernel fetched, then silence"},
 		OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}},
+		ReplicaTell{ID: "r-1", Name: "appliance", Machine: machineID(1), Endpoint: "10.77.0.2:8300", Key: bytes32("key"), Release: "v1", Level: 1},
+		ReplicaInvite{TokenHash: bytes32("token"), Name: "node-1", Machine: machineID(1), Expires: start.Add(time.Hour)},
+		ReplicaJoin{TokenHash: bytes32("token"), ID: "r-2", Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1},
+		ReplicaProve{ID: "r-2"},
+		ReplicaLeave{ID: "r-2", Reason: "its board burnt"},
 		UserPut{Name: "ann", PasswordHash: []byte("bcrypt"), SetupHash: bytes32("setup")},
 		LoginOpen{TokenHash: bytes32("token"), User: "ann", Expires: start.Add(time.Hour)},
 		LoginEnd{TokenHash: bytes32("token")},
@@ -153,7 +158,7 @@ func TestEveryCommandIsKnown(t *testing.T) {
 		t.Errorf("%d kinds have %d names", len(kinds), len(kindByName))
 	}
 	for _, c := range samples() {
-		if _, err := decide(newWorld(t).view().t, start, "test", 2, c); err != nil && strings.Contains(err.Error(), "has no rule") {
+		if _, err := decide(newWorld(t).view().t, start, "test", 9, 2, c); err != nil && strings.Contains(err.Error(), "has no rule") {
 			t.Error(err)
 		}
 	}
@@ -163,14 +168,14 @@ func TestGoldenSnapshot(t *testing.T) {
 	w := newWorld(t)
 	story(w)
 	var got bytes.Buffer
-	if err := writeSnapshot(&got, w.view().v.txn); err != nil {
+	if err := writeSnapshot(&got, w.view().v.txn, 0); err != nil {
 		t.Fatal(err)
 	}
 	want := golden(t, "snapshot.json", got.Bytes())
 	if !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("the story's snapshot differs from the golden one; got\n%s", got.Bytes())
 	}
-	db, err := readSnapshot(bytes.NewReader(want))
+	db, _, err := readSnapshot(bytes.NewReader(want))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,9 +11,12 @@ type hub struct {
 	count   uint64         // versions published
 	changed map[int]uint64 // by a table's bit number: the last version that changed it
 	waiting map[tableSet]chan struct{}
+	any     chan struct{} // closed by the next version, whatever it changed
 }
 
-func newHub() *hub { return &hub{changed: map[int]uint64{}, waiting: map[tableSet]chan struct{}{}} }
+func newHub() *hub {
+	return &hub{changed: map[int]uint64{}, waiting: map[tableSet]chan struct{}{}, any: make(chan struct{})}
+}
 
 // closed is what a reader gets who is late already.
 var closed = func() chan struct{} {
@@ -33,6 +36,8 @@ func (h *hub) publish(changed tableSet, store func(count uint64)) {
 			h.changed[bit] = h.count
 		}
 	}
+	close(h.any)
+	h.any = make(chan struct{})
 	for tables, c := range h.waiting {
 		if tables&changed != 0 {
 			close(c)
@@ -57,4 +62,14 @@ func (h *hub) wait(tables tableSet, count uint64) <-chan struct{} {
 		h.waiting[tables] = c
 	}
 	return c
+}
+
+// next returns a channel that is closed once there is a version after count.
+func (h *hub) next(count uint64) <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.count > count {
+		return closed
+	}
+	return h.any
 }

@@ -218,14 +218,14 @@ func TestInvariants(t *testing.T) {
 			t.Fatalf("replayed in one batch, the state differs")
 		}
 		var first, second bytes.Buffer
-		if err := writeSnapshot(&first, w.view().v.txn); err != nil {
+		if err := writeSnapshot(&first, w.view().v.txn, 0); err != nil {
 			t.Fatalf("%v", err)
 		}
-		db, err := readSnapshot(bytes.NewReader(first.Bytes()))
+		db, _, err := readSnapshot(bytes.NewReader(first.Bytes()))
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
-		if err := writeSnapshot(&second, db.Txn(false)); err != nil {
+		if err := writeSnapshot(&second, db.Txn(false), 0); err != nil {
 			t.Fatalf("%v", err)
 		}
 		if !bytes.Equal(first.Bytes(), second.Bytes()) {

@@ -11,24 +11,41 @@ import (
 
 // leadership says whether this replica leads with a committed epoch.
 type leadership struct {
-	mu    sync.Mutex
-	ready chan struct{} // closed while it leads
-	leads bool
+	mu      sync.Mutex
+	ready   chan struct{} // closed while it leads
+	changed chan struct{} // closed at the next change
+	leads   bool
 }
 
-func newLeadership() *leadership { return &leadership{ready: make(chan struct{})} }
+func newLeadership() *leadership {
+	return &leadership{ready: make(chan struct{}), changed: make(chan struct{})}
+}
+
+func (l *leadership) state() (bool, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leads, l.changed
+}
+
+func (l *leadership) is() bool {
+	leads, _ := l.state()
+	return leads
+}
 
 func (l *leadership) set(leads bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case leads == l.leads:
-	case leads:
+	if leads == l.leads {
+		return
+	}
+	if leads {
 		close(l.ready)
-	default:
+	} else {
 		l.ready = make(chan struct{})
 	}
 	l.leads = leads
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 func (l *leadership) wait(ctx context.Context, stopping <-chan struct{}) error {

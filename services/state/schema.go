@@ -18,18 +18,20 @@ import (
 
 // The tables' names: what View.Changed takes.
 const (
-	tableSite     = "site"
-	tableCluster  = "cluster"
-	tableSecrets  = "secrets"
-	tableMachines = "machines"
-	tableIntents  = "intents"
-	tableLeases   = "leases"
-	tableEvents   = "events"
-	tableChunks   = "chunks"
-	tableImages   = "images"
-	tableUsers    = "users"
-	tableLogins   = "logins"
-	tableListed   = "listed"
+	tableSite        = "site"
+	tableCluster     = "cluster"
+	tableSecrets     = "secrets"
+	tableMachines    = "machines"
+	tableIntents     = "intents"
+	tableLeases      = "leases"
+	tableEvents      = "events"
+	tableChunks      = "chunks"
+	tableImages      = "images"
+	tableUsers       = "users"
+	tableLogins      = "logins"
+	tableListed      = "listed"
+	tableReplicas    = "replicas"
+	tableInvitations = "invitations"
 )
 
 // Index names; "id" is what memdb calls a primary key.
@@ -70,6 +72,8 @@ var catalog = []tableInfo{
 		one(byExpiry, func(r *Login) []byte { return timeKey(r.Expires) }),
 		one(byUser, func(r *Login) []byte { return key(r.User) })),
 	newTable(tableListed, func(r *listedRow) []byte { return key(r.Entry) }),
+	newTable(tableReplicas, func(r *machine.Replica) []byte { return key(r.ID) }),
+	newTable(tableInvitations, func(r *invitationRow) []byte { return r.TokenHash }),
 	newTable(tableMachines, func(r *machineRow) []byte { return key(r.Machine.ID) },
 		many(byMAC, func(r *machineRow) [][]byte {
 			out := make([][]byte, len(r.Machine.MACs))

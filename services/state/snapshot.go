@@ -26,6 +26,8 @@ const (
 type snapshotHeader struct {
 	Format string `json:"format"`
 	V      int    `json:"v"`
+	// Index is the last log entry that is in it; it is no part of the hash.
+	Index uint64 `json:"index,omitempty"`
 }
 
 type snapshotRow struct {
@@ -35,11 +37,11 @@ type snapshotRow struct {
 }
 
 // snapshot is one immutable version, on its way to disk.
-type snapshot struct{ txn *memdb.Txn }
+type snapshot struct{ *version }
 
 // Persist writes the snapshot to Raft's sink.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if err := writeSnapshot(sink, s.txn); err != nil {
+	if err := writeSnapshot(sink, s.txn, s.index); err != nil {
 		return errors.Join(fmt.Errorf("writing snapshot %s: %w", sink.ID(), err), sink.Cancel())
 	}
 	return sink.Close()
@@ -48,10 +50,10 @@ func (s snapshot) Persist(sink raft.SnapshotSink) error {
 // Release has nothing to release: the garbage collector has the version.
 func (s snapshot) Release() {}
 
-func writeSnapshot(to io.Writer, txn *memdb.Txn) error {
+func writeSnapshot(to io.Writer, txn *memdb.Txn, index uint64) error {
 	w := bufio.NewWriterSize(to, 1<<16)
 	lines := json.NewEncoder(w)
-	if err := lines.Encode(snapshotHeader{snapshotFormat, snapshotVersion}); err != nil {
+	if err := lines.Encode(snapshotHeader{snapshotFormat, snapshotVersion, index}); err != nil {
 		return err
 	}
 	rows := 0
@@ -79,10 +81,10 @@ func writeSnapshot(to io.Writer, txn *memdb.Txn) error {
 
 // readSnapshot makes new tables of a snapshot. It refuses one that is cut off
 // or holds what this binary does not know.
-func readSnapshot(from io.Reader) (*memdb.MemDB, error) {
+func readSnapshot(from io.Reader) (*memdb.MemDB, uint64, error) {
 	db, err := newDatabase()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	byName := map[string]tableInfo{}
 	for _, t := range catalog {
@@ -91,57 +93,57 @@ func readSnapshot(from io.Reader) (*memdb.MemDB, error) {
 	lines := bufio.NewScanner(from)
 	lines.Buffer(make([]byte, 0, 1<<16), maxSnapshotLine)
 	if !lines.Scan() {
-		return nil, fmt.Errorf("it has no header: %w", errors.Join(lines.Err(), io.ErrUnexpectedEOF))
+		return nil, 0, fmt.Errorf("it has no header: %w", errors.Join(lines.Err(), io.ErrUnexpectedEOF))
 	}
 	var header snapshotHeader
 	if err := json.Unmarshal(lines.Bytes(), &header); err != nil || header.Format != snapshotFormat || header.V != snapshotVersion {
-		return nil, fmt.Errorf("header %.80q: %s version %d is expected; another release wrote it: install that one", lines.Bytes(), snapshotFormat, snapshotVersion)
+		return nil, 0, fmt.Errorf("header %.80q: %s version %d is expected; another release wrote it: install that one", lines.Bytes(), snapshotFormat, snapshotVersion)
 	}
 	txn := db.Txn(true)
 	defer txn.Abort() // does nothing once committed
 	rows, ended := 0, false
 	for lines.Scan() {
 		if ended {
-			return nil, errors.New("it goes on after its end")
+			return nil, 0, errors.New("it goes on after its end")
 		}
 		var line snapshotRow
 		if err := decodeStrict(lines.Bytes(), &line); err != nil {
-			return nil, fmt.Errorf("row %d: %w", rows+1, err)
+			return nil, 0, fmt.Errorf("row %d: %w", rows+1, err)
 		}
 		if line.End != nil {
 			if *line.End != rows {
-				return nil, fmt.Errorf("it has %d rows and should have %d", rows, *line.End)
+				return nil, 0, fmt.Errorf("it has %d rows and should have %d", rows, *line.End)
 			}
 			ended = true
 			continue
 		}
 		t, ok := byName[line.Table]
 		if !ok {
-			return nil, fmt.Errorf("row %d: table %.40q is not known to this binary; a newer release wrote it: install that one", rows+1, line.Table)
+			return nil, 0, fmt.Errorf("row %d: table %.40q is not known to this binary; a newer release wrote it: install that one", rows+1, line.Table)
 		}
 		value, err := t.decode(line.Row)
 		if err != nil {
-			return nil, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
+			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
 		}
 		if err := txn.Insert(t.name, value); err != nil {
-			return nil, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
+			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
 		}
 		rows++
 	}
 	if err := lines.Err(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if !ended {
-		return nil, fmt.Errorf("it ends after %d rows, cut off: %w", rows, io.ErrUnexpectedEOF)
+		return nil, 0, fmt.Errorf("it ends after %d rows, cut off: %w", rows, io.ErrUnexpectedEOF)
 	}
 	txn.Commit()
-	return db, nil
+	return db, header.Index, nil
 }
 
 // hash is the SHA-256 of the snapshot that a version would make, in hex.
 func hash(txn *memdb.Txn) (string, error) {
 	h := sha256.New()
-	if err := writeSnapshot(h, txn); err != nil {
+	if err := writeSnapshot(h, txn, 0); err != nil {
 		return "", fmt.Errorf("hashing the state: %w", err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil

@@ -3,12 +3,14 @@ package state
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,10 +31,29 @@ type Config struct {
 	// Tests: the bytes of a segment of the log (0: segmentSize), and another log.
 	segment int
 	open    func() (opened, error)
-	// Transport carries Raft between replicas. nil: one that listens nowhere,
-	// for a replica that is alone.
+	// Transport carries Raft between replicas; its addresses are server IDs. nil:
+	// one that listens nowhere, for a replica that is alone.
 	Transport raft.Transport
+	// Peers asks other replicas; needed with Transport.
+	Peers Peers
+	// Joins says that an empty folder is a new replica's, which waits to be made a
+	// member of a cluster that there is: it must never begin one.
+	Joins bool
+	// Slower multiplies Raft's times; 0 is 1. For emulated machines, where a
+	// second's silence means nothing.
+	Slower int
 }
+
+// Peers is how a replica asks another one.
+type Peers interface {
+	// Propose hands a command to the leader (see Store.Take). ErrNotLeading says
+	// that it surely did nothing.
+	Propose(ctx context.Context, leader string, p Proposal) (Result, error)
+	// Stored is Store.Stored of a member.
+	Stored(ctx context.Context, id string) (Stored, error)
+}
+
+func (c Config) slower() time.Duration { return time.Duration(max(c.Slower, 1)) }
 
 const (
 	proposeLimit  = 30 * time.Second // the longest that Propose waits, whatever its context says
@@ -51,6 +72,7 @@ type Store struct {
 	raft     *raft.Raft
 	medium   *medium
 	leading  *leadership
+	changing sync.Mutex // held while the membership is changed
 	stop     context.CancelFunc
 	stopping <-chan struct{} // closed when Close begins
 	stopped  chan struct{}   // the watch over leadership ended
@@ -113,7 +135,10 @@ func (s *Store) start() error {
 	settings.Logger = newRaftLogger(s.config.Logger)
 	settings.NoLegacyTelemetry = true
 	settings.BatchApplyCh = true // many callers' entries share one fsync
-	if s.config.InMemory {
+	for _, t := range []*time.Duration{&settings.HeartbeatTimeout, &settings.ElectionTimeout, &settings.LeaderLeaseTimeout} {
+		*t *= s.config.slower()
+	}
+	if s.config.InMemory && s.config.Transport == nil {
 		// Nobody to hear from and no disk to wait for.
 		settings.HeartbeatTimeout, settings.ElectionTimeout = 20*time.Millisecond, 20*time.Millisecond
 		settings.LeaderLeaseTimeout, settings.CommitTimeout = 20*time.Millisecond, 5*time.Millisecond
@@ -122,7 +147,7 @@ func (s *Store) start() error {
 	if err != nil {
 		return fmt.Errorf("reading what is there: %w", err)
 	}
-	if !begun {
+	if !begun && !s.config.Joins {
 		// A bootstrap that was cut off left the first term, which makes Raft
 		// refuse another.
 		if err := kept.stable.SetUint64(termKey, 0); err != nil {
@@ -135,6 +160,9 @@ func (s *Store) start() error {
 	}
 	if s.raft, err = raft.NewRaft(settings, s.fsm, kept.log, kept.stable, kept.snapshots, transport); err != nil {
 		return fmt.Errorf("starting Raft: %w", err)
+	}
+	if !begun && s.config.Joins {
+		return nil
 	}
 	return s.checkMember()
 }
@@ -256,41 +284,113 @@ func (s *Store) WaitLeader(ctx context.Context) error {
 	return nil
 }
 
-// Propose has a command committed and answers what it did. by says who asks:
-// "dhcp", "operator:ann", a machine's ID. A *Refusal is the rules' no. After
-// any other error the command may or may not be committed.
+// ErrNotLeading says that this replica does not lead, and so did nothing.
+var ErrNotLeading = errors.New("this replica does not lead")
+
+// Propose has a command committed and answers what it did, by the leader where
+// this replica does not lead: View has it then. by says who asks: "dhcp",
+// "operator:ann", a machine's ID. A *Refusal is the rules' no. After any other
+// error the command may or may not be committed.
 func (s *Store) Propose(ctx context.Context, by string, c Command) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
-	failed := func(err error) (Result, error) {
+	for {
+		r, err := s.proposeOnce(ctx, by, c)
+		if refusal := (*Refusal)(nil); err == nil || errors.As(err, &refusal) {
+			return r, err
+		}
+		// Nothing was done, and soon somebody leads.
+		if errors.Is(err, ErrNotLeading) && pause(ctx, 50*time.Millisecond) {
+			continue
+		}
 		if m, _ := s.Medium(); m.Failed != nil && !errors.Is(err, ErrUnwritable) {
 			err = fmt.Errorf("%w: %w", err, m.Failed)
 		}
 		return Result{}, fmt.Errorf("command %s of %s: %w", c.Kind(), by, err)
 	}
-	if err := s.WaitLeader(ctx); err != nil {
-		return failed(err)
+}
+
+func (s *Store) proposeOnce(ctx context.Context, by string, c Command) (Result, error) {
+	if s.config.Peers == nil {
+		if err := s.WaitLeader(ctx); err != nil {
+			return Result{}, err
+		}
 	}
+	if s.leading.is() {
+		return s.propose(ctx, by, c)
+	}
+	m := s.Membership()
+	if m.Leader == "" || m.Leader == s.config.ID {
+		return Result{}, ErrNotLeading
+	}
+	p, err := newProposal(by, c)
+	if err != nil {
+		return Result{}, err
+	}
+	r, err := s.config.Peers.Propose(ctx, m.Leader, p)
+	if err != nil {
+		return Result{}, err
+	}
+	return r, s.fsm.await(ctx, r.Index, s.stopping)
+}
+
+// propose has a command committed by this replica, which leads.
+func (s *Store) propose(ctx context.Context, by string, c Command) (Result, error) {
 	if err := supported(c.Kind(), s.View().t.cluster().FeatureLevel); err != nil {
-		return failed(err)
+		return Result{}, err
 	}
 	entry, err := encode(s.config.Now(), by, c)
 	if err != nil {
-		return failed(err)
+		return Result{}, err
 	}
 	answer, err := s.commit(ctx, entry)
+	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, errNoEpoch) {
+		err = fmt.Errorf("%w: %w", ErrNotLeading, err)
+	}
 	if err != nil {
-		return failed(err)
+		return Result{}, err
 	}
 	switch a := answer.(type) {
 	case Result:
 		return a, nil
-	case *Refusal:
-		return Result{}, a
 	case error:
-		return failed(a)
+		if errors.Is(a, errNoEpoch) {
+			a = fmt.Errorf("%w: %w", ErrNotLeading, a)
+		}
+		return Result{}, a
 	}
-	return failed(fmt.Errorf("the state machine answered %T", answer))
+	return Result{}, fmt.Errorf("the state machine answered %T", answer)
+}
+
+// Proposal is a command on its way to the leader, whose clock dates it.
+type Proposal struct {
+	By   string          `json:"by"`
+	Kind string          `json:"kind"`
+	Data json.RawMessage `json:"data"`
+}
+
+func newProposal(by string, c Command) (Proposal, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return Proposal{}, fmt.Errorf("command %s: %w", c.Kind(), err)
+	}
+	return Proposal{by, c.Kind(), data}, nil
+}
+
+// Take commits what another replica proposes; ErrNotLeading: it did nothing.
+func (s *Store) Take(ctx context.Context, p Proposal) (Result, error) {
+	if !s.leading.is() {
+		return Result{}, ErrNotLeading
+	}
+	info, known := kindByName[p.Kind]
+	if !known {
+		return Result{}, supported(p.Kind, FeatureLevel)
+	}
+	c, err := info.decode(p.Data)
+	if err != nil {
+		return Result{}, fmt.Errorf("command %s: %w", p.Kind, err)
+	}
+	return s.propose(ctx, p.By, c)
 }
 
 // commit hands an entry to Raft and waits for the state machine's answer.

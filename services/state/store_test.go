@@ -235,7 +235,7 @@ func TestChanged(t *testing.T) {
 	w.refused(lease(100, mac(2), w.now, time.Hour))
 	equal(t, "after a refusal", isClosed(waiting), false)
 	var whole strings.Builder
-	if err := writeSnapshot(&whole, fresh.v.txn); err != nil {
+	if err := writeSnapshot(&whole, fresh.v.txn, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.fsm.Restore(io.NopCloser(strings.NewReader(whole.String()))); err != nil {

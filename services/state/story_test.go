@@ -48,6 +48,10 @@ func story(w *world) {
 	w.must(nodeReport(1, "boot-1", 2, wire.NodeJoining))
 	w.must(nodeReport(1, "boot-1", 3, wire.NodeJoined))
 	w.must(nodeReport(1, "boot-1", 4, wire.NodeReady))
+	w.must(tell("r-1", "10.77.0.2:8300"))
+	w.must(ReplicaInvite{TokenHash: bytes32("replica"), Name: "node-1", Machine: machineID(1), Expires: w.now.Add(time.Hour)})
+	w.must(joinBy("replica", "r-2"))
+	w.must(ReplicaProve{ID: "r-2"})
 	w.must(OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}})
 	w.must(Note{What: "note", Severity: machine.Info, Text: "Proved"})
 }
@@ -87,6 +91,8 @@ func TestStory(t *testing.T) {
 		"m-00000001 node.joined: kubeadm ended well, waiting for Ready",
 		"m-00000001 bootstrap.done: The cluster is started",
 		"m-00000001 node.ready: The node is Ready",
+		"m-00000001 replica.invited: A replica node-1 of the boot service may join until 13:00:24",
+		"m-00000001 replica.joined: Replica node-1 of the boot service joins from 10.77.0.11:8300, as r-2",
 		"note: Proved",
 	}
 	for i := range max(len(got), len(want)) {

@@ -26,7 +26,7 @@ func (f *fsm) view() View {
 	return View{t: tables{txn: v.txn}, v: v, hub: f.hub}
 }
 
-// Index is the last log entry that the view holds; 0 right after a restore.
+// Index is the last log entry that the view holds.
 func (v View) Index() uint64 { return v.v.index }
 
 // Hash is the SHA-256 of the whole state, in hex: replicas at the same Index

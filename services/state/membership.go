@@ -1,0 +1,380 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Member is a server of Raft's configuration.
+type Member struct {
+	ID    string
+	Voter bool // it counts in majorities
+}
+
+// Membership is Raft's configuration: the fact that every plan is measured by.
+type Membership struct {
+	Members   []Member // of the newest configuration, which may not be committed yet; by ID
+	Committed uint64   // the log entry of the newest committed one, as far as this replica knows
+	Leader    string   // "" : none is known
+	Leads     bool     // this replica leads, and its epoch is committed
+}
+
+// Has says whether a server is a member.
+func (m Membership) Has(id string) bool {
+	return slices.ContainsFunc(m.Members, func(x Member) bool { return x.ID == id })
+}
+
+// Voter says whether a server is a voter.
+func (m Membership) Voter(id string) bool { return slices.Contains(m.Members, Member{id, true}) }
+
+// Voters lists the voters' IDs.
+func (m Membership) Voters() []string {
+	var list []string
+	for _, x := range m.Members {
+		if x.Voter {
+			list = append(list, x.ID)
+		}
+	}
+	return list
+}
+
+func (m Membership) String() string {
+	var list []string
+	for _, x := range m.Members {
+		if x.Voter {
+			list = append(list, x.ID)
+		} else {
+			list = append(list, x.ID+" (no voter)")
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// ChangeKind is a change of the membership, of one server.
+type ChangeKind string
+
+// The changes.
+const (
+	Add     ChangeKind = "add"     // as no voter
+	Promote ChangeKind = "promote" // to voter
+	Demote  ChangeKind = "demote"
+	Remove  ChangeKind = "remove"
+)
+
+// after is the membership after a change.
+func (m Membership) after(change ChangeKind, id string) []Member {
+	rest := slices.DeleteFunc(slices.Clone(m.Members), func(x Member) bool { return x.ID == id })
+	if change != Remove {
+		rest = append(rest, Member{id, change == Promote})
+	}
+	return rest
+}
+
+// Allowed says why a change must not be made, nil where it may: after it a
+// majority of the voters must be reachable, else nothing could be committed any
+// more, not even its undoing. leader makes it, and stays.
+func (m Membership) Allowed(change ChangeKind, id, leader string, reachable func(id string) bool) error {
+	refuse := func(why string, a ...any) error {
+		return &Refusal{fmt.Sprintf("%s replica %s: %s", change, id, fmt.Sprintf(why, a...))}
+	}
+	switch {
+	case change == Add && m.Has(id):
+		return refuse("it is a member already")
+	case change != Add && !m.Has(id):
+		return refuse("it is no member; members are %s", m)
+	case change == Promote && m.Voter(id):
+		return refuse("it is a voter already")
+	case change == Demote && !m.Voter(id):
+		return refuse("it is no voter")
+	case id == leader && (change == Demote || change == Remove):
+		return refuse("it leads: hand the lead to another one first")
+	case change == Promote && !reachable(id):
+		return refuse("it cannot be reached, and nothing could be committed without it")
+	}
+	voters, there := 0, 0
+	var missing []string
+	for _, x := range m.after(change, id) {
+		if !x.Voter {
+			continue
+		}
+		voters++
+		if x.ID == leader || reachable(x.ID) {
+			there++
+		} else {
+			missing = append(missing, x.ID)
+		}
+	}
+	if there <= voters/2 {
+		slices.Sort(missing)
+		return refuse("of the %d voters that there would be, %s cannot be reached: nothing could be committed any more; bring them back, or remove those that are lost first", voters, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// configured is the newest committed configuration.
+type configured struct {
+	mu      sync.Mutex
+	index   uint64
+	changed func()
+}
+
+func (c *configured) set(index uint64) {
+	c.mu.Lock()
+	c.index = max(c.index, index)
+	changed := c.changed
+	c.mu.Unlock()
+	if changed != nil {
+		changed()
+	}
+}
+
+func (c *configured) get() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.index
+}
+
+// StoreConfiguration implements raft.ConfigurationStore: Raft's own answer to
+// which entry its configuration is from is always 0 (raft 1.8.0).
+func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) { f.configured.set(index) }
+
+// Membership is what this replica knows of the members now.
+func (s *Store) Membership() Membership {
+	m := Membership{Committed: s.fsm.configured.get(), Leads: s.leading.is()}
+	for _, x := range s.raft.GetConfiguration().Configuration().Servers { // no error: it only reads
+		m.Members = append(m.Members, Member{string(x.ID), x.Suffrage == raft.Voter})
+	}
+	slices.SortFunc(m.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	_, leader := s.raft.LeaderWithID()
+	m.Leader = string(leader)
+	return m
+}
+
+// Leading says whether this replica leads with a committed epoch, and gives a
+// channel that is closed when that changes.
+func (s *Store) Leading() (bool, <-chan struct{}) { return s.leading.state() }
+
+const (
+	changeLimit = 10 * time.Second // for a change of the membership to be committed
+	// Two questions that a new voter leaves open in a row undo it: together they
+	// take less than the lease (500 ms), after which a leader that cannot reach a
+	// majority is none any more, and could undo nothing.
+	pingLimit = 150 * time.Millisecond
+	pingPause = 50 * time.Millisecond
+)
+
+// Change changes the membership by one server; a voter is made by Promote.
+func (s *Store) Change(ctx context.Context, change ChangeKind, id string) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	m, err := s.mayChange(ctx, change, id)
+	if err != nil {
+		return err
+	}
+	if err := s.change(ctx, change, id, m.Committed); err != nil {
+		return fmt.Errorf("%s replica %s: %w", change, id, err)
+	}
+	return nil
+}
+
+// mayChange is the membership that a change may be made to.
+func (s *Store) mayChange(ctx context.Context, change ChangeKind, id string) (Membership, error) {
+	m := s.Membership()
+	if !m.Leads {
+		return m, fmt.Errorf("%s replica %s: %w", change, id, ErrNotLeading)
+	}
+	there := s.reachable(ctx, m)
+	return m, m.Allowed(change, id, s.config.ID, func(id string) bool { return there[id] })
+}
+
+// reachable asks all members at once which are there.
+func (s *Store) reachable(ctx context.Context, m Membership) map[string]bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	there := map[string]bool{s.config.ID: true}
+	var all sync.WaitGroup
+	for _, x := range m.Members {
+		if x.ID == s.config.ID || s.config.Peers == nil {
+			continue
+		}
+		all.Go(func() {
+			if _, err := s.config.Peers.Stored(ctx, x.ID); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				there[x.ID] = true
+			}
+		})
+	}
+	all.Wait()
+	return there
+}
+
+// change makes a change if the newest configuration is still that of entry
+// previous; 0: whatever it is.
+func (s *Store) change(ctx context.Context, change ChangeKind, id string, previous uint64) error {
+	limit := changeLimit
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = max(min(limit, time.Until(deadline)), time.Millisecond)
+	}
+	server, address := raft.ServerID(id), raft.ServerAddress(id)
+	var f raft.IndexFuture
+	switch change {
+	case Add:
+		f = s.raft.AddNonvoter(server, address, previous, limit)
+	case Promote:
+		f = s.raft.AddVoter(server, address, previous, limit)
+	case Demote:
+		f = s.raft.DemoteVoter(server, previous, limit)
+	case Remove:
+		f = s.raft.RemoveServer(server, previous, limit)
+	}
+	return s.await(ctx, f)
+}
+
+// await waits for one of Raft's futures, which know no context.
+func (s *Store) await(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.stopping:
+		return raft.ErrRaftShutdown
+	case <-ctx.Done():
+		return fmt.Errorf("no answer in time, it may come to be later: %w", ctx.Err())
+	}
+}
+
+// PromoteVoter makes a member a voter, and proves that it does a voter's part: it
+// stored an entry that was committed while it counts, else it is a voter no more.
+//
+// Raft's own success proves nothing: from one voter to two it says so with the
+// new one dead (raft 1.8.0). Then the old one alone has no majority, and within
+// its lease it would lead no more, for ever: so the new one is asked all the
+// while, and undone as soon as it is silent.
+func (s *Store) PromoteVoter(ctx context.Context, id string) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	m, err := s.mayChange(ctx, Promote, id)
+	if err != nil {
+		return err
+	}
+	failed := func(err error) error { return fmt.Errorf("%s replica %s: %w", Promote, id, err) }
+	proof, cancel := context.WithTimeout(ctx, changeLimit)
+	defer cancel()
+	proof, silent := context.WithCancelCause(proof)
+	defer silent(nil)
+	var watch sync.WaitGroup
+	watch.Go(func() { silent(s.watchVoter(proof, id)) })
+	err = s.change(proof, Promote, id, m.Committed)
+	if err == nil {
+		err = s.prove(proof, id)
+	}
+	if cause := context.Cause(proof); err != nil && cause != nil {
+		err = cause
+	}
+	cancel()
+	watch.Wait()
+	if err == nil {
+		return nil
+	}
+	// Whatever went wrong, a voter without proof is undone at once: this commits
+	// by the voters that there were.
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeLimit)
+	defer cancel()
+	if undone := s.change(undo, Demote, id, 0); undone != nil {
+		return failed(errors.Join(err, fmt.Errorf("and it could not be undone: %w", undone)))
+	}
+	return failed(fmt.Errorf("it did not do a voter's part, and is none again: %w", err))
+}
+
+// watchVoter asks a new voter again and again until ctx ends, and says when it
+// is silent.
+func (s *Store) watchVoter(ctx context.Context, id string) error {
+	for silent := 0; ; {
+		one, cancel := context.WithTimeout(ctx, pingLimit*s.config.slower())
+		_, err := s.config.Peers.Stored(one, id)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			silent = 0
+		default:
+			if silent++; silent == 2 {
+				return fmt.Errorf("it fell silent: %w", err)
+			}
+		}
+		if !pause(ctx, pingPause) {
+			return ctx.Err()
+		}
+	}
+}
+
+// pause waits, and says whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// prove has an entry committed while a new voter counts, and waits until that
+// one has it, too: of more than two voters others could have committed it.
+func (s *Store) prove(ctx context.Context, id string) error {
+	r, err := s.propose(ctx, s.config.ID, ReplicaProve{ID: id})
+	for err == nil {
+		var has Stored
+		if has, err = s.config.Peers.Stored(ctx, id); err == nil && has.Voter && has.Last >= r.Index {
+			return nil
+		}
+		if !pause(ctx, pingPause) {
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// Stored is what a replica has on its own disk.
+type Stored struct {
+	Last    uint64 `json:"last"`    // the newest entry of its log
+	Applied uint64 `json:"applied"` // the newest one in its state
+	Voter   bool   `json:"voter"`   // it is a voter, as far as it knows
+}
+
+// Stored is what this replica has.
+func (s *Store) Stored() Stored {
+	return Stored{Last: s.raft.LastIndex(), Applied: s.raft.AppliedIndex(), Voter: s.Membership().Voter(s.config.ID)}
+}
+
+// Transfer hands the lead to another voter. It returns once this replica does
+// not lead; whether the other one does shows in its epoch, which Raft's answer
+// says nothing of (raft 1.8.0: nil means that the lead was lost, to anybody).
+func (s *Store) Transfer(ctx context.Context, id string) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	m := s.Membership()
+	switch {
+	case !m.Leads:
+		return fmt.Errorf("handing the lead to replica %s: %w", id, ErrNotLeading)
+	case id == s.config.ID || !m.Voter(id):
+		// Raft itself would depose the leader for one that can never lead.
+		return &Refusal{fmt.Sprintf("handing the lead to replica %s: it is no other voter; voters are %s", id, strings.Join(m.Voters(), ", "))}
+	}
+	if err := s.await(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))); err != nil {
+		return fmt.Errorf("handing the lead to replica %s: %w", id, err)
+	}
+	return nil
+}
