@@ -174,7 +174,7 @@ const (
 func (s *Store) Change(ctx context.Context, change ChangeKind, id string) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	m, err := s.mayChange(ctx, change, id)
+	m, _, err := s.mayChange(ctx, change, id)
 	if err != nil {
 		return err
 	}
@@ -184,14 +184,14 @@ func (s *Store) Change(ctx context.Context, change ChangeKind, id string) error 
 	return nil
 }
 
-// mayChange is the membership that a change may be made to.
-func (s *Store) mayChange(ctx context.Context, change ChangeKind, id string) (Membership, error) {
-	m := s.Membership()
-	if !m.Leads {
-		return m, fmt.Errorf("%s replica %s: %w", change, id, ErrNotLeading)
+// mayChange is the membership that a change may be made to, and which members
+// are there.
+func (s *Store) mayChange(ctx context.Context, change ChangeKind, id string) (m Membership, there map[string]bool, err error) {
+	if m = s.Membership(); !m.Leads {
+		return m, nil, fmt.Errorf("%s replica %s: %w", change, id, ErrNotLeading)
 	}
-	there := s.reachable(ctx, m)
-	return m, m.Allowed(change, id, s.config.ID, func(id string) bool { return there[id] })
+	there = s.reachable(ctx, m)
+	return m, there, m.Allowed(change, id, s.config.ID, func(id string) bool { return there[id] })
 }
 
 // reachable asks all members at once which are there.
@@ -263,7 +263,7 @@ func (s *Store) await(ctx context.Context, f raft.Future) error {
 func (s *Store) PromoteVoter(ctx context.Context, id string) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	m, err := s.mayChange(ctx, Promote, id)
+	m, there, err := s.mayChange(ctx, Promote, id)
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func (s *Store) PromoteVoter(ctx context.Context, id string) error {
 	watch.Go(func() { silent(s.watchVoter(proof, id)) })
 	err = s.change(proof, Promote, id, m.Committed)
 	if err == nil {
-		err = s.prove(proof, id)
+		err = s.prove(proof, id, there)
 	}
 	if cause := context.Cause(proof); err != nil && cause != nil {
 		err = cause
@@ -331,20 +331,30 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// prove has an entry committed while a new voter counts, and waits until that
-// one has it, too: of more than two voters others could have committed it.
-func (s *Store) prove(ctx context.Context, id string) error {
+// prove has an entry committed while a new voter counts, and waits until every
+// voter that is there has it: of more than two voters others could have
+// committed it, and one that has not heard of the new voter would refuse it its
+// vote (raft 1.8.0), so that without the leader nobody could be elected.
+func (s *Store) prove(ctx context.Context, id string, there map[string]bool) error {
 	r, err := s.propose(ctx, s.config.ID, ReplicaProve{ID: id})
-	for err == nil {
-		var has Stored
-		if has, err = s.config.Peers.Stored(ctx, id); err == nil && has.Voter && has.Last >= r.Index {
-			return nil
+	if err != nil {
+		return err
+	}
+	for _, voter := range s.Membership().Voters() {
+		if voter == s.config.ID || !there[voter] {
+			continue
 		}
-		if !pause(ctx, pingPause) {
-			return ctx.Err()
+		for {
+			has, err := s.config.Peers.Stored(ctx, voter)
+			if err == nil && has.Last >= r.Index && (voter != id || has.Voter) {
+				break
+			}
+			if !pause(ctx, pingPause) {
+				return fmt.Errorf("replica %s did not store entry %d: %w", voter, r.Index, errors.Join(err, ctx.Err()))
+			}
 		}
 	}
-	return err
+	return nil
 }
 
 // Stored is what a replica has on its own disk.
@@ -376,5 +386,18 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 	if err := s.await(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))); err != nil {
 		return fmt.Errorf("handing the lead to replica %s: %w", id, err)
 	}
-	return nil
+	// Raft knows it before this package was told.
+	for {
+		leads, changed := s.leading.state()
+		if !leads {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.stopping:
+			return raft.ErrRaftShutdown
+		case <-ctx.Done():
+			return fmt.Errorf("handing the lead to replica %s: %w", id, ctx.Err())
+		}
+	}
 }

@@ -282,6 +282,9 @@ func TestProposalsThroughElections(t *testing.T) {
 				}
 				x, err := s.Propose(t.Context(), "x", note(fmt.Sprint(n)))
 				if err != nil {
+					for id, s := range r.stores {
+						t.Logf("%s: %v, term %s, %v", id, s.raft.State(), s.raft.Stats()["term"], s.Membership())
+					}
 					t.Fatalf("round %d, %s: %v", n, id, err)
 				}
 				if answered[x.Events[0].Seq] {
