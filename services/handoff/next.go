@@ -1,0 +1,553 @@
+// Package handoff decides how the boot service moves from the replica that it
+// began on (the appliance) to replicas on the cluster's nodes: by changing the
+// members of one replicated log, one at a time. Never two authorities, never a
+// copy. What is to be done next is a pure function of the plan, which is in the
+// log, and of what was seen; so whoever leads goes on, after any crash.
+//
+// docs/handoff.md tells the protocol and the story of a crash at every arrow.
+package handoff
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// Seen is a replica as the leader sees it now.
+type Seen struct {
+	ID        string
+	Machine   machine.ID
+	Reachable bool
+	Stored    state.Stored
+	// Level is the highest feature level that it supports.
+	Level uint64
+	// Proved says that it took part in a commit since it is a voter.
+	Proved bool
+	// Close is since when its log was never further behind than MaxLag; zero: it
+	// is further behind now.
+	Close time.Time
+	// SameHash says that its state was found equal at some entry since it is a
+	// member, and OtherHash that it was found different.
+	SameHash, OtherHash bool
+	// Missing blobs and bytes, of those that the state names. Known is false
+	// before they were counted.
+	Known        bool
+	Missing      int
+	MissingBytes int64
+	// Sync is the median time that its disk takes for a write with its sync; 0:
+	// not known yet.
+	Sync time.Duration
+	// Skew is its clock minus the leader's.
+	Skew time.Duration
+	// Sealed says that it acknowledged, on its disk, that it is over for it.
+	Sealed bool
+}
+
+// Node is a target's node.
+type Node struct {
+	Ready bool
+	Why   string // it is not, or cannot carry a replica
+}
+
+// Check is one of the trials that the new replicas are put to while they serve.
+type Check struct {
+	Name string
+	OK   bool
+	Text string // what was seen, or what is wrong
+	At   time.Time
+}
+
+// World is what the leader sees.
+type World struct {
+	Now      time.Time
+	Self     string // the leader's server ID
+	Members  state.Membership
+	Index    uint64 // newest entry of the leader's log
+	Level    uint64 // the cluster's feature level
+	Replicas map[string]Seen
+	Nodes    map[machine.ID]Node
+	// Leads is since when the leader leads.
+	Leads time.Time
+	// Backup is the newest entry of a backup that was written to a target.
+	Backup uint64
+	// Checks since the lead was handed over, the newest of each name.
+	Checks []Check
+	// Failed is the last action that failed, and when; the same is tried again
+	// after Pause.
+	Failed   Action
+	FailedAt time.Time
+	Failures int // of that action, in a row
+}
+
+// ActionKind is what is to be done.
+type ActionKind string
+
+// The actions.
+const (
+	Deploy   ActionKind = "deploy"   // have a target's node start a replica, which joins
+	Add      ActionKind = "add"      // make it a member
+	Promote  ActionKind = "promote"  // make it a voter, with proof
+	Demote   ActionKind = "demote"   // make it no voter
+	Remove   ActionKind = "remove"   // no member
+	Transfer ActionKind = "transfer" // hand it the lead
+	Seal     ActionKind = "seal"     // have it acknowledge that it is over
+	Leave    ActionKind = "leave"    // note that it is removed, its ID never to be used again
+	Backup   ActionKind = "backup"   // export the state
+	Try      ActionKind = "check"    // put the service to its trials
+)
+
+// Moves says whether a plan got on by an action; what is only looked at again and
+// again must not keep a plan from being given up.
+func (k ActionKind) Moves() bool { return k != Backup && k != Try }
+
+// Action is one thing to do, at a replica or a machine.
+type Action struct {
+	Kind    ActionKind
+	Replica string
+	Machine machine.ID
+}
+
+// Gate is something that must hold before the plan goes on, for people.
+type Gate struct {
+	Name string
+	OK   bool
+	Text string
+}
+
+// Decision is what to do now. At most one of Action, To and Abort is set; none:
+// the gates that are not OK are waited for.
+type Decision struct {
+	Action Action
+	To     machine.HandoffStep
+	Abort  string
+	Gates  []Gate
+}
+
+const (
+	// MaxLag is how many entries a replica may be behind to count as close: a
+	// batch of Raft's.
+	MaxLag = 64
+	// CloseFor is how long it must have been close.
+	CloseFor = 30 * time.Second
+	// MaxSkew is how far clocks may differ: leases and windows are in real time.
+	MaxSkew = time.Minute
+	// Pause is the time before what failed is tried again, Tries how often.
+	Pause = 5 * time.Second
+	Tries = 6
+	// Patience is how long a step may stand still before it is given up; not in
+	// Sealing, which only goes forward.
+	Patience = 15 * time.Minute
+	// WatchFor is how long the new leader serves before the old one is let go.
+	WatchFor = time.Minute
+	// FreshBackup is how many entries a backup may be behind.
+	FreshBackup = 1000
+)
+
+// Trials are the names of the checks that must be OK while watching.
+var Trials = []string{"dhcp", "boot script", "ignition", "console"}
+
+// Next says what is to be done now.
+func Next(p machine.Handoff, w World) Decision {
+	d := next(p, w)
+	if d.Action != (Action{}) && d.Action == w.Failed && d.Abort == "" {
+		switch {
+		case w.Failures >= Tries && mayAbort(p):
+			return Decision{Abort: fmt.Sprintf("%s of replica %s failed %d times", d.Action.Kind, d.Action.Replica, w.Failures), Gates: d.Gates}
+		case w.Now.Sub(w.FailedAt) < Pause:
+			d.Action = Action{}
+		}
+	}
+	if d.Action == (Action{}) && d.To == "" && d.Abort == "" && mayAbort(p) && w.Now.Sub(p.Moved) >= Patience {
+		d.Abort = fmt.Sprintf("%s stood still for %v: %s", p.Step, Patience, Waiting(d.Gates))
+	}
+	return d
+}
+
+// mayAbort says whether a plan may still be given up by itself.
+func mayAbort(p machine.Handoff) bool {
+	switch p.Step {
+	case machine.HandoffSealing, machine.HandoffAborting, machine.HandoffDone, machine.HandoffAborted:
+		return false
+	}
+	return !p.Forward
+}
+
+// Waiting is what a plan waits for, in words.
+func Waiting(gates []Gate) string {
+	var list []string
+	for _, g := range gates {
+		if !g.OK {
+			list = append(list, g.Name+": "+g.Text)
+		}
+	}
+	return cmp.Or(strings.Join(list, "; "), "nothing")
+}
+
+func next(p machine.Handoff, w World) Decision {
+	n := &planner{p: p, w: w}
+	if mayAbort(p) || p.Forward && p.Step != machine.HandoffAborting && p.Step != machine.HandoffSealing {
+		if len(n.targets()) == 0 {
+			n.gate("nodes", false, "none of the nodes that the boot service shall move to can be reached")
+			return n.d
+		}
+	}
+	switch p.Step {
+	case machine.HandoffPreflight:
+		n.preflight()
+	case machine.HandoffDeploying:
+		n.deploying()
+	case machine.HandoffCatchingUp:
+		n.catchingUp()
+	case machine.HandoffPromoting:
+		n.promoting()
+	case machine.HandoffTransferring:
+		n.transferring()
+	case machine.HandoffWatching:
+		n.watching()
+	case machine.HandoffSealing:
+		n.sealing()
+	case machine.HandoffAborting:
+		n.aborting()
+	}
+	return n.d
+}
+
+// planner gathers one decision. The first action or step that is decided
+// counts; gates are gathered on.
+type planner struct {
+	p machine.Handoff
+	w World
+	d Decision
+}
+
+func (n *planner) decided() bool {
+	return n.d.Action != (Action{}) || n.d.To != "" || n.d.Abort != ""
+}
+
+func (n *planner) act(kind ActionKind, replica string, m machine.ID) {
+	if !n.decided() {
+		n.d.Action = Action{kind, replica, m}
+	}
+}
+
+func (n *planner) to(step machine.HandoffStep) {
+	if !n.decided() {
+		n.d.To = step
+	}
+}
+
+// gate notes a condition, and says whether it holds.
+func (n *planner) gate(name string, ok bool, text string, a ...any) bool {
+	n.d.Gates = append(n.d.Gates, Gate{name, ok, fmt.Sprintf(text, a...)})
+	return ok
+}
+
+// seen is a target's replica, which may have joined while the plan does not
+// know it yet.
+func (n *planner) seen(t machine.HandoffTarget) (Seen, bool) {
+	if t.Replica != "" {
+		s, ok := n.w.Replicas[t.Replica]
+		return s, ok
+	}
+	for _, s := range n.w.Replicas {
+		if s.Machine == t.Machine && t.Machine != "" {
+			return s, true
+		}
+	}
+	return Seen{}, false
+}
+
+// targets are those that the plan waits for: all, or those that are there once
+// an operator had it go forward.
+func (n *planner) targets() []machine.HandoffTarget {
+	if !n.p.Forward {
+		return n.p.Targets
+	}
+	var list []machine.HandoffTarget
+	for _, t := range n.p.Targets {
+		if s, joined := n.seen(t); joined && s.Reachable || !joined && n.w.Nodes[t.Machine].Ready {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// nodes is the gate of the targets' nodes.
+func (n *planner) nodes() bool {
+	all := true
+	for _, t := range n.targets() {
+		node := n.w.Nodes[t.Machine]
+		all = n.gate(t.Name, node.Ready, "%s", cmp.Or(node.Why, "its node is Ready")) && all
+	}
+	return all
+}
+
+func (n *planner) preflight() {
+	ok := n.nodes()
+	if n.p.From != "" {
+		ok = n.gate("lead", n.w.Self == n.p.From, "the appliance must lead, and %s does", n.w.Self) && ok
+	}
+	if ok {
+		n.to(machine.HandoffDeploying)
+	}
+}
+
+// deploying starts the replicas one after another, and makes them members.
+func (n *planner) deploying() {
+	for _, t := range n.targets() {
+		s, joined := n.seen(t)
+		switch {
+		case joined && s.Machine != t.Machine && t.Machine != "":
+			n.d.Abort = fmt.Sprintf("replica %s runs on machine %s, not on %s", s.ID, s.Machine, t.Machine)
+			return
+		case !joined:
+			if n.gate(t.Name, n.w.Nodes[t.Machine].Ready, "%s", cmp.Or(n.w.Nodes[t.Machine].Why, "its node starts a replica")) {
+				n.act(Deploy, "", t.Machine)
+			}
+			n.gate(t.Name, false, "its replica has not joined yet")
+			return
+		case !n.w.Members.Has(s.ID):
+			if n.gate(t.Name, s.Reachable, "its replica %s joined and cannot be reached: is port 8300 open between the nodes?", s.ID) {
+				n.act(Add, s.ID, t.Machine)
+			}
+			return
+		}
+		n.gate(t.Name, true, "its replica %s is a member", s.ID)
+	}
+	n.to(machine.HandoffCatchingUp)
+}
+
+// ready is the gate before a replica may be a voter.
+func (n *planner) ready(t machine.HandoffTarget) bool {
+	s, ok := n.seen(t)
+	if !ok || !n.w.Members.Has(s.ID) {
+		return n.gate(t.Name, false, "its replica is no member")
+	}
+	if !n.gate(t.Name, s.Reachable, "replica %s cannot be reached", s.ID) {
+		return false
+	}
+	if s.OtherHash {
+		n.d.Abort = fmt.Sprintf("replica %s has another state than the leader at the same entry: that must never be; make a support bundle, and do not go on", s.ID)
+		return false
+	}
+	lag := uint64(0)
+	if n.w.Index > s.Stored.Applied {
+		lag = n.w.Index - s.Stored.Applied
+	}
+	ok = n.gate(t.Name+" log", !s.Close.IsZero() && n.w.Now.Sub(s.Close) >= CloseFor, "%d entries behind; it must be within %d for %v", lag, MaxLag, CloseFor)
+	ok = n.gate(t.Name+" state", s.SameHash, "its state was not compared yet") && ok
+	ok = n.gate(t.Name+" images", s.Known && s.Missing == 0, "%d images with %d MiB are on their way", s.Missing, s.MissingBytes>>20) && ok
+	ok = n.gate(t.Name+" disk", s.Sync > 0, "how long its disk takes is not known yet") && ok
+	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "its clock differs by %v", s.Skew.Round(time.Second)) && ok
+	return n.gate(t.Name+" release", s.Level >= n.w.Level, "it supports feature level %d and the cluster is at %d: install a newer release there", s.Level, n.w.Level) && ok
+}
+
+func (n *planner) catchingUp() {
+	ok := true
+	for _, t := range n.targets() {
+		ok = n.ready(t) && ok
+	}
+	if ok && !n.decided() {
+		n.to(machine.HandoffPromoting)
+	}
+}
+
+// promoting makes the targets voters in turn. The step from one voter to two is
+// the fragile one, since then both are needed: it is passed only while the next
+// one is ready, too.
+func (n *planner) promoting() {
+	ready := true
+	for _, t := range n.targets() {
+		if s, ok := n.seen(t); !ok || !n.w.Members.Voter(s.ID) {
+			ready = n.ready(t) && ready
+		}
+	}
+	if n.d.Abort != "" {
+		return
+	}
+	for _, t := range n.targets() {
+		s, _ := n.seen(t)
+		if n.w.Members.Voter(s.ID) && s.Proved {
+			continue
+		}
+		if n.w.Members.Voter(s.ID) { // by a leader that is gone: prove it, or undo it
+			n.act(Promote, s.ID, t.Machine)
+			return
+		}
+		if ready {
+			n.act(Promote, s.ID, t.Machine)
+		}
+		return
+	}
+	if n.p.From == "" {
+		n.to(machine.HandoffDone)
+		return
+	}
+	if len(n.targets()) == 1 {
+		// Afterwards there is no other replica: what the one has must be all there
+		// is, and be somewhere else, too.
+		s, _ := n.seen(n.targets()[0])
+		matched := n.gate("log", s.Stored.Last >= n.w.Index, "replica %s has entry %d of %d", s.ID, s.Stored.Last, n.w.Index)
+		fresh := n.w.Backup > 0 && n.w.Backup+FreshBackup >= n.w.Index
+		if !n.gate("backup", fresh, "the newest backup has entry %d of %d", n.w.Backup, n.w.Index) {
+			n.act(Backup, s.ID, s.Machine)
+		}
+		if !matched || !fresh {
+			return
+		}
+	}
+	n.to(machine.HandoffTransferring)
+}
+
+// best is the target that should lead: the one whose disk takes least.
+func (n *planner) best() (Seen, bool) {
+	var all []Seen
+	for _, t := range n.targets() {
+		if s, ok := n.seen(t); ok && s.Reachable && s.Proved && n.w.Members.Voter(s.ID) {
+			all = append(all, s)
+		}
+	}
+	if len(all) == 0 {
+		return Seen{}, false
+	}
+	return slices.MinFunc(all, func(a, b Seen) int {
+		return cmp.Or(cmp.Compare(a.Sync, b.Sync), cmp.Compare(a.ID, b.ID))
+	}), true
+}
+
+// transferring hands the lead to a target, which then takes the vote from the
+// old one.
+func (n *planner) transferring() {
+	if n.w.Self == n.p.From {
+		best, ok := n.best()
+		if n.gate("lead", ok, "no target can take the lead") {
+			n.act(Transfer, best.ID, best.Machine)
+		}
+		return
+	}
+	if n.w.Members.Voter(n.p.From) {
+		n.act(Demote, n.p.From, "")
+		return
+	}
+	n.to(machine.HandoffWatching)
+}
+
+// watching puts the new replicas to their trials while the old one can still
+// take the lead back.
+func (n *planner) watching() {
+	if n.w.Self == n.p.From || n.w.Members.Voter(n.p.From) { // it took it back meanwhile
+		n.to(machine.HandoffTransferring)
+		return
+	}
+	ok := true
+	for _, t := range n.targets() {
+		s, _ := n.seen(t)
+		ok = n.gate(t.Name, s.Reachable && s.Proved && n.w.Members.Voter(s.ID), "its replica %s must be a voter that can be reached", s.ID) && ok
+	}
+	leads := n.w.Now.Sub(n.w.Leads)
+	ok = n.gate("lead", leads >= WatchFor, "replica %s leads for %v; it must for %v", n.w.Self, leads.Round(time.Second), WatchFor) && ok
+	for _, name := range Trials {
+		c := Check{Text: "not tried yet"}
+		for _, x := range n.w.Checks {
+			if x.Name == name {
+				c = x
+			}
+		}
+		if !n.gate(name, c.OK, "%s", c.Text) {
+			ok = false
+			if n.w.Now.Sub(c.At) >= Pause {
+				n.act(Try, "", "")
+			}
+		}
+	}
+	fresh := n.w.Backup > 0 && n.w.Backup+FreshBackup >= n.w.Index
+	n.gate("backup", fresh, "the newest backup has entry %d of %d", n.w.Backup, n.w.Index)
+	switch {
+	case ok && fresh:
+		n.to(machine.HandoffSealing)
+	case ok:
+		n.act(Backup, n.w.Self, "")
+	}
+}
+
+// sealing lets the old replica go: it must have acknowledged that it is over
+// before it is removed, since a removed one is told nothing.
+func (n *planner) sealing() {
+	old, known := n.w.Replicas[n.p.From]
+	switch {
+	case n.w.Self == n.p.From:
+		n.gate("lead", false, "the appliance leads again, and must not: hand the lead to a node")
+		if best, ok := n.best(); ok {
+			n.act(Transfer, best.ID, best.Machine)
+		}
+	case n.w.Members.Voter(n.p.From):
+		n.act(Demote, n.p.From, "")
+	case n.w.Members.Has(n.p.From) && !old.Sealed && !n.p.Lost:
+		if n.gate("appliance", old.Reachable, "it must acknowledge that it is over for it, and cannot be reached: plug it in and boot it again, or declare it destroyed (rackseed handoff lost)") {
+			n.act(Seal, n.p.From, "")
+		}
+	case n.w.Members.Has(n.p.From):
+		n.act(Remove, n.p.From, "")
+	case known:
+		n.act(Leave, n.p.From, "")
+	default:
+		n.to(machine.HandoffDone)
+	}
+}
+
+// aborting makes the old replica the only one again, and the targets' replicas
+// leave. Without an old one the targets that are no proved voters leave.
+func (n *planner) aborting() {
+	stays := n.p.From
+	if stays != "" && n.w.Self != stays {
+		old := n.w.Replicas[stays]
+		switch {
+		case !n.gate("appliance", old.Reachable, "it must lead again before the others leave, and cannot be reached: plug it in and boot it again, or let the handoff go on (rackseed handoff resume)"):
+		case !n.w.Members.Has(stays):
+			n.act(Add, stays, "")
+		case !n.w.Members.Voter(stays):
+			if n.gate("appliance log", old.Stored.Last+MaxLag >= n.w.Index, "it has entry %d of %d", old.Stored.Last, n.w.Index) {
+				n.act(Promote, stays, "")
+			}
+		default:
+			n.act(Transfer, stays, "")
+		}
+		return
+	}
+	// Those that are away first: while they count, the others are needed.
+	var leave []machine.HandoffTarget
+	for _, t := range n.p.Targets {
+		if s, joined := n.seen(t); joined && (stays != "" || !n.w.Members.Voter(s.ID) || !s.Proved) {
+			leave = append(leave, t)
+		}
+	}
+	slices.SortStableFunc(leave, func(a, b machine.HandoffTarget) int {
+		x, _ := n.seen(a)
+		y, _ := n.seen(b)
+		switch {
+		case x.Reachable == y.Reachable:
+			return 0
+		case y.Reachable:
+			return -1
+		}
+		return 1
+	})
+	for _, t := range leave {
+		s, _ := n.seen(t)
+		switch {
+		case n.w.Members.Voter(s.ID):
+			n.act(Demote, s.ID, t.Machine)
+		case n.w.Members.Has(s.ID):
+			n.act(Remove, s.ID, t.Machine)
+		default:
+			n.act(Leave, s.ID, t.Machine)
+		}
+		return
+	}
+	n.to(machine.HandoffAborted)
+}

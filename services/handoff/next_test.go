@@ -1,0 +1,189 @@
+package handoff
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+var now = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+
+// scene is a handoff from the stick to three nodes whose replicas are members
+// and have everything.
+func scene(step machine.HandoffStep, voters ...string) (machine.Handoff, World) {
+	p := machine.Handoff{ID: "h-1", Step: step, Since: now, Moved: now, From: "stick"}
+	w := World{
+		Now: now, Self: "stick", Index: 500, Level: 1, Leads: now.Add(-time.Hour), Backup: 500,
+		Replicas: map[string]Seen{"stick": {ID: "stick", Reachable: true, Proved: true, Level: 1, Stored: state.Stored{Last: 500, Applied: 500}}},
+		Nodes:    map[machine.ID]Node{},
+	}
+	is := map[string]bool{"stick": true}
+	for _, v := range voters {
+		is[strings.TrimPrefix(v, "-")] = !strings.HasPrefix(v, "-")
+	}
+	for _, n := range []string{"1", "2", "3"} {
+		id := "n" + n
+		p.Targets = append(p.Targets, machine.HandoffTarget{Machine: machine.ID("m-" + n), Name: "node-" + n, Replica: id})
+		w.Nodes[machine.ID("m-"+n)] = Node{Ready: true}
+		w.Replicas[id] = Seen{
+			ID: id, Machine: machine.ID("m-" + n), Reachable: true, Stored: state.Stored{Last: 500, Applied: 500}, Level: 1, Proved: is[id],
+			Close: now.Add(-CloseFor), SameHash: true, Known: true, Sync: time.Duration(4-n[0]+'0') * time.Millisecond,
+		}
+	}
+	for _, id := range []string{"n1", "n2", "n3", "stick"} {
+		w.Members.Members = append(w.Members.Members, state.Member{ID: id, Voter: is[id]})
+	}
+	for _, name := range Trials {
+		w.Checks = append(w.Checks, Check{Name: name, OK: true, At: now})
+	}
+	return p, w
+}
+
+// change changes one replica of a scene.
+func change(w *World, id string, f func(*Seen)) {
+	s := w.Replicas[id]
+	f(&s)
+	w.Replicas[id] = s
+}
+
+func TestNext(t *testing.T) {
+	type scenario struct {
+		step   machine.HandoffStep
+		voters string
+		with   func(p *machine.Handoff, w *World)
+		act    string // "kind replica"
+		to     machine.HandoffStep
+		abort  string
+		waits  string
+	}
+	for name, c := range map[string]scenario{
+		"all there":      {step: machine.HandoffPreflight, to: machine.HandoffDeploying},
+		"a node is away": {step: machine.HandoffPreflight, with: func(_ *machine.Handoff, w *World) { w.Nodes["m-2"] = Node{Why: "its node is not Ready"} }, waits: "node-2: its node is not Ready"},
+		"another leads":  {step: machine.HandoffPreflight, with: func(_ *machine.Handoff, w *World) { w.Self = "n1" }, waits: "lead: the appliance must lead"},
+		"nothing deployed": {step: machine.HandoffDeploying, with: func(p *machine.Handoff, w *World) {
+			p.Targets[0].Replica = ""
+			delete(w.Replicas, "n1")
+		}, act: "deploy "},
+		"joined, no member": {step: machine.HandoffDeploying, with: func(_ *machine.Handoff, w *World) { w.Members.Members = w.Members.Members[3:] }, act: "add n1"},
+		"joined, away": {step: machine.HandoffDeploying, with: func(_ *machine.Handoff, w *World) {
+			w.Members.Members = w.Members.Members[3:]
+			change(w, "n1", func(s *Seen) { s.Reachable = false })
+		}, waits: "is port 8300 open"},
+		"all are members": {step: machine.HandoffDeploying, to: machine.HandoffCatchingUp},
+		"behind": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
+			change(w, "n2", func(s *Seen) { s.Close, s.Stored.Applied = time.Time{}, 20 })
+		}, waits: "node-2 log: 480 entries behind"},
+		"close, not yet long": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n2", func(s *Seen) { s.Close = now.Add(-time.Second) }) }, waits: "within 64 for 30s"},
+		"images on their way": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
+			change(w, "n3", func(s *Seen) { s.Missing, s.MissingBytes = 2, 300<<20 })
+		}, waits: "2 images with 300 MiB"},
+		"another state":         {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.OtherHash = true }) }, abort: "another state"},
+		"a clock a day off":     {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.Skew = -24 * time.Hour }) }, waits: "node-3 clock: its clock differs by -24h0m0s"},
+		"an older release":      {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { w.Level = 2 }, waits: "supports feature level 1 and the cluster is at 2"},
+		"caught up":             {step: machine.HandoffCatchingUp, to: machine.HandoffPromoting},
+		"the first voter":       {step: machine.HandoffPromoting, act: "promote n1"},
+		"the next is not ready": {step: machine.HandoffPromoting, with: func(_ *machine.Handoff, w *World) { change(w, "n2", func(s *Seen) { s.Close = time.Time{} }) }, waits: "node-2 log"},
+		"the second voter":      {step: machine.HandoffPromoting, voters: "n1", act: "promote n2"},
+		"left without proof":    {step: machine.HandoffPromoting, voters: "n1 n2", with: func(_ *machine.Handoff, w *World) { change(w, "n1", func(s *Seen) { s.Proved = false }) }, act: "promote n1"},
+		"all are voters":        {step: machine.HandoffPromoting, voters: "n1 n2 n3", to: machine.HandoffTransferring},
+		"nobody leaves":         {step: machine.HandoffPromoting, voters: "n1 n2 n3", with: func(p *machine.Handoff, _ *World) { p.From = "" }, to: machine.HandoffDone},
+		"one, without a backup": {step: machine.HandoffPromoting, voters: "n1", with: func(p *machine.Handoff, w *World) { p.Targets, w.Backup = p.Targets[:1], 0 }, act: "backup n1"},
+		"one, not matched": {step: machine.HandoffPromoting, voters: "n1", with: func(p *machine.Handoff, w *World) {
+			p.Targets = p.Targets[:1]
+			change(w, "n1", func(s *Seen) { s.Stored.Last = 499 })
+		}, waits: "log: replica n1 has entry 499 of 500"},
+		"one":                    {step: machine.HandoffPromoting, voters: "n1", with: func(p *machine.Handoff, _ *World) { p.Targets = p.Targets[:1] }, to: machine.HandoffTransferring},
+		"the best disk leads":    {step: machine.HandoffTransferring, voters: "n1 n2 n3", act: "transfer n3"},
+		"the best there is":      {step: machine.HandoffTransferring, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.Reachable = false }) }, act: "transfer n2"},
+		"a node leads":           {step: machine.HandoffTransferring, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, act: "demote stick"},
+		"the stick has no vote":  {step: machine.HandoffTransferring, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, to: machine.HandoffWatching},
+		"not for long yet":       {step: machine.HandoffWatching, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self, w.Leads = "n2", now.Add(-time.Second) }, waits: "leads for 1s; it must for 1m0s"},
+		"not tried":              {step: machine.HandoffWatching, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self, w.Checks = "n2", nil }, act: "check ", waits: "dhcp: not tried yet"},
+		"an old backup":          {step: machine.HandoffWatching, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self, w.Index = "n2", 5000 }, act: "backup n2"},
+		"it serves":              {step: machine.HandoffWatching, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, to: machine.HandoffSealing},
+		"the stick took it back": {step: machine.HandoffWatching, voters: "n1 n2 n3", to: machine.HandoffTransferring},
+		"the stick is told":      {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, act: "seal stick"},
+		"the stick was pulled too early": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) {
+			w.Self = "n2"
+			change(w, "stick", func(s *Seen) { s.Reachable = false })
+		}, waits: "plug it in and boot it again, or declare it destroyed"},
+		"the stick is destroyed": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
+			w.Self, p.Lost = "n2", true
+			change(w, "stick", func(s *Seen) { s.Reachable = false })
+		}, act: "remove stick"},
+		"the stick knows": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) {
+			w.Self = "n2"
+			change(w, "stick", func(s *Seen) { s.Sealed = true })
+		}, act: "remove stick"},
+		"the stick is removed": {step: machine.HandoffSealing, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
+			w.Self, w.Members.Members = "n2", w.Members.Members[:3]
+		}, act: "leave stick"},
+		"the stick is gone": {step: machine.HandoffSealing, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
+			w.Self, w.Members.Members = "n2", w.Members.Members[:3]
+			delete(w.Replicas, "stick")
+		}, to: machine.HandoffDone},
+		"given up, a node leads": {step: machine.HandoffAborting, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, act: "promote stick"},
+		"given up, both vote":    {step: machine.HandoffAborting, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, act: "transfer stick"},
+		"given up, the stick is away": {step: machine.HandoffAborting, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
+			w.Self = "n2"
+			change(w, "stick", func(s *Seen) { s.Reachable = false })
+		}, waits: "let the handoff go on"},
+		"given up, one is dead":      {step: machine.HandoffAborting, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) { change(w, "n2", func(s *Seen) { s.Reachable = false }) }, act: "demote n2"},
+		"given up, the others leave": {step: machine.HandoffAborting, voters: "n1", act: "demote n1"},
+		"given up, no voters":        {step: machine.HandoffAborting, act: "remove n1"},
+		"given up, no members":       {step: machine.HandoffAborting, with: func(_ *machine.Handoff, w *World) { w.Members.Members = w.Members.Members[3:] }, act: "leave n1"},
+		"given up": {step: machine.HandoffAborting, with: func(_ *machine.Handoff, w *World) {
+			w.Members.Members = w.Members.Members[3:]
+			w.Replicas = map[string]Seen{"stick": w.Replicas["stick"]}
+		}, to: machine.HandoffAborted},
+		"tried again too soon": {step: machine.HandoffPromoting, with: func(_ *machine.Handoff, w *World) {
+			w.Failed, w.FailedAt, w.Failures = Action{Promote, "n1", "m-1"}, now.Add(-time.Second), 1
+		}},
+		"failed too often": {step: machine.HandoffPromoting, with: func(_ *machine.Handoff, w *World) {
+			w.Failed, w.FailedAt, w.Failures = Action{Promote, "n1", "m-1"}, now.Add(-time.Second), Tries
+		}, abort: "promote of replica n1 failed 6 times"},
+		"stands still": {step: machine.HandoffPreflight, with: func(p *machine.Handoff, w *World) {
+			p.Moved = now.Add(-Patience)
+			w.Nodes["m-2"] = Node{Why: "its node is not Ready"}
+		}, abort: "preflight stood still for 15m0s: node-2: its node is not Ready"},
+		"only forward": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
+			w.Self, p.Moved = "n2", now.Add(-24*time.Hour)
+			change(w, "stick", func(s *Seen) { s.Reachable = false })
+		}, waits: "appliance"},
+		"forward without who is away": {step: machine.HandoffPromoting, voters: "n1 n2", with: func(p *machine.Handoff, w *World) {
+			p.Forward, w.Self = true, "n1"
+			change(w, "n3", func(s *Seen) { s.Reachable = false })
+		}, to: machine.HandoffTransferring},
+		"forward with nobody": {step: machine.HandoffPromoting, with: func(p *machine.Handoff, w *World) {
+			p.Forward = true
+			for _, id := range []string{"n1", "n2", "n3"} {
+				change(w, id, func(s *Seen) { s.Reachable = false })
+			}
+		}, waits: "none of the nodes"},
+		"over": {step: machine.HandoffDone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, w := scene(c.step, strings.Fields(c.voters)...)
+			if c.with != nil {
+				c.with(&p, &w)
+			}
+			d := Next(p, w)
+			act := ""
+			if d.Action != (Action{}) {
+				act = string(d.Action.Kind) + " " + d.Action.Replica
+			}
+			if act != c.act || d.To != c.to {
+				t.Errorf("does %q, goes to %q; wanted %q, %q; waits for %s", act, d.To, c.act, c.to, Waiting(d.Gates))
+			}
+			if (c.abort == "") != (d.Abort == "") || !strings.Contains(d.Abort, c.abort) {
+				t.Errorf("gives up %q, wanted %q", d.Abort, c.abort)
+			}
+			if !strings.Contains(Waiting(d.Gates), c.waits) {
+				t.Errorf("waits for %q, wanted %q", Waiting(d.Gates), c.waits)
+			}
+		})
+	}
+}

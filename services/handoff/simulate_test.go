@@ -1,0 +1,472 @@
+package handoff
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// The simulation runs whole handoffs in a model of the replicas, with crashes,
+// cuts, lost disks, refusals, and actions whose outcome nobody learns, all from
+// a seed:
+//
+//	go test ./services/handoff -run Simulation -seeds 100000
+//	go test ./services/handoff -run Simulation -from 4711 -seeds 1 -v   # one again
+var (
+	seeds = flag.Uint64("seeds", 3000, "how many handoffs are simulated")
+	from  = flag.Uint64("from", 1, "the first seed")
+)
+
+// box is one replica of the model.
+type box struct {
+	id      string
+	machine machine.ID
+	up, cut bool
+	lost    bool // for ever
+	last    uint64
+	proved  bool
+	sealed  bool
+	left    bool
+	closeAt time.Time
+}
+
+func (b *box) there() bool { return b.up && !b.cut && !b.lost }
+
+// model is the world of one handoff.
+type model struct {
+	t       *testing.T
+	rng     *rand.Rand
+	now     time.Time
+	plan    machine.Handoff
+	boxes   map[string]*box
+	nodes   map[machine.ID]bool
+	voters  map[string]bool // members, and whether they are voters
+	leader  string
+	leads   time.Time
+	index   uint64
+	backup  uint64
+	checks  []Check
+	failed  Action
+	failAt  time.Time
+	fails   int
+	made    int
+	faults  float64
+	trace   []string
+	stalled time.Time // since when an operator would act
+}
+
+func (m *model) say(format string, a ...any) {
+	m.trace = append(m.trace, m.now.Format(time.TimeOnly)+" "+fmt.Sprintf(format, a...))
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	m := &model{
+		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), index: 100,
+		boxes: map[string]*box{}, nodes: map[machine.ID]bool{}, voters: map[string]bool{"stick": true}, leader: "stick",
+	}
+	m.leads = m.now
+	m.boxes["stick"] = &box{id: "stick", up: true, last: 100, proved: true}
+	m.plan = machine.Handoff{ID: "h", Step: machine.HandoffPreflight, Since: m.now, Moved: m.now, From: "stick"}
+	for i := range []int{1, 2, 3, 3, 5}[m.rng.IntN(5)] {
+		id := machine.ID(fmt.Sprintf("m-%d", i+1))
+		m.nodes[id] = true
+		m.plan.Targets = append(m.plan.Targets, machine.HandoffTarget{Machine: id, Name: fmt.Sprintf("node-%d", i+1)})
+	}
+	m.faults = []float64{0, 0.02, 0.1, 0.3}[m.rng.IntN(4)]
+	return m
+}
+
+func (m *model) chance(p float64) bool { return m.rng.Float64() < p }
+
+func (m *model) membership() state.Membership {
+	x := state.Membership{Leader: m.leader, Leads: true, Committed: m.index}
+	for _, id := range slices.Sorted(maps.Keys(m.voters)) {
+		x.Members = append(x.Members, state.Member{ID: id, Voter: m.voters[id]})
+	}
+	return x
+}
+
+// majority says whether the voters that are there are enough, for a leader.
+func (m *model) majority() bool {
+	voters, there := 0, 0
+	for id, voter := range m.voters {
+		if voter {
+			voters++
+			if m.boxes[id].there() {
+				there++
+			}
+		}
+	}
+	return there > voters/2
+}
+
+// elect makes a leader of a voter that has every committed entry.
+func (m *model) elect() {
+	if l := m.boxes[m.leader]; l != nil && l.there() && m.voters[m.leader] && m.majority() {
+		return
+	}
+	if m.leader != "" {
+		m.say("%s leads no more", m.leader)
+	}
+	m.leader, m.failed, m.fails, m.checks = "", Action{}, 0, nil
+	if !m.majority() {
+		return
+	}
+	var able []string
+	for _, id := range slices.Sorted(maps.Keys(m.voters)) {
+		if m.voters[id] && m.boxes[id].there() && m.boxes[id].last == m.index {
+			able = append(able, id)
+		}
+	}
+	if len(able) == 0 {
+		return
+	}
+	m.leader, m.leads = able[m.rng.IntN(len(able))], m.now
+	m.say("%s leads", m.leader)
+	if m.boxes[m.leader].sealed {
+		m.t.Errorf("a sealed replica leads")
+	}
+}
+
+// commit adds an entry that a majority has; those that are there may lag.
+func (m *model) commit(n uint64) {
+	if m.leader == "" {
+		return
+	}
+	m.index += n
+	m.boxes[m.leader].last = m.index
+	for _, id := range slices.Sorted(maps.Keys(m.voters)) {
+		b := m.boxes[id]
+		if !b.there() {
+			b.closeAt = time.Time{}
+			continue
+		}
+		// Who is a voter and there is needed more often than not: all of them here,
+		// so that whoever is elected has everything.
+		if m.voters[id] || m.chance(0.8) {
+			b.last = m.index
+		}
+		if m.index-b.last > MaxLag {
+			b.closeAt = time.Time{}
+		} else if b.closeAt.IsZero() {
+			b.closeAt = m.now
+		}
+	}
+}
+
+func (m *model) fault() {
+	ids := slices.Sorted(maps.Keys(m.boxes))
+	b := m.boxes[ids[m.rng.IntN(len(ids))]]
+	switch m.rng.IntN(10) {
+	case 0, 1, 2:
+		b.up = false
+		m.say("%s is down", b.id)
+	case 3, 4:
+		b.cut = true
+		m.say("%s is cut off", b.id)
+	case 5:
+		if m.chance(0.1) {
+			b.lost = true
+			m.say("%s is lost", b.id)
+		}
+	case 6:
+		if b.machine != "" {
+			m.nodes[b.machine] = false
+			m.say("node %s is not Ready", b.machine)
+		}
+	default:
+		m.heal()
+	}
+}
+
+func (m *model) heal() {
+	for _, b := range m.boxes {
+		if b.lost {
+			continue
+		}
+		if !b.up || b.cut {
+			m.say("%s is back", b.id)
+		}
+		b.up, b.cut = true, false
+	}
+	for id := range m.nodes {
+		m.nodes[id] = !m.lostMachine(id)
+	}
+}
+
+func (m *model) lostMachine(id machine.ID) bool {
+	for _, b := range m.boxes {
+		if b.machine == id && b.lost {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *model) world() World {
+	w := World{
+		Now: m.now, Self: m.leader, Members: m.membership(), Index: m.index, Level: 1, Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{},
+		Leads: m.leads, Backup: m.backup, Checks: m.checks, Failed: m.failed, FailedAt: m.failAt, Failures: m.fails,
+	}
+	for id, b := range m.boxes {
+		if b.left {
+			continue
+		}
+		w.Replicas[id] = Seen{
+			ID: id, Machine: b.machine, Reachable: b.there(), Stored: state.Stored{Last: b.last, Applied: b.last, Voter: m.voters[id]},
+			Level: 1, Proved: b.proved, Close: b.closeAt, SameHash: true, Known: true, Sync: time.Millisecond, Sealed: b.sealed,
+		}
+	}
+	for id, ready := range m.nodes {
+		w.Nodes[id] = Node{Ready: ready, Why: map[bool]string{false: "its node is not Ready"}[ready]}
+	}
+	return w
+}
+
+// do carries an action out, as the store does: what must not be is refused.
+func (m *model) do(a Action) error {
+	there := func(id string) bool { return m.boxes[id] != nil && m.boxes[id].there() }
+	change := func(kind state.ChangeKind) error {
+		return m.membership().Allowed(kind, a.Replica, m.leader, there)
+	}
+	switch a.Kind {
+	case Deploy:
+		if !m.nodes[a.Machine] {
+			return fmt.Errorf("node %s does nothing", a.Machine)
+		}
+		m.made++
+		id := fmt.Sprintf("r-%d", m.made)
+		m.boxes[id] = &box{id: id, machine: a.Machine, up: true}
+	case Add:
+		if err := change(state.Add); err != nil {
+			return err
+		}
+		m.voters[a.Replica] = false
+	case Promote:
+		if !m.voters[a.Replica] {
+			if err := change(state.Promote); err != nil {
+				return err
+			}
+		} else if !there(a.Replica) { // left by a leader that died: undone, as the store does
+			if err := change(state.Demote); err != nil {
+				return err
+			}
+			m.voters[a.Replica] = false
+			return fmt.Errorf("it did not do its part")
+		}
+		m.voters[a.Replica], m.boxes[a.Replica].last = true, m.index
+		if m.chance(m.faults / 4) { // the leader dies before the proof
+			m.boxes[m.leader].up = false
+			m.say("%s dies before %s is proved", m.leader, a.Replica)
+			return nil
+		}
+		m.boxes[a.Replica].proved = true
+	case Demote:
+		if err := change(state.Demote); err != nil {
+			return err
+		}
+		m.voters[a.Replica], m.boxes[a.Replica].proved = false, false
+	case Remove:
+		if err := change(state.Remove); err != nil {
+			return err
+		}
+		if a.Replica == "stick" && !m.boxes["stick"].sealed && !m.plan.Lost {
+			m.t.Errorf("the stick is removed, and was not told")
+		}
+		delete(m.voters, a.Replica)
+	case Transfer:
+		if !there(a.Replica) || !m.voters[a.Replica] {
+			return fmt.Errorf("%s cannot lead", a.Replica)
+		}
+		m.leader, m.leads, m.checks = a.Replica, m.now, nil
+	case Seal:
+		if !there(a.Replica) {
+			return fmt.Errorf("%s is away", a.Replica)
+		}
+		if m.voters[a.Replica] {
+			m.t.Errorf("a voter is sealed")
+		}
+		m.boxes[a.Replica].sealed = true
+	case Leave:
+		if _, member := m.voters[a.Replica]; member {
+			m.t.Errorf("%s leaves as a member", a.Replica)
+		}
+		m.boxes[a.Replica].left = true
+	case Backup:
+		m.backup = m.index
+	case Try:
+		m.checks = nil
+		for _, name := range Trials {
+			m.checks = append(m.checks, Check{Name: name, OK: !m.chance(m.faults), At: m.now})
+		}
+	default:
+		m.t.Errorf("action %q", a.Kind)
+	}
+	return nil
+}
+
+func (m *model) move(step machine.HandoffStep) {
+	m.plan.Step, m.plan.Since, m.plan.Moved = step, m.now, m.now
+	m.commit(1)
+}
+
+// step lets some seconds pass.
+func (m *model) step() {
+	m.now = m.now.Add(time.Duration(1+m.rng.IntN(5)) * time.Second)
+	if m.chance(m.faults) {
+		m.fault()
+	}
+	m.elect()
+	if m.leader == "" {
+		return
+	}
+	m.commit(uint64(m.rng.IntN(20)))
+	w := m.world()
+	d := Next(m.plan, w)
+	decided := 0
+	for _, set := range []bool{d.Action != (Action{}), d.To != "", d.Abort != ""} {
+		if set {
+			decided++
+		}
+	}
+	if decided > 1 {
+		m.t.Errorf("several decisions at once: %+v", d)
+	}
+	switch {
+	case m.chance(m.faults / 4): // the leader dies before it acts
+		m.boxes[m.leader].up = false
+		m.say("%s dies", m.leader)
+	case d.Abort != "":
+		m.say("abort: %s", d.Abort)
+		if m.boxes["stick"].sealed {
+			m.t.Errorf("given up after the stick was told that it is over")
+		}
+		m.plan.Reason = d.Abort
+		m.move(machine.HandoffAborting)
+	case d.To != "":
+		m.say("to %s", d.To)
+		m.move(d.To)
+	case d.Action != (Action{}):
+		var err error
+		if m.chance(m.faults / 2) {
+			err = fmt.Errorf("refused")
+		} else {
+			err = m.do(d.Action)
+		}
+		// Done, and the leader dies before it knows, or is told that it failed.
+		lied := err == nil && m.chance(m.faults/4)
+		m.say("%s %s %s: %v%s", d.Action.Kind, d.Action.Replica, d.Action.Machine, err, map[bool]string{true: " (and nobody knows)"}[lied])
+		switch {
+		case err != nil || lied:
+			if m.failed != d.Action {
+				m.fails = 0
+			}
+			m.failed, m.failAt = d.Action, m.now
+			m.fails++
+		default:
+			m.failed, m.fails = Action{}, 0
+			if d.Action.Kind.Moves() {
+				m.plan.Moved = m.now
+			}
+		}
+		m.stalled = time.Time{}
+		return
+	default:
+		m.operator(d)
+		return
+	}
+	m.stalled = time.Time{}
+}
+
+// operator does what the gates tell, after half an hour.
+func (m *model) operator(d Decision) {
+	if m.stalled.IsZero() {
+		m.stalled = m.now
+	}
+	if m.now.Sub(m.stalled) < 30*time.Minute || !m.boxes["stick"].lost {
+		return
+	}
+	switch m.plan.Step {
+	case machine.HandoffSealing:
+		m.say("operator: the stick is destroyed")
+		m.plan.Lost = true
+	case machine.HandoffAborting:
+		m.say("operator: go on")
+		m.plan.Forward, m.plan.Reason = true, ""
+		m.move(machine.HandoffDeploying)
+	}
+	m.stalled = time.Time{}
+}
+
+// TestSimulation runs many handoffs: each ends in Done, or clean as it was, or
+// its voters were lost for ever.
+func TestSimulation(t *testing.T) {
+	ends := map[string]int{}
+	for seed := *from; seed < *from+*seeds && !t.Failed(); seed++ {
+		m := newModel(t, seed)
+		for n := 0; !m.plan.Step.Over() && n < 20_000; n++ {
+			if n == 400 { // faults cease, and what is not lost comes back
+				m.faults = 0
+				m.heal()
+			}
+			m.step()
+			if t.Failed() {
+				break
+			}
+		}
+		end := string(m.plan.Step)
+		if !m.plan.Step.Over() {
+			end = "stuck"
+			m.heal()
+			if m.elect(); m.leader == "" {
+				end = "majority lost for ever"
+			}
+		}
+		ends[end]++
+		m.check(end)
+		if t.Failed() {
+			t.Fatalf("seed %d ended in %s: %v\n%s", seed, end, m.membership(), strings.Join(m.trace[max(0, len(m.trace)-60):], "\n"))
+		}
+	}
+	t.Logf("%d handoffs: %v", *seeds, ends)
+	if *seeds > 1000 && (ends["done"] == 0 || ends["aborted"] == 0) {
+		t.Errorf("nothing was tried: %v", ends)
+	}
+}
+
+// check holds the end to what it must be.
+func (m *model) check(end string) {
+	switch end {
+	case "done":
+		if _, member := m.voters["stick"]; member || !m.boxes["stick"].left {
+			m.t.Errorf("done, and the stick is still there")
+		}
+		if len(m.voters) != len(m.plan.Targets) && !m.plan.Forward {
+			m.t.Errorf("done with %d members for %d targets", len(m.voters), len(m.plan.Targets))
+		}
+		for id, voter := range m.voters {
+			if (!voter || !m.boxes[id].proved) && !m.plan.Forward {
+				m.t.Errorf("done, and %s is no proved voter", id)
+			}
+		}
+	case "aborted":
+		if m.leader != "stick" || len(m.voters) != 1 {
+			m.t.Errorf("given up, and the stick does not lead alone")
+		}
+		for id, b := range m.boxes {
+			if id != "stick" && !b.left {
+				m.t.Errorf("given up, and %s did not leave", id)
+			}
+		}
+	case "stuck":
+		m.t.Errorf("it stands still for ever: %s", Waiting(Next(m.plan, m.world()).Gates))
+	}
+}

@@ -1,0 +1,57 @@
+package machine
+
+import "time"
+
+// HandoffStep is where a handoff stands. It is the intent; Raft's configuration
+// is the fact.
+type HandoffStep string
+
+// The steps, in order; a handoff that is given up goes to HandoffAborting from
+// any before HandoffSealing.
+const (
+	HandoffPreflight    HandoffStep = "preflight"    // is everything there?
+	HandoffDeploying    HandoffStep = "deploying"    // replicas start on their nodes, and become members
+	HandoffCatchingUp   HandoffStep = "catching-up"  // they fetch the log and every blob
+	HandoffPromoting    HandoffStep = "promoting"    // one after another becomes a voter
+	HandoffTransferring HandoffStep = "transferring" // one of them leads, the old one is no voter
+	HandoffWatching     HandoffStep = "watching"     // do they serve as it did?
+	HandoffSealing      HandoffStep = "sealing"      // the old one knows that it is over, and is removed
+	HandoffDone         HandoffStep = "done"
+	HandoffAborting     HandoffStep = "aborting" // the old one leads alone again
+	HandoffAborted      HandoffStep = "aborted"
+)
+
+// Over says whether nothing is left to do.
+func (s HandoffStep) Over() bool { return s == HandoffDone || s == HandoffAborted }
+
+// Handoff is a plan to move the boot service to other replicas, one log whose
+// members change: kept in the log, gone on with by whoever leads.
+type Handoff struct {
+	ID   string      `json:"id"`
+	Step HandoffStep `json:"step"`
+	// Since is when the step began, and Moved when the plan last got on.
+	Since time.Time `json:"since"`
+	Moved time.Time `json:"moved"`
+	// Targets are the nodes that the replicas shall run on, in the order in
+	// which they become voters.
+	Targets []HandoffTarget `json:"targets"`
+	// From is the server ID of the replica that leaves in the end; "": none, the
+	// targets join those that are there.
+	From string `json:"from,omitempty"`
+	By   string `json:"by"`
+	// Reason says why it was given up.
+	Reason string `json:"reason,omitempty"`
+	// Forward says that an operator had a plan go on that was given up while the
+	// leaving replica was away: targets that cannot be reached do not keep it.
+	Forward bool `json:"forward,omitempty"`
+	// Lost says that an operator declared the leaving replica destroyed: it
+	// cannot acknowledge that it is over.
+	Lost bool `json:"lost,omitempty"`
+}
+
+// HandoffTarget is one node of a handoff.
+type HandoffTarget struct {
+	Machine ID     `json:"machine"`
+	Name    string `json:"name"`
+	Replica string `json:"replica,omitempty"` // its server ID, once it joined
+}
