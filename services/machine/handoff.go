@@ -1,6 +1,9 @@
 package machine
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // HandoffStep is where a handoff stands. It is the intent; Raft's configuration
 // is the fact.
@@ -54,4 +57,30 @@ type HandoffTarget struct {
 	Machine ID     `json:"machine"`
 	Name    string `json:"name"`
 	Replica string `json:"replica,omitempty"` // its server ID, once it joined
+}
+
+// handoffOrder is the steps as they follow each other.
+var handoffOrder = []HandoffStep{
+	HandoffPreflight, HandoffDeploying, HandoffCatchingUp, HandoffPromoting,
+	HandoffTransferring, HandoffWatching, HandoffSealing, HandoffDone,
+}
+
+// MayGo says whether a plan may go from one step to another: on by one, back
+// from watching to transferring (the old one took the lead back), from promoting
+// to the end where nobody leaves, and to aborting from any before sealing.
+func (h Handoff) MayGo(to HandoffStep) bool {
+	at := slices.Index(handoffOrder, h.Step)
+	switch {
+	case h.Step == HandoffAborting:
+		return to == HandoffAborted
+	case h.Step.Over() || at < 0:
+		return false
+	case to == HandoffAborting:
+		return h.Step != HandoffSealing
+	case h.Step == HandoffWatching && to == HandoffTransferring:
+		return true
+	case h.Step == HandoffPromoting && to == HandoffDone:
+		return h.From == ""
+	}
+	return handoffOrder[at+1] == to
 }

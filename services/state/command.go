@@ -324,6 +324,39 @@ type ReplicaLeave struct {
 	Reason string `json:"reason"`
 }
 
+// HandoffStart begins a plan to move the boot service, from the replica that
+// leads or to more of them. Refused while another plan is not over.
+type HandoffStart struct {
+	Handoff machine.Handoff `json:"handoff"` // Step, Since and Moved are set by the state
+}
+
+// HandoffMove moves the plan on. Refused if it does not stand at From, or cannot
+// go from there to To. Reason is for giving it up.
+type HandoffMove struct {
+	ID     string              `json:"id"`
+	From   machine.HandoffStep `json:"from"`
+	To     machine.HandoffStep `json:"to"`
+	Reason string              `json:"reason,omitempty"`
+}
+
+// HandoffDid notes what was done for the plan.
+type HandoffDid struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+}
+
+// HandoffLost declares the replica that leaves destroyed: it is removed without
+// its acknowledgement.
+type HandoffLost struct {
+	ID string `json:"id"`
+}
+
+// HandoffResume has a plan go forward that was given up while the replica that
+// leaves was away, without the targets that are away.
+type HandoffResume struct {
+	ID string `json:"id"`
+}
+
 // Note is an event without any other change.
 type Note struct {
 	Machine  machine.ID        `json:"machine,omitempty"`
@@ -369,4 +402,9 @@ func (ReplicaInvite) Kind() string    { return "replica.invite/1" }
 func (ReplicaJoin) Kind() string      { return "replica.join/1" }
 func (ReplicaProve) Kind() string     { return "replica.prove/1" }
 func (ReplicaLeave) Kind() string     { return "replica.leave/1" }
+func (HandoffStart) Kind() string     { return "handoff.start/1" }
+func (HandoffMove) Kind() string      { return "handoff.move/1" }
+func (HandoffDid) Kind() string       { return "handoff.did/1" }
+func (HandoffLost) Kind() string      { return "handoff.lost/1" }
+func (HandoffResume) Kind() string    { return "handoff.resume/1" }
 func (Note) Kind() string             { return "note/1" }

@@ -85,6 +85,16 @@ func decide(t tables, at time.Time, by string, index, term uint64, command Comma
 		err = c.replicaProve(x)
 	case ReplicaLeave:
 		err = c.replicaLeave(x)
+	case HandoffStart:
+		err = c.handoffStart(x)
+	case HandoffMove:
+		err = c.handoffMove(x)
+	case HandoffDid:
+		err = c.handoffDid(x)
+	case HandoffLost:
+		err = c.handoffLost(x)
+	case HandoffResume:
+		err = c.handoffResume(x)
 	case Note:
 		err = c.note(x)
 	default:

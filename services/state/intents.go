@@ -17,6 +17,9 @@ func (c *change) machineApprove(x MachineApprove) error {
 	if err := c.mayApprove(x, found); err != nil {
 		return err
 	}
+	if err := c.calm(); err != nil {
+		return err
+	}
 	node := ed25519.NewKeyFromSeed(x.NodeSeed).Public().(ed25519.PublicKey)
 	if other := c.machineByNodeKey(node); other != nil {
 		return refuse("machine %s: its node key is machine %s's; make a new one", x.Machine, other.Machine.ID)
@@ -265,6 +268,9 @@ func (c *change) intentRetry(x IntentRetry) error {
 	r := c.tables.machine(i.Intent.Machine)
 	if i.Intent.Status != machine.IntentFailed || r == nil {
 		return refuse("install intent %s is %s: only a failed one is retried", x.Intent, i.Intent.Status)
+	}
+	if err := c.calm(); err != nil {
+		return err
 	}
 	open, m := c.editIntent(i), c.edit(r)
 	open.Intent.Status, open.Intent.Reason, open.Claimed = machine.IntentOpen, "", nil

@@ -32,6 +32,7 @@ const (
 	tableListed      = "listed"
 	tableReplicas    = "replicas"
 	tableInvitations = "invitations"
+	tableHandoff     = "handoff"
 )
 
 // Index names; "id" is what memdb calls a primary key.
@@ -74,6 +75,7 @@ var catalog = []tableInfo{
 	newTable(tableListed, func(r *listedRow) []byte { return key(r.Entry) }),
 	newTable(tableReplicas, func(r *machine.Replica) []byte { return key(r.ID) }),
 	newTable(tableInvitations, func(r *invitationRow) []byte { return r.TokenHash }),
+	newTable(tableHandoff, func(*machine.Handoff) []byte { return []byte{0} }),
 	newTable(tableMachines, func(r *machineRow) []byte { return key(r.Machine.ID) },
 		many(byMAC, func(r *machineRow) [][]byte {
 			out := make([][]byte, len(r.Machine.MACs))

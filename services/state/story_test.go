@@ -52,6 +52,9 @@ func story(w *world) {
 	w.must(ReplicaInvite{TokenHash: bytes32("replica"), Name: "node-1", Machine: machineID(1), Expires: w.now.Add(time.Hour)})
 	w.must(joinBy("replica", "r-2"))
 	w.must(ReplicaProve{ID: "r-2"})
+	w.must(HandoffStart{machine.Handoff{ID: "h-0", Targets: []machine.HandoffTarget{{Machine: machineID(1)}}, From: "r-1", By: "operator:ann"}})
+	w.must(HandoffMove{ID: "h-0", From: machine.HandoffPreflight, To: machine.HandoffAborting, Reason: "not today"})
+	w.must(HandoffMove{ID: "h-0", From: machine.HandoffAborting, To: machine.HandoffAborted})
 	w.must(OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}})
 	w.must(Note{What: "note", Severity: machine.Info, Text: "Proved"})
 }
@@ -93,6 +96,9 @@ func TestStory(t *testing.T) {
 		"m-00000001 node.ready: The node is Ready",
 		"m-00000001 replica.invited: A replica node-1 of the boot service may join until 13:00:24",
 		"m-00000001 replica.joined: Replica node-1 of the boot service joins from 10.77.0.11:8300, as r-2",
+		"handoff.started: The boot service moves to node-1, as operator ann asked",
+		"handoff.step: Handoff: it is given up, and the appliance leads alone again: not today",
+		"handoff.step: Handoff: it was given up, and all is as it was",
 		"note: Proved",
 	}
 	for i := range max(len(got), len(want)) {
