@@ -103,6 +103,7 @@ type writer struct {
 	changed tableSet
 	limit   uint64 // of events
 	torn    bool   // a change was written in part
+	check   *version
 }
 
 func (w *writer) tables() tables { return tables{txn: w.txn} }

@@ -357,6 +357,10 @@ type HandoffResume struct {
 	ID string `json:"id"`
 }
 
+// StateCheck has every replica remember the hash of its state at this entry: they
+// must be equal. It changes nothing.
+type StateCheck struct{}
+
 // Note is an event without any other change.
 type Note struct {
 	Machine  machine.ID        `json:"machine,omitempty"`
@@ -407,4 +411,5 @@ func (HandoffMove) Kind() string      { return "handoff.move/1" }
 func (HandoffDid) Kind() string       { return "handoff.did/1" }
 func (HandoffLost) Kind() string      { return "handoff.lost/1" }
 func (HandoffResume) Kind() string    { return "handoff.resume/1" }
+func (StateCheck) Kind() string       { return "state.check/1" }
 func (Note) Kind() string             { return "note/1" }

@@ -95,6 +95,7 @@ func decide(t tables, at time.Time, by string, index, term uint64, command Comma
 		err = c.handoffLost(x)
 	case HandoffResume:
 		err = c.handoffResume(x)
+	case StateCheck: // apply does it
 	case Note:
 		err = c.note(x)
 	default:

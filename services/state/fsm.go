@@ -40,6 +40,7 @@ type fsm struct {
 	hub        *hub
 	log        *slog.Logger
 	configured configured
+	checked    atomic.Pointer[version] // as it was at the newest StateCheck
 	current    atomic.Pointer[version]
 }
 
@@ -117,6 +118,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 	} else {
 		w.txn.Commit()
+		if w.check != nil {
+			f.checked.Store(w.check)
+		}
 		f.publish(index, w.changed)
 	}
 	if f.halted != nil && !f.told {
@@ -147,6 +151,10 @@ func apply(w *writer, l *raft.Log) (any, error) {
 	if err := w.write(c); err != nil {
 		w.torn = true
 		return nil, err
+	}
+	if _, checks := command.(StateCheck); checks {
+		// In the midst of a batch: other replicas batch otherwise.
+		w.check = &version{txn: w.txn.Snapshot(), index: l.Index}
 	}
 	r := Result{Events: c.events, Index: l.Index, Epoch: w.tables().cluster().Epoch}
 	if c.machine != nil {

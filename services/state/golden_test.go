@@ -76,6 +76,7 @@ func samples() []Command {
 		HandoffDid{ID: "h-1", Text: "replica r-2 is a voter"},
 		HandoffLost{ID: "h-1"},
 		HandoffResume{ID: "h-1"},
+		StateCheck{},
 		UserPut{Name: "ann", PasswordHash: []byte("bcrypt"), SetupHash: bytes32("setup")},
 		LoginOpen{TokenHash: bytes32("token"), User: "ann", Expires: start.Add(time.Hour)},
 		LoginEnd{TokenHash: bytes32("token")},

@@ -401,3 +401,14 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 		}
 	}
 }
+
+// Checked is the entry of the newest StateCheck that this replica applied since
+// its start, and its state's hash there; 0 without one.
+func (s *Store) Checked() (index uint64, hashed string, err error) {
+	v := s.fsm.checked.Load()
+	if v == nil {
+		return 0, "", nil
+	}
+	hashed, err = hash(v.txn)
+	return v.index, hashed, err
+}

@@ -365,3 +365,31 @@ func TestAllowed(t *testing.T) {
 		}
 	}
 }
+
+// Replicas that batch differently have the same hash at the same entry.
+func TestStateCheck(t *testing.T) {
+	a, b := newWorld(t), newWorldOf(t, maxEvents)
+	b.log, b.fsm = nil, a.fsm
+	story(a)
+	var err error
+	if b.fsm, err = newFSM(maxEvents, func(err error) { t.Error(err) }, a.fsm.log); err != nil {
+		t.Fatal(err)
+	}
+	a.must(StateCheck{})
+	a.must(note("after it"))
+	b.fsm.ApplyBatch(a.log) // all at once
+	one, two := a.fsm.checked.Load(), b.fsm.checked.Load()
+	if one == nil || two == nil || one.index != two.index || one.index != uint64(len(a.log)) {
+		t.Fatalf("checked %v and %v of %d entries", one, two, len(a.log))
+	}
+	x, err := hash(one.txn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if y, err := hash(two.txn); err != nil || x != y {
+		t.Errorf("they differ: %v", err)
+	}
+	if x == a.hash() {
+		t.Error("it is the hash of what came after")
+	}
+}
