@@ -135,7 +135,7 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 		return nil, fmt.Errorf("replica %s: %w", id, err)
 	}
 	if !n.Member(id) {
-		return failed(errNoMember)
+		return failed(ErrNoMember)
 	}
 	at, err := n.Endpoint(id)
 	if err != nil {
@@ -164,7 +164,8 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 	return n.keep(secure, id)
 }
 
-var errNoMember = errors.New("it is not in the configuration (it was removed, or is not added yet)")
+// ErrNoMember says that a replica is none that this one talks to.
+var ErrNoMember = errors.New("it is not in the configuration (it was removed, or is not added yet)")
 
 // admit says who the other side is, and whether it may be.
 func (n *Network) admit(s tls.ConnectionState, want string) (string, error) {
@@ -182,7 +183,7 @@ func (n *Network) admit(s tls.ConnectionState, want string) (string, error) {
 	case name.ID == own.ID:
 		return "", fmt.Errorf("it says that it is %s, as this replica: its folder was copied, and one of them must not run", name.ID)
 	case !n.Member(name.ID):
-		return "", fmt.Errorf("%s: %w", name.ID, errNoMember)
+		return "", fmt.Errorf("%s: %w", name.ID, ErrNoMember)
 	}
 	return name.ID, nil
 }
@@ -278,7 +279,7 @@ func (n *Network) keep(secure *tls.Conn, id string) (net.Conn, error) {
 	// came between finds it here.
 	if n.closing.Err() != nil || id != "" && !n.Member(id) {
 		c.Close() // nobody has it yet
-		return nil, errNoMember
+		return nil, ErrNoMember
 	}
 	return c, nil
 }
@@ -291,6 +292,7 @@ func (n *Network) Recheck() {
 	for c := range n.conns {
 		if c.id != "" && !n.Member(c.id) {
 			c.cut()
+			delete(n.conns, c) // whoever has it may not look at it for long
 		}
 	}
 }

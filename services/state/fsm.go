@@ -101,6 +101,11 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		if l.Type != raft.LogCommand {
 			index = l.Index
+			if l.Type == raft.LogConfiguration {
+				// Raft hands them over among the others where an FSM takes batches, and
+				// never calls StoreConfiguration then (raft 1.8.0).
+				f.configured.set(l.Index)
+			}
 			continue
 		}
 		answer, err := apply(w, l)

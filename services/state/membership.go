@@ -141,8 +141,9 @@ func (c *configured) get() uint64 {
 	return c.index
 }
 
-// StoreConfiguration implements raft.ConfigurationStore: Raft's own answer to
-// which entry its configuration is from is always 0 (raft 1.8.0).
+// StoreConfiguration implements raft.ConfigurationStore, without which Raft hands
+// no configuration over: its own answer to which entry its configuration is from
+// is always 0 (raft 1.8.0).
 func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) { f.configured.set(index) }
 
 // Membership is what this replica knows of the members now.

@@ -180,6 +180,9 @@ func TestMembershipMoves(t *testing.T) {
 				t.Errorf("%s is a voter without proof", id)
 			}
 		}
+		if m := stick.Membership(); m.Committed == 0 || m.Committed > stick.raft.AppliedIndex() {
+			t.Errorf("its configuration is entry %d", m.Committed)
+		}
 		if got := stick.Membership().Voters(); !slices.Equal(got, []string{"n1", "n2", "n3", "stick"}) {
 			t.Errorf("voters %v", got)
 		}

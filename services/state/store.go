@@ -39,6 +39,9 @@ type Config struct {
 	// Joins says that an empty folder is a new replica's, which waits to be made a
 	// member of a cluster that there is: it must never begin one.
 	Joins bool
+	// Members is called after each change of the membership that is committed: who
+	// was removed is to be cut off. nil: nobody wants to know.
+	Members func()
 	// Slower multiplies Raft's times; 0 is 1. For emulated machines, where a
 	// second's silence means nothing.
 	Slower int
@@ -143,6 +146,10 @@ func (s *Store) start() error {
 		settings.HeartbeatTimeout, settings.ElectionTimeout = 20*time.Millisecond, 20*time.Millisecond
 		settings.LeaderLeaseTimeout, settings.CommitTimeout = 20*time.Millisecond, 5*time.Millisecond
 	}
+	// What a snapshot holds is not handed over again.
+	if list, err := kept.snapshots.List(); err == nil && len(list) > 0 {
+		s.fsm.configured.set(list[0].ConfigurationIndex)
+	}
 	begun, err := kept.begun(s.config.Dir)
 	if err != nil {
 		return fmt.Errorf("reading what is there: %w", err)
@@ -158,6 +165,7 @@ func (s *Store) start() error {
 			return fmt.Errorf("making the log: %w", err)
 		}
 	}
+	s.fsm.configured.changed = s.config.Members
 	if s.raft, err = raft.NewRaft(settings, s.fsm, kept.log, kept.stable, kept.snapshots, transport); err != nil {
 		return fmt.Errorf("starting Raft: %w", err)
 	}

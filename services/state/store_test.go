@@ -124,7 +124,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	leases := s.View().Leases()
+	leases, members := s.View().Leases(), s.Membership()
 	if _, err := Open(config); err == nil || !strings.Contains(err.Error(), "another process uses this folder") {
 		t.Errorf("a second store in the same folder: %v", err)
 	}
@@ -138,6 +138,7 @@ func TestRestart(t *testing.T) {
 	defer closeStore(t, s)
 	again := s.View().Leases()
 	equal(t, "leases after a restart", len(again), 100)
+	equal(t, "the configuration's entry after a restart", s.Membership().Committed, members.Committed)
 	for i := range again {
 		if again[i] != leases[i] {
 			t.Errorf("lease %d: %+v, was %+v", i, again[i], leases[i])

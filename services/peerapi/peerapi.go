@@ -1,0 +1,315 @@
+// Package peerapi is what replicas ask of each other over services/peer: to
+// commit a command, what they have, how they are, and to take in a new one.
+package peerapi
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"syscall"
+
+	"github.com/rackseed/rackseed/services/handoff"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// Paths; all are POST with JSON both ways.
+const (
+	pathPropose = "/propose"
+	pathStored  = "/stored"
+	pathReport  = "/report"
+	pathSeal    = "/seal"
+	pathJoin    = "/join" // without a certificate
+)
+
+// Names of the secrets that replicas' certificates are issued by.
+const (
+	SecretKey = "peer/ca.key" // PKCS #8, PEM
+	SecretCrt = "peer/ca.crt" // PEM
+)
+
+// maxBody bounds a request and an answer, in bytes: a site file or an inventory
+// is far smaller.
+const maxBody = 8 << 20
+
+// Store is what is asked of a replica's state.
+type Store interface {
+	Take(ctx context.Context, p state.Proposal) (state.Result, error)
+	Propose(ctx context.Context, by string, c state.Command) (state.Result, error)
+	Stored() state.Stored
+	View() state.View
+	Leading() (bool, <-chan struct{})
+	Membership() state.Membership
+}
+
+// Server answers other replicas.
+type Server struct {
+	Store  Store
+	Report func() (handoff.Report, error)
+	// Seal writes on the disk that it is over for this replica, as of a handoff.
+	Seal func(h machine.Handoff) error
+}
+
+// problem is an answer that is no success.
+type problem struct {
+	Text string `json:"text"`
+	// Refused: the rules' no. NotLeading: it did nothing, and another one leads,
+	// at Leader if that is known.
+	Refused    bool   `json:"refused,omitempty"`
+	NotLeading bool   `json:"notLeading,omitempty"`
+	Unwritable bool   `json:"unwritable,omitempty"`
+	Leader     string `json:"leader,omitempty"`
+}
+
+// Members serves other members.
+func (s *Server) Members() http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, pathPropose, s, func(ctx context.Context, p state.Proposal) (state.Result, error) { return s.Store.Take(ctx, p) })
+	handle(mux, pathStored, s, func(context.Context, struct{}) (state.Stored, error) { return s.Store.Stored(), nil })
+	handle(mux, pathReport, s, func(context.Context, struct{}) (handoff.Report, error) { return s.Report() })
+	handle(mux, pathSeal, s, func(ctx context.Context, h machine.Handoff) (struct{}, error) {
+		if from := peer.From(ctx); from != s.Store.Membership().Leader {
+			return struct{}{}, &state.Refusal{Text: "replica " + from + " does not lead, and may not end another one"}
+		}
+		return struct{}{}, s.Seal(h)
+	})
+	return mux
+}
+
+// Joins serves who has no certificate yet.
+func (s *Server) Joins() http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, pathJoin, s, s.join)
+	return mux
+}
+
+func handle[In, Out any](mux *http.ServeMux, path string, s *Server, do func(context.Context, In) (Out, error)) {
+	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		status, answer := http.StatusOK, any(nil)
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&in)
+		if err != nil {
+			err = &state.Refusal{Text: fmt.Sprintf("%s: the request is not understood: %v", path, err)}
+		} else {
+			answer, err = do(r.Context(), in)
+		}
+		if err != nil {
+			p := problem{Text: err.Error(), NotLeading: errors.Is(err, state.ErrNotLeading), Unwritable: errors.Is(err, state.ErrUnwritable)}
+			if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) {
+				p.Text, p.Refused = refusal.Text, true
+			}
+			if p.NotLeading {
+				if leader, ok := s.Store.View().Replica(s.Store.Membership().Leader); ok {
+					p.Leader = leader.Endpoint
+				}
+			}
+			status, answer = http.StatusConflict, p
+		}
+		b, err := json.Marshal(answer)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		w.Write(b) //nolint // the other side sees that it broke off
+	})
+}
+
+// Client asks other replicas: state.Peers, and more.
+type Client struct{ HTTP *http.Client }
+
+var _ state.Peers = Client{}
+
+// Propose implements state.Peers.
+func (c Client) Propose(ctx context.Context, leader string, p state.Proposal) (state.Result, error) {
+	return ask[state.Result](ctx, c.HTTP, leader, pathPropose, p)
+}
+
+// Stored implements state.Peers.
+func (c Client) Stored(ctx context.Context, id string) (state.Stored, error) {
+	return ask[state.Stored](ctx, c.HTTP, id, pathStored, struct{}{})
+}
+
+// Report asks a replica how it is.
+func (c Client) Report(ctx context.Context, id string) (handoff.Report, error) {
+	return ask[handoff.Report](ctx, c.HTTP, id, pathReport, struct{}{})
+}
+
+// Seal has a replica write that it is over for it.
+func (c Client) Seal(ctx context.Context, id string, h machine.Handoff) error {
+	_, err := ask[struct{}](ctx, c.HTTP, id, pathSeal, h)
+	return err
+}
+
+// errOther is an answer that says what is wrong.
+type errOther struct {
+	at string
+	problem
+}
+
+func (e *errOther) Error() string { return fmt.Sprintf("replica %s: %s", e.at, e.Text) }
+
+func (e *errOther) Unwrap() error {
+	switch {
+	case e.Refused:
+		return &state.Refusal{Text: e.Text}
+	case e.NotLeading:
+		return state.ErrNotLeading
+	case e.Unwritable:
+		return state.ErrUnwritable
+	}
+	return nil
+}
+
+// ask sends one request to a replica, by its ID or by its endpoint. An error of
+// the connection itself is state.ErrNotLeading too: nothing was asked then.
+func ask[Out any](ctx context.Context, client *http.Client, to, path string, in any) (out Out, err error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return out, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to+path, bytes.NewReader(body))
+	if err != nil {
+		return out, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	a, err := client.Do(r)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, peer.ErrNoMember) {
+			err = fmt.Errorf("%w: %w", state.ErrNotLeading, err)
+		}
+		return out, err
+	}
+	defer a.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(a.Body, maxBody))
+	if err != nil {
+		return out, fmt.Errorf("replica %s, %s: %w", to, path, err)
+	}
+	if a.StatusCode != http.StatusOK {
+		e := &errOther{at: to}
+		if json.Unmarshal(b, &e.problem) != nil || e.Text == "" {
+			return out, fmt.Errorf("replica %s, %s: status %s", to, path, a.Status)
+		}
+		return out, e
+	}
+	if err := json.Unmarshal(b, &out); err != nil {
+		return out, fmt.Errorf("replica %s, %s: its answer is not understood (another release?): %w", to, path, err)
+	}
+	return out, nil
+}
+
+// JoinRequest is what a new replica says of itself.
+type JoinRequest struct {
+	Token    string `json:"token"`
+	Public   []byte `json:"public"` // its key, SubjectPublicKeyInfo
+	Endpoint string `json:"endpoint"`
+	Release  string `json:"release"`
+	Level    uint64 `json:"level"`
+}
+
+// JoinReply makes it a replica, which is no member yet.
+type JoinReply struct {
+	ID          string            `json:"id"`
+	Certificate []byte            `json:"certificate"` // PEM
+	Replicas    []machine.Replica `json:"replicas"`    // where the others are
+}
+
+func hashOf(b []byte) []byte {
+	h := sha256.Sum256(b)
+	return h[:]
+}
+
+// NewInvitation makes a token, and the command by which it is known.
+func NewInvitation(name string, m machine.ID) (token string, c state.ReplicaInvite) {
+	var b [32]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	token = hex.EncodeToString(b[:])
+	return token, state.ReplicaInvite{TokenHash: hashOf([]byte(token)), Name: name, Machine: m}
+}
+
+// join takes a new replica in.
+func (s *Server) join(ctx context.Context, q JoinRequest) (JoinReply, error) {
+	if leads, _ := s.Store.Leading(); !leads {
+		return JoinReply{}, state.ErrNotLeading
+	}
+	public, err := x509.ParsePKIXPublicKey(q.Public)
+	if err != nil {
+		return JoinReply{}, &state.Refusal{Text: "join: the key is none: " + err.Error()}
+	}
+	var id [4]byte
+	rand.Read(id[:])
+	r, err := s.Store.Propose(ctx, "join", state.ReplicaJoin{
+		TokenHash: hashOf([]byte(q.Token)), ID: "replica-" + hex.EncodeToString(id[:]), Endpoint: q.Endpoint,
+		Key: hashOf(q.Public), Release: q.Release, Level: q.Level,
+	})
+	if err != nil {
+		return JoinReply{}, err
+	}
+	view := s.Store.View()
+	crt, err := issue(view, r.Replica.ID, public)
+	return JoinReply{ID: r.Replica.ID, Certificate: crt, Replicas: view.Replicas()}, err
+}
+
+// issue makes a replica's certificate by the cluster's authority.
+func issue(view state.View, id string, public crypto.PublicKey) ([]byte, error) {
+	cluster, created := view.Cluster()
+	key, ok1 := view.Secret(SecretKey)
+	crt, ok2 := view.Secret(SecretCrt)
+	if !created || !ok1 || !ok2 {
+		return nil, errors.New("the state has no authority for replicas' certificates")
+	}
+	authority, err := peer.ParseAuthority(key, crt)
+	if err != nil {
+		return nil, err
+	}
+	return authority.Issue(peer.Name{Cluster: cluster.ID, Generation: cluster.Generation, ID: id}, public)
+}
+
+// Join asks the replicas of an invitation, in turn, to take this one in; a
+// follower says where the leader is. key is its own, which it wrote to its disk
+// before: asked again with it, the same answer comes.
+func Join(ctx context.Context, i peer.Invitation, key crypto.Signer, q JoinRequest) (JoinReply, error) {
+	client, err := i.Client()
+	if err != nil {
+		return JoinReply{}, err
+	}
+	defer client.CloseIdleConnections()
+	if q.Public, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
+		return JoinReply{}, err
+	}
+	q.Token = i.Token
+	var errs []error
+	asked := map[string]bool{}
+	for todo := slices.Clone(i.Endpoints); len(todo) > 0; todo = todo[1:] {
+		at := todo[0]
+		if asked[at] {
+			continue
+		}
+		asked[at] = true
+		r, err := ask[JoinReply](ctx, client, at, pathJoin, q)
+		if err == nil {
+			return r, nil
+		}
+		var other *errOther
+		if errors.As(err, &other) && other.Leader != "" {
+			todo = append(todo, other.Leader)
+		}
+		errs = append(errs, err)
+		if other != nil && other.Refused {
+			break
+		}
+	}
+	return JoinReply{}, fmt.Errorf("joining cluster %s: %w", i.Cluster, errors.Join(errs...))
+}
