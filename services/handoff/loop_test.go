@@ -22,7 +22,7 @@ import (
 	"github.com/rackseed/rackseed/services/statetest"
 )
 
-var faulty = flag.Uint64("raft-seeds", 30, "how many handoffs of real Raft with faults are run")
+var faulty = flag.Uint64("raft-seeds", 1, "how many handoffs of real Raft with faults are run")
 
 // room is replicas of real Raft in virtual time, over a network whose
 // connections can be cut one way, each with its own handoff loop. It stands in

@@ -63,7 +63,9 @@ func run(t *testing.T, l net.Listener, identity peer.Identity, joinsAt map[strin
 		Members: server.Members(), Joins: server.Joins(), Logger: slog.New(slog.DiscardHandler),
 	})
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: n.network.Raft(), MaxPool: 3, Timeout: 5 * time.Second, Logger: hclog.NewNullLogger()})
-	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Transport: transport, Peers: Client{n.network.Client()}, Joins: joins, Members: n.network.Recheck})
+	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Transport: transport, Peers: Client{n.network.Client()}, Joins: joins, Members: n.network.Recheck,
+		Slower: 4, // a busy machine is no dead replica
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
