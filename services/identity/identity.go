@@ -1,0 +1,189 @@
+// Package identity is who a replica is, on its own disk: its server ID, its key
+// and certificate, and the cluster that it belongs to. It is there before the
+// state is opened, and never changes: a replica that lost its disk becomes a new
+// one, since it may have forgotten what it promised.
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/rackseed/rackseed/services/durable"
+	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/peerapi"
+)
+
+// Files in the folder.
+const (
+	fileIdentity  = "identity.json"
+	fileKey       = "key.pem"
+	fileAuthority = "authority.pem" // a founder's key of the authority, until the cluster has it
+)
+
+// stored is identity.json. It is written last: without it there is no identity.
+type stored struct {
+	Cluster     string `json:"cluster"`
+	Generation  uint64 `json:"generation"`
+	ID          string `json:"id"`
+	Certificate []byte `json:"certificate"` // PEM
+	Authority   []byte `json:"authority"`   // its certificate, PEM
+	Founder     bool   `json:"founder,omitempty"`
+	// Endpoints are where the other replicas were when it joined, by server ID:
+	// it needs them until its log tells.
+	Endpoints map[string]string `json:"endpoints,omitempty"`
+}
+
+// Own is a replica's identity.
+type Own struct {
+	peer.Identity
+	// Founder says that it began the cluster.
+	Founder bool
+	// AuthorityKey is what the cluster must be given (PEM); nil where it has it.
+	AuthorityKey []byte
+	AuthorityCrt []byte // PEM
+	Endpoints    map[string]string
+}
+
+// Load reads the identity in a folder; fs.ErrNotExist: there is none.
+func Load(dir string) (Own, error) {
+	text, err := os.ReadFile(filepath.Join(dir, fileIdentity))
+	if err != nil {
+		return Own{}, err
+	}
+	failed := func(err error) (Own, error) {
+		return Own{}, fmt.Errorf("this replica's identity in %s: %w; if the folder is spoilt, remove all of it and let the replica join anew", dir, err)
+	}
+	var s stored
+	if err := json.Unmarshal(text, &s); err != nil {
+		return failed(err)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, fileKey))
+	if err != nil {
+		return failed(fmt.Errorf("its key is missing: %v", err)) // not fs.ErrNotExist
+	}
+	i, err := peer.ParseIdentity(key, s.Certificate, s.Authority)
+	if err == nil && i.Name != (peer.Name{Cluster: s.Cluster, Generation: s.Generation, ID: s.ID}) {
+		err = fmt.Errorf("its certificate is that of %s", i.Name)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	own := Own{Identity: i, Founder: s.Founder, AuthorityCrt: s.Authority, Endpoints: s.Endpoints}
+	if own.AuthorityKey, err = os.ReadFile(filepath.Join(dir, fileAuthority)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failed(err)
+	}
+	return own, nil
+}
+
+// newID makes an identifier that was never used.
+func newID(prefix string) string {
+	var b [4]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	return prefix + hex.EncodeToString(b[:])
+}
+
+// Found makes the identity of a cluster's first replica, with the cluster's ID
+// and its authority. Killed in between, it is made anew: nobody knows it yet.
+func Found(dir string) (Own, error) {
+	name := peer.Name{Cluster: newID("c-"), Generation: 1, ID: newID("replica-")}
+	authorityKey, authority, err := peer.NewAuthority(name.Cluster, name.Generation)
+	if err != nil {
+		return Own{}, err
+	}
+	a, err := peer.ParseAuthority(authorityKey, authority)
+	if err != nil {
+		return Own{}, err
+	}
+	private, key, err := peer.NewKey()
+	if err != nil {
+		return Own{}, err
+	}
+	crt, err := a.Issue(name, private.Public())
+	if err != nil {
+		return Own{}, err
+	}
+	err = errors.Join(write(dir, fileKey, key), write(dir, fileAuthority, authorityKey))
+	if err == nil {
+		err = keep(dir, stored{Cluster: name.Cluster, Generation: name.Generation, ID: name.ID, Certificate: crt, Authority: authority, Founder: true})
+	}
+	if err != nil {
+		return Own{}, err
+	}
+	return Load(dir)
+}
+
+// Given forgets the authority's key, which the cluster has now: it is on this
+// disk no more than any other secret.
+func Given(dir string) error {
+	err := os.Remove(filepath.Join(dir, fileAuthority))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Join makes the identity of a replica that an invitation lets in. Its key is on
+// the disk before it asks: killed at any moment, it asks again with it, and gets
+// the same ID.
+func Join(ctx context.Context, dir string, invitation peer.Invitation, q peerapi.JoinRequest) (Own, error) {
+	if err := invitation.Check(); err != nil {
+		return Own{}, err
+	}
+	path := filepath.Join(dir, fileKey)
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, key, err = peer.NewKey(); err == nil {
+			err = write(dir, fileKey, key)
+		}
+	}
+	if err != nil {
+		return Own{}, err
+	}
+	private, err := peer.ParseKey(key)
+	if err != nil {
+		return Own{}, fmt.Errorf("%s: %w", path, err)
+	}
+	r, err := peerapi.Join(ctx, invitation, private, q)
+	if err != nil {
+		return Own{}, err
+	}
+	s := stored{
+		Cluster: invitation.Cluster, Generation: invitation.Generation, ID: r.ID, Certificate: r.Certificate,
+		Authority: invitation.Authority, Endpoints: map[string]string{},
+	}
+	for _, x := range r.Replicas {
+		if x.ID != r.ID {
+			s.Endpoints[x.ID] = x.Endpoint
+		}
+	}
+	if _, err := tls.X509KeyPair(r.Certificate, key); err != nil {
+		return Own{}, fmt.Errorf("the certificate that cluster %s issued is not for this replica's key: %w", invitation.Cluster, err)
+	}
+	if err := keep(dir, s); err != nil {
+		return Own{}, err
+	}
+	return Load(dir)
+}
+
+func keep(dir string, s stored) error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return write(dir, fileIdentity, text)
+}
+
+func write(dir, name string, content []byte) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, name), content, 0o600)
+}
