@@ -142,6 +142,37 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	r.want(429, "POST", "/api/login", `{"name":"ann","password":"a guess"}`)
 }
 
+// Who was not let in is told, once in a while, and never by what was typed where
+// a name belongs.
+func TestRefusedLoginsAreTold(t *testing.T) {
+	r := newRig(t)
+	r.want(200, "POST", "/api/setup", `{"code":"ABCD-EFGH-JKMN-PQRS","name":"ann","password":"correct horse"}`)
+	told := func() (texts []string) {
+		for _, e := range r.View().Events(0, "", 0) {
+			if e.Kind == "login.refused" {
+				texts = append(texts, e.Text)
+			}
+		}
+		return texts
+	}
+	r.want(401, "POST", "/api/login", `{"name":"my-secret","password":"ann"}`)
+	r.want(401, "POST", "/api/login", `{"name":"ann","password":"wrong horse"}`)
+	if got := told(); len(got) != 1 || !strings.Contains(got[0], "name or password is wrong") || strings.Contains(got[0], "my-secret") {
+		t.Errorf("told: %q", got)
+	}
+	for range attemptBurst {
+		r.ask("POST", "/api/login", `{"name":"ann","password":"a guess"}`)
+	}
+	if got := told(); len(got) != 2 || !strings.Contains(got[1], "more attempts") {
+		t.Errorf("told: %q", got)
+	}
+	r.pass(time.Hour)
+	r.want(401, "POST", "/api/login", `{"name":"ann","password":"wrong horse"}`)
+	if got := told(); len(got) != 3 || !strings.Contains(got[2], "(user ann)") {
+		t.Errorf("told: %q", got)
+	}
+}
+
 func TestLimiter(t *testing.T) {
 	l := newLimiter()
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)

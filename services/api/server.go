@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/state"
@@ -63,6 +64,7 @@ type Config struct {
 type Server struct {
 	Config
 	attempts *limiter
+	refused  *bounded.Repeat // who was not let in, as far as it was told
 	hashing  chan struct{}
 	streams  chan struct{}
 	timing   timing
@@ -73,7 +75,7 @@ type Server struct {
 // New makes a server; Handler serves it.
 func New(c Config) (*Server, error) {
 	s := &Server{
-		Config: c, attempts: newLimiter(), timing: defaultTiming,
+		Config: c, attempts: newLimiter(), refused: &bounded.Repeat{Pause: 10 * time.Minute, Most: 64}, timing: defaultTiming,
 		hashing: make(chan struct{}, 2), streams: make(chan struct{}, maxStreams),
 	}
 	routes := http.NewServeMux()

@@ -13,8 +13,12 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
+
+// tellLimit is the longest that an answer waits for its event.
+const tellLimit = 2 * time.Second
 
 // bcrypt reads no more than 72 bytes of a password.
 const (
@@ -106,6 +110,7 @@ func (s *Server) setup(ctx context.Context, in SetupRequest) (*sessionOutput, er
 	})
 	var refusal *state.Refusal
 	if errors.As(err, &refusal) {
+		s.tellRefused(ctx, "", "a setup was refused: "+refusal.Error())
 		return nil, huma.Error403Forbidden(refusal.Error())
 	}
 	if err != nil {
@@ -152,9 +157,38 @@ func (s *Server) checkPassword(ctx context.Context, name, password string) error
 		return err
 	}
 	if err != nil || !known {
+		who := ""
+		if known { // what is no name here may be a password in the wrong field
+			who = name
+		}
+		s.tellRefused(ctx, who, "a login was refused: name or password is wrong")
 		return huma.Error401Unauthorized("name or password is wrong")
 	}
 	return nil
+}
+
+// tellRefused notes that somebody was not let in, once for a source and reason in
+// a while: guesses go on for hours, and anybody can make them. It does not depend
+// on the name, or the time taken would tell which there are.
+func (s *Server) tellRefused(ctx context.Context, user, why string) {
+	addr, _ := ctx.Value(remoteKey{}).(netip.Addr)
+	source := sourceOf(addr).Addr().String()
+	if !s.refused.Due(source+" "+why, s.Now()) {
+		return
+	}
+	text := fmt.Sprintf("From %s %s", source, why)
+	if user != "" {
+		text += " (user " + user + ")"
+	}
+	note := state.Note{What: "login.refused", Severity: machine.Warning, Text: text, Data: map[string]string{"from": source, "user": user}}
+	if user == "" {
+		delete(note.Data, "user")
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellLimit) // the answer waits for it
+	defer cancel()
+	if _, err := s.Store.Propose(ctx, "api", note); err != nil {
+		s.Logger.Warn("api: an event was not committed", "kind", note.What, "error", err)
+	}
 }
 
 // open begins a session of somebody who has proved who they are.
@@ -182,6 +216,7 @@ func (s *Server) attempt(ctx context.Context) error {
 		return nil
 	}
 	seconds := int(wait/time.Second) + 1
+	s.tellRefused(ctx, "", "more attempts at a password or setup code came than are taken from one address; others are not kept from theirs")
 	return huma.ErrorWithHeaders(
 		huma.Error429TooManyRequests(fmt.Sprintf("too many attempts from %s: try again in %d s", addr, seconds)),
 		http.Header{"Retry-After": {strconv.Itoa(seconds)}})
