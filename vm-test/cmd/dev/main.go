@@ -51,6 +51,12 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	site := os.Getenv("SITE")
+	if site != "" {
+		if info, err := os.Stat(site); err != nil || !info.Mode().IsRegular() {
+			return fmt.Errorf("SITE=%s: there is no such file; give one that is there, or none", site)
+		}
+	}
 	console, http := fmt.Sprintf("127.0.0.1:%d", ports[0].Number), fmt.Sprintf("127.0.0.1:%d", ports[1].Number)
 	unlock, err := alone.Lock(dir, "make dev (https://"+console+")")
 	var busy *alone.BusyError
@@ -76,7 +82,6 @@ func run(ctx context.Context) error {
 	if err := simulate.WriteImages(in("images")); err != nil {
 		return err
 	}
-	site := os.Getenv("SITE")
 	if site == "" {
 		site = in("site.yaml")
 		if err := writeSite(site); err != nil {
