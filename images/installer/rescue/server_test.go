@@ -291,32 +291,35 @@ func TestNoForwarding(t *testing.T) {
 	}
 }
 
-// A client that is gone takes its shell with it.
+// A client that is gone takes its shell with it, also one that does not listen to
+// a hang-up, as whatever was started by nohup.
 func TestHangUp(t *testing.T) {
-	ann := newKey(t, "ann")
-	s, _ := newServer(t, ann.line)
-	c := s.client(t, ann)
-	session, err := c.NewSession()
-	if err != nil {
-		t.Fatal(err)
+	for _, command := range []string{"echo ready; sleep 100000", "trap '' HUP; echo ready; sleep 100000"} {
+		ann := newKey(t, "ann")
+		s, _ := newServer(t, ann.line)
+		c := s.client(t, ann)
+		session, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := session.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := session.RequestPty("xterm", 24, 80, ssh.TerminalModes{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := session.Start(command); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, len("ready"))); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.Drain() // returns once it has ended
 	}
-	out, err := session.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := session.RequestPty("xterm", 24, 80, ssh.TerminalModes{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := session.Start("echo ready; sleep 100000"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, len("ready"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s.Drain() // returns once it has ended
 }
 
 func TestConnectionsHaveABound(t *testing.T) {

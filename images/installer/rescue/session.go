@@ -21,6 +21,9 @@ import (
 // left running in the background may keep its terminal for ever.
 const outputGrace = time.Second
 
+// hangUpGrace is how long a program may go on after its client is gone.
+const hangUpGrace = 2 * time.Second
+
 // session is one shell or command of a client's (RFC 4254 §6).
 type session struct {
 	*Server
@@ -32,8 +35,8 @@ type session struct {
 	size     pty.Winsize
 	wants    bool // a terminal
 	env      []string
-	cmd      *exec.Cmd // while it runs: its ID may be another's afterwards
-	gone     bool      // the client is
+	cmd      *exec.Cmd   // while it runs: its ID may be another's afterwards
+	gone     unix.Signal // what a program gets since the client is gone; 0: it is not
 }
 
 // Payloads of requests (RFC 4254 §6.2 to §6.10).
@@ -73,8 +76,7 @@ func (c *session) serve(requests <-chan *ssh.Request) {
 		case r, more := <-requests:
 			if !more { // the client is gone
 				if started {
-					c.hangUp()
-					<-ended
+					c.hangUp(ended)
 				}
 				return
 			}
@@ -285,19 +287,34 @@ func (c *session) start(cmd *exec.Cmd) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cmd = cmd
-	if c.gone {
-		_ = unix.Kill(-cmd.Process.Pid, unix.SIGHUP)
+	if c.gone != 0 {
+		_ = unix.Kill(-cmd.Process.Pid, c.gone)
 	}
 	return nil
 }
 
-// hangUp ends a program whose client is gone, as a closed terminal does.
-func (c *session) hangUp() {
+// hangUp ends a program whose client is gone, as a closed terminal does; one that
+// does not listen to that would hold a place for ever, and is killed.
+func (c *session) hangUp(ended <-chan struct{}) {
+	c.signal(unix.SIGHUP)
+	t := time.NewTimer(hangUpGrace)
+	defer t.Stop()
+	select {
+	case <-ended:
+		return
+	case <-t.C:
+	}
+	c.signal(unix.SIGKILL)
+	<-ended
+}
+
+// signal signals a program whose client is gone, also one that is just started.
+func (c *session) signal(n unix.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gone = true
+	c.gone = n
 	if c.cmd != nil {
 		// It may have ended meanwhile.
-		_ = unix.Kill(-c.cmd.Process.Pid, unix.SIGHUP)
+		_ = unix.Kill(-c.cmd.Process.Pid, n)
 	}
 }
