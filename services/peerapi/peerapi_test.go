@@ -12,9 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/raft"
-
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
@@ -62,8 +59,7 @@ func run(t *testing.T, l net.Listener, identity peer.Identity, joinsAt map[strin
 		Identity: identity, Member: func(id string) bool { return n.store != nil && n.member(id) }, Endpoint: n.where,
 		Members: server.Members(), Joins: server.Joins(), Logger: slog.New(slog.DiscardHandler),
 	})
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: n.network.Raft(), MaxPool: 3, Timeout: 5 * time.Second, Logger: hclog.NewNullLogger()})
-	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Transport: transport, Peers: Client{n.network.Client()}, Joins: joins, Members: n.network.Recheck,
+	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Stream: n.network.Raft(), Peers: Client{n.network.Client()}, Joins: joins, Members: n.network.Recheck,
 		Slower: 4, // a busy machine is no dead replica
 	})
 	if err != nil {
@@ -76,7 +72,7 @@ func run(t *testing.T, l net.Listener, identity peer.Identity, joinsAt map[strin
 	n.stop = func() {
 		n.stop = func() {}
 		cancel()
-		if err := errors.Join(<-done, store.Close(), transport.Close()); err != nil {
+		if err := errors.Join(<-done, store.Close()); err != nil {
 			t.Error(err)
 		}
 	}

@@ -31,10 +31,12 @@ type Config struct {
 	// Tests: the bytes of a segment of the log (0: segmentSize), and another log.
 	segment int
 	open    func() (opened, error)
-	// Transport carries Raft between replicas; its addresses are server IDs. nil:
-	// one that listens nowhere, for a replica that is alone.
+	// Stream carries Raft between replicas; its addresses are server IDs. nil: one
+	// that listens nowhere, for a replica that is alone.
+	Stream raft.StreamLayer
+	// Transport is for tests: it stands for Stream.
 	Transport raft.Transport
-	// Peers asks other replicas; needed with Transport.
+	// Peers asks other replicas; needed with Stream.
 	Peers Peers
 	// Joins says that an empty folder is a new replica's, which waits to be made a
 	// member of a cluster that there is: it must never begin one.
@@ -59,10 +61,12 @@ type Peers interface {
 func (c Config) slower() time.Duration { return time.Duration(max(c.Slower, 1)) }
 
 const (
-	proposeLimit  = 30 * time.Second // the longest that Propose waits, whatever its context says
-	epochLimit    = 10 * time.Second // for a new leader's first entry to be taken
-	keptSnapshots = 2
-	cachedEntries = 512 // newest log entries kept in memory
+	proposeLimit   = 30 * time.Second // the longest that Propose waits, whatever its context says
+	epochLimit     = 10 * time.Second // for a new leader's first entry to be taken
+	keptSnapshots  = 2
+	connectionPool = 3                // kept to each other replica
+	streamTimeout  = 10 * time.Second // for one of Raft's requests
+	cachedEntries  = 512              // newest log entries kept in memory
 	// segmentSize is what a segment of the log takes on disk, in bytes, from its
 	// beginning: it is raft-wal's own default, far below what others leave free.
 	segmentSize = 64 << 20
@@ -130,6 +134,12 @@ func (s *Store) start() error {
 		return err
 	}
 	transport := s.config.Transport
+	if transport == nil && s.config.Stream != nil {
+		transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: s.config.Stream, MaxPool: connectionPool, Timeout: streamTimeout * s.config.slower(),
+			Logger: newRaftLogger(s.config.Logger).Named("transport"),
+		})
+	}
 	if transport == nil {
 		_, transport = raft.NewInmemTransport(raft.ServerAddress(s.config.ID))
 	}
