@@ -121,6 +121,11 @@ func open(t *testing.T, r *rack.Rack) rack.Console {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The screen has its fingerprint before it is served.
+	eventually(t, time.Minute, "the console's answer", func() error {
+		_, err := console.Machines(t.Context())
+		return err
+	})
 	return console
 }
 
