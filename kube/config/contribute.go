@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -71,13 +72,7 @@ func authorityFiles(secrets func(string) ([]byte, bool)) ([]ignition.File, error
 
 func controlPlane(in ignition.Input) ControlPlane {
 	pods, services := Subnets(in.Site.Cluster)
-	cluster := in.Site.Cluster.Name
-	if cluster == "" {
-		cluster = in.Site.Name
-	}
-	if cluster == "" {
-		cluster = "rackseed"
-	}
+	cluster := cmp.Or(in.Site.ClusterName(), "rackseed")
 	return ControlPlane{
 		Node: Node{
 			Name:     in.Machine.Name,

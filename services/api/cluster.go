@@ -101,10 +101,7 @@ func (s *Server) clusterStart(view state.View) ClusterStart {
 // known here.
 func orphans(view state.View) *Orphans {
 	site, _ := view.Site()
-	o := &Orphans{Cluster: site.Cluster.Name}
-	if o.Cluster == "" {
-		o.Cluster = site.Name
-	}
+	o := &Orphans{Cluster: site.ClusterName()}
 	for _, m := range view.Machines() {
 		if i := view.InstallIntent(m.ID); i == nil || i.Status != machine.IntentDone {
 			continue

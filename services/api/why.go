@@ -134,13 +134,8 @@ func (f facts) saySeen(w *Why) {
 	case f.silent():
 		f.saySilent(w)
 	default:
-		w.Summary = fmt.Sprintf("It was told %s ago to boot %s, and is on its way.", span(f.now.Sub(f.told.Decided)), bootWords[f.told.Kind])
+		w.Summary = fmt.Sprintf("It was told %s ago to boot %s, and is on its way.", span(f.now.Sub(f.told.Decided)), f.told.Kind.Words())
 	}
-}
-
-var bootWords = map[machine.BootKind]string{
-	machine.BootLocal: "its own disk", machine.BootDiscovery: "the installer, which only looks",
-	machine.BootInstall: "the installer", machine.BootRescue: "the rescue shell",
 }
 
 // sayLocal explains a machine that was sent to its own disk.
@@ -154,7 +149,7 @@ func (f facts) sayLocal(w *Why) {
 		w.Summary = "It boots its own disk, as it was told: " + reasonOf(w.BootWhy) + "."
 	}
 	if w.NextBoot.Kind != machine.BootLocal {
-		w.Summary += fmt.Sprintf(" The next time it netboots, it boots %s.", bootWords[w.NextBoot.Kind])
+		w.Summary += fmt.Sprintf(" The next time it netboots, it boots %s.", w.NextBoot.Kind.Words())
 		w.Todo = append(w.Todo, "Restart it.")
 		return
 	}
@@ -197,7 +192,7 @@ func (f facts) silent() bool {
 func (f facts) saySilent(w *Why) {
 	b := f.told
 	if b.Fetched.IsZero() {
-		w.Summary = fmt.Sprintf("It was told %s ago to boot %s, and never fetched its kernel.", span(f.now.Sub(b.Decided)), bootWords[b.Kind])
+		w.Summary = fmt.Sprintf("It was told %s ago to boot %s, and never fetched its kernel.", span(f.now.Sub(b.Decided)), b.Kind.Words())
 	} else {
 		w.Summary = fmt.Sprintf("It fetched the installer's kernel %s ago, and was not heard of since.", span(f.now.Sub(b.Fetched)))
 	}

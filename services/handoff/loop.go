@@ -32,7 +32,6 @@ type Store interface {
 	Checked() (index uint64, hash string, err error)
 	Propose(ctx context.Context, by string, c state.Command) (state.Result, error)
 	Change(ctx context.Context, change state.ChangeKind, id string) error
-	PromoteVoter(ctx context.Context, id string) error
 	Transfer(ctx context.Context, id string) error
 }
 
@@ -118,6 +117,7 @@ func (l *Loop) Status() Status {
 func (l *Loop) Run(ctx context.Context) error {
 	pulse := time.NewTicker(tick)
 	defer pulse.Stop()
+	l.forget(false)
 	for {
 		leads, changed := l.Store.Leading()
 		view := l.Store.View()
@@ -157,14 +157,6 @@ func (l *Loop) forget(leads bool) {
 // once looks, decides, and does one thing.
 func (l *Loop) once(ctx context.Context, h machine.Handoff) {
 	w := l.world(ctx, h)
-	h.Targets = slices.Clone(h.Targets) // the state's own are read by all
-	for i, t := range h.Targets {
-		for id, s := range w.Replicas {
-			if s.Machine == t.Machine {
-				h.Targets[i].Replica = id
-			}
-		}
-	}
 	d := Next(h, w)
 	l.show(h, w, d)
 	switch {
@@ -251,7 +243,7 @@ func (l *Loop) promote(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	return l.Store.PromoteVoter(ctx, id)
+	return l.Store.Change(ctx, state.Promote, id)
 }
 
 // words are what was done, for the log.

@@ -67,14 +67,19 @@ func (r *room) start(id string, m machine.ID) *replica {
 	r.all[id] = x
 	r.mu.Unlock()
 	r.wire()
-	loop := &Loop{Store: store, Hands: hands{r, id}, Self: id, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
+	x.run(r, ctx)
+	return x
+}
+
+// run runs a replica's loop.
+func (x *replica) run(r *room, ctx context.Context) {
+	loop := &Loop{Store: x.store, Hands: hands{r, x.id}, Self: x.id, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
 	go func() {
 		defer close(x.done)
 		if err := loop.Run(ctx); err != nil {
 			r.t.Error(err)
 		}
 	}()
-	return x
 }
 
 // wire makes Raft's connections what cut says.
@@ -118,7 +123,7 @@ func (r *room) stop() {
 			r.t.Error(err)
 		}
 	}
-	time.Sleep(time.Minute) // Raft's last goroutines wait for their timers
+	time.Sleep(time.Minute) // of virtual time, as all sleeps here: Raft's last goroutines wait for their timers
 }
 
 // ask is a question from one replica to another; the answer has to come back.
@@ -388,6 +393,27 @@ func TestHandoff(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A loop that begins while its replica leads, and a plan is under way, goes on
+// with it.
+func TestHandoffGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := begin(t, 1, 1)
+		defer r.stop()
+		stick := r.all["stick"]
+		for r.plan().Step != machine.HandoffCatchingUp {
+			time.Sleep(time.Second)
+		}
+		stick.cancel()
+		<-stick.done
+		ctx, cancel := context.WithCancel(context.Background())
+		stick.cancel, stick.done = cancel, make(chan struct{})
+		stick.run(r, ctx)
+		if h := r.await(20 * time.Minute); h.Step != machine.HandoffDone {
+			t.Errorf("it ended in %s: %s", h.Step, h.Reason)
+		}
+	})
 }
 
 // Handoffs with cuts in the network, at any moment, one way or both: each ends

@@ -10,6 +10,7 @@ package handoff
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -247,15 +248,10 @@ func (n *planner) gate(name string, ok bool, text string, a ...any) bool {
 	return ok
 }
 
-// seen is a target's replica, which may have joined while the plan does not
-// know it yet.
+// seen is a target's replica, once it joined.
 func (n *planner) seen(t machine.HandoffTarget) (Seen, bool) {
-	if t.Replica != "" {
-		s, ok := n.w.Replicas[t.Replica]
-		return s, ok
-	}
-	for _, s := range n.w.Replicas {
-		if s.Machine == t.Machine && t.Machine != "" {
+	for _, id := range slices.Sorted(maps.Keys(n.w.Replicas)) { // in order: decided alike each time
+		if s := n.w.Replicas[id]; s.Machine == t.Machine {
 			return s, true
 		}
 	}
@@ -302,9 +298,6 @@ func (n *planner) deploying() {
 	for _, t := range n.targets() {
 		s, joined := n.seen(t)
 		switch {
-		case joined && s.Machine != t.Machine && t.Machine != "":
-			n.d.Abort = fmt.Sprintf("replica %s runs on machine %s, not on %s", s.ID, s.Machine, t.Machine)
-			return
 		case !joined:
 			if n.gate(t.Name, n.w.Nodes[t.Machine].Ready, "%s", cmp.Or(n.w.Nodes[t.Machine].Why, "its node starts a replica")) {
 				n.act(Deploy, "", t.Machine)
@@ -393,8 +386,8 @@ func (n *planner) promoting() {
 		// is, and be somewhere else, too.
 		s, _ := n.seen(n.targets()[0])
 		matched := n.gate("log", s.Stored.Last >= n.w.Index, "replica %s has entry %d of %d", s.ID, s.Stored.Last, n.w.Index)
-		fresh := n.w.Backup > 0 && n.w.Backup+FreshBackup >= n.w.Index
-		if !n.gate("backup", fresh, "the newest backup has entry %d of %d", n.w.Backup, n.w.Index) {
+		fresh := n.backedUp()
+		if !fresh {
 			n.act(Backup, s.ID, s.Machine)
 		}
 		if !matched || !fresh {
@@ -402,6 +395,12 @@ func (n *planner) promoting() {
 		}
 	}
 	n.to(machine.HandoffTransferring)
+}
+
+// backedUp is the gate of a backup that is not too old.
+func (n *planner) backedUp() bool {
+	fresh := n.w.Backup > 0 && n.w.Backup+FreshBackup >= n.w.Index
+	return n.gate("backup", fresh, "the newest backup has entry %d of %d", n.w.Backup, n.w.Index)
 }
 
 // best is the target that should lead: the one whose disk takes least.
@@ -465,8 +464,7 @@ func (n *planner) watching() {
 			}
 		}
 	}
-	fresh := n.w.Backup > 0 && n.w.Backup+FreshBackup >= n.w.Index
-	n.gate("backup", fresh, "the newest backup has entry %d of %d", n.w.Backup, n.w.Index)
+	fresh := n.backedUp()
 	switch {
 	case ok && fresh:
 		n.to(machine.HandoffSealing)

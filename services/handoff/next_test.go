@@ -26,7 +26,7 @@ func scene(step machine.HandoffStep, voters ...string) (machine.Handoff, World) 
 	}
 	for _, n := range []string{"1", "2", "3"} {
 		id := "n" + n
-		p.Targets = append(p.Targets, machine.HandoffTarget{Machine: machine.ID("m-" + n), Name: "node-" + n, Replica: id})
+		p.Targets = append(p.Targets, machine.HandoffTarget{Machine: machine.ID("m-" + n), Name: "node-" + n})
 		w.Nodes[machine.ID("m-"+n)] = Node{Ready: true}
 		w.Replicas[id] = Seen{
 			ID: id, Machine: machine.ID("m-" + n), Reachable: true, Stored: state.Stored{Last: 500, Applied: 500}, Level: 1, Proved: is[id],
@@ -64,7 +64,6 @@ func TestNext(t *testing.T) {
 		"a node is away": {step: machine.HandoffPreflight, with: func(_ *machine.Handoff, w *World) { w.Nodes["m-2"] = Node{Why: "its node is not Ready"} }, waits: "node-2: its node is not Ready"},
 		"another leads":  {step: machine.HandoffPreflight, with: func(_ *machine.Handoff, w *World) { w.Self = "n1" }, waits: "lead: the appliance must lead"},
 		"nothing deployed": {step: machine.HandoffDeploying, with: func(p *machine.Handoff, w *World) {
-			p.Targets[0].Replica = ""
 			delete(w.Replicas, "n1")
 		}, act: "deploy "},
 		"joined, no member": {step: machine.HandoffDeploying, with: func(_ *machine.Handoff, w *World) { w.Members.Members = w.Members.Members[3:] }, act: "add n1"},

@@ -6,9 +6,6 @@ package identity
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/tls"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,17 +80,10 @@ func Load(dir string) (Own, error) {
 	return own, nil
 }
 
-// newID makes an identifier that was never used.
-func newID(prefix string) string {
-	var b [4]byte
-	rand.Read(b[:]) // never fails since Go 1.24
-	return prefix + hex.EncodeToString(b[:])
-}
-
 // Found makes the identity of a cluster's first replica, with the cluster's ID
 // and its authority. Killed in between, it is made anew: nobody knows it yet.
 func Found(dir string) (Own, error) {
-	name := peer.Name{Cluster: newID("c-"), Generation: 1, ID: newID("replica-")}
+	name := peer.Name{Cluster: peer.NewID("c-"), Generation: 1, ID: peer.NewID("replica-")}
 	authorityKey, authority, err := peer.NewAuthority(name.Cluster, name.Generation)
 	if err != nil {
 		return Own{}, err
@@ -164,8 +154,8 @@ func Join(ctx context.Context, dir string, invitation peer.Invitation, q peerapi
 			s.Endpoints[x.ID] = x.Endpoint
 		}
 	}
-	if _, err := tls.X509KeyPair(r.Certificate, key); err != nil {
-		return Own{}, fmt.Errorf("the certificate that cluster %s issued is not for this replica's key: %w", invitation.Cluster, err)
+	if _, err := peer.ParseIdentity(key, r.Certificate, invitation.Authority); err != nil {
+		return Own{}, fmt.Errorf("what cluster %s issued: %w", invitation.Cluster, err)
 	}
 	if err := keep(dir, s); err != nil {
 		return Own{}, err

@@ -12,6 +12,19 @@ const (
 	BootRescue    BootKind = "rescue"    // the installer, with a shell for operators
 )
 
+// Words say for people what a machine boots.
+func (k BootKind) Words() string {
+	switch k {
+	case BootLocal:
+		return "its own disk"
+	case BootDiscovery:
+		return "the installer, which only looks"
+	case BootRescue:
+		return "the rescue shell"
+	}
+	return "the installer"
+}
+
 // BootDecision is what a machine boots next, and why.
 type BootDecision struct {
 	Kind   BootKind `json:"kind"`

@@ -56,7 +56,6 @@ type Handoff struct {
 type HandoffTarget struct {
 	Machine ID     `json:"machine"`
 	Name    string `json:"name"`
-	Replica string `json:"replica,omitempty"` // its server ID, once it joined
 }
 
 // handoffOrder is the steps as they follow each other.

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -231,6 +232,9 @@ func (s *Site) Listed(m Machine) (ListedMachine, bool) {
 	}
 	return ListedMachine{}, false
 }
+
+// ClusterName is what the cluster is called.
+func (s *Site) ClusterName() string { return cmp.Or(s.Cluster.Name, s.Name) }
 
 // Expected are the entries of the list that no machine was seen for, as Listed
 // finds it where no other entry fits better, in the list's order.

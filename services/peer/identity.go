@@ -15,6 +15,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -186,6 +187,14 @@ func (a *Authority) Issue(name Name, public crypto.PublicKey) ([]byte, error) {
 		return nil, fmt.Errorf("certificate of %s: %w", name, err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+// NewID makes an identifier that was never used: a cluster's ("c-"), or a
+// replica's server ID ("replica-").
+func NewID(prefix string) string {
+	var b [4]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	return prefix + hex.EncodeToString(b[:])
 }
 
 // Identity is a replica with what proves it.

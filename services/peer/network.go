@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -371,5 +370,3 @@ type address string
 
 func (address) Network() string  { return "replica" }
 func (a address) String() string { return string(a) }
-
-var _ io.Closer = (*conn)(nil)

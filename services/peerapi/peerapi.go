@@ -248,10 +248,8 @@ func (s *Server) join(ctx context.Context, q JoinRequest) (JoinReply, error) {
 	if err != nil {
 		return JoinReply{}, &state.Refusal{Text: "join: the key is none: " + err.Error()}
 	}
-	var id [4]byte
-	rand.Read(id[:])
 	r, err := s.Store.Propose(ctx, "join", state.ReplicaJoin{
-		TokenHash: hashOf([]byte(q.Token)), ID: "replica-" + hex.EncodeToString(id[:]), Endpoint: q.Endpoint,
+		TokenHash: hashOf([]byte(q.Token)), ID: peer.NewID("replica-"), Endpoint: q.Endpoint,
 		Key: hashOf(q.Public), Release: q.Release, Level: q.Level,
 	})
 	if err != nil {

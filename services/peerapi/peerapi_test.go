@@ -199,7 +199,7 @@ func TestReplicasOverTLS(t *testing.T) {
 	asks := []string{"127.0.0.1:1", stick.endpoint} // nobody is at the first
 	for range 3 {
 		n := stick.grow(authority, asks...)
-		if err := stick.store.PromoteVoter(t.Context(), n.id); err != nil {
+		if err := stick.store.Change(t.Context(), state.Promote, n.id); err != nil {
 			t.Fatal(err)
 		}
 		nodes = append(nodes, n)

@@ -97,9 +97,5 @@ func (r *replica) kubeconfig(view state.View, who, server string) ([]byte, error
 	if r.Plugins.Kubeconfig == nil {
 		return nil, fmt.Errorf("this boot service was built without Kubernetes")
 	}
-	name := site.Cluster.Name
-	if name == "" {
-		name = site.Name
-	}
-	return r.Plugins.Kubeconfig(view.Secret, name, server, who, r.Now())
+	return r.Plugins.Kubeconfig(view.Secret, site.ClusterName(), server, who, r.Now())
 }

@@ -2,8 +2,6 @@ package replica
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +19,7 @@ import (
 	"github.com/rackseed/rackseed/services/dhcp/foreign"
 	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
@@ -170,7 +169,7 @@ func (r *replica) open(halt func(error)) (*state.Store, error) {
 	if err := os.MkdirAll(r.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	id, err := oneLine(filepath.Join(r.Data, "id"), func() string { return newID("replica-") })
+	id, err := oneLine(filepath.Join(r.Data, "id"), func() string { return peer.NewID("replica-") })
 	if err != nil {
 		return nil, fmt.Errorf("this replica's ID: %w", err)
 	}
@@ -221,7 +220,7 @@ func (r *replica) create(ctx context.Context, store *state.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	_, err = store.Propose(ctx, by, state.ClusterCreate{
-		ID: newID("c-"), Generation: 1, Secrets: secrets, SetupHash: api.SetupHash(code),
+		ID: peer.NewID("c-"), Generation: 1, Secrets: secrets, SetupHash: api.SetupHash(code),
 	})
 	if err != nil {
 		return fmt.Errorf("creating the cluster: %w", err)
@@ -269,13 +268,6 @@ func (r *replica) forgetSetupCode(ctx context.Context, store *state.Store) {
 			return
 		}
 	}
-}
-
-// newID makes an identifier that was never used.
-func newID(prefix string) string {
-	var b [4]byte
-	rand.Read(b[:]) // never fails since Go 1.24
-	return prefix + hex.EncodeToString(b[:])
 }
 
 func trim(b []byte) string { return strings.TrimSpace(string(b)) }

@@ -219,9 +219,7 @@ func complete(s *machine.Site) {
 			dhcp.LeaseTime = DefaultLeaseTime
 		}
 	}
-	if s.Cluster.Name == "" {
-		s.Cluster.Name = s.Name
-	}
+	s.Cluster.Name = s.ClusterName()
 	if !s.Cluster.PodSubnet.IsValid() {
 		s.Cluster.PodSubnet = defaultPodSubnet
 	}

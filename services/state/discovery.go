@@ -156,7 +156,7 @@ func (c *change) sessionRefuse(x SessionRefuse) error {
 	r.Machine.Phase, r.Machine.Reason = machine.PhaseSeen, "its installer was refused: "+why
 	text := "It goes to its own disk, and is not looked at again while this discovery window is open; mend that, then rackseed look, or open the window anew"
 	if d := machine.NextBoot(&r.Machine, theIntent(c.install(m.ID)), c.circumstances(r.Machine, c.at)); d.Kind != machine.BootLocal {
-		text = fmt.Sprintf("It boots %s all the same, the next time that it netboots: %s; mend that first", bootWords[d.Kind], d.Reason)
+		text = fmt.Sprintf("It boots %s all the same, the next time that it netboots: %s; mend that first", d.Kind.Words(), d.Reason)
 	}
 	c.event(m.ID, "session.refused", machine.Warning, "Its installer was refused: "+why+". "+text)
 	c.machine = r

@@ -71,7 +71,7 @@ func samples() []Command {
 		ReplicaJoin{TokenHash: bytes32("token"), ID: "r-2", Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1},
 		ReplicaProve{ID: "r-2"},
 		ReplicaLeave{ID: "r-2", Reason: "its board burnt"},
-		HandoffStart{Handoff: machine.Handoff{ID: "h-1", Targets: []machine.HandoffTarget{{Machine: machineID(1), Name: "node-1", Replica: "r-2"}}, From: "r-1", By: "operator:ann"}},
+		HandoffStart{Handoff: machine.Handoff{ID: "h-1", Targets: []machine.HandoffTarget{{Machine: machineID(1), Name: "node-1"}}, From: "r-1", By: "operator:ann"}},
 		HandoffMove{ID: "h-1", From: machine.HandoffPreflight, To: machine.HandoffAborting, Reason: "node-1 is away"},
 		HandoffDid{ID: "h-1", Text: "replica r-2 is a voter"},
 		HandoffLost{ID: "h-1"},

@@ -52,8 +52,6 @@ func (c *change) handoffStart(x HandoffStart) error {
 			return refuse("handoff: machine %s is named twice", t.Machine)
 		case !m.Machine.Address.IsValid():
 			return refuse("handoff: %s has no static address: approve it anew with one", m.Machine.Name)
-		case t.Replica != "":
-			return refuse("handoff: the replica of %s gets its ID when it joins", t.Name)
 		}
 		taken[t.Machine] = true
 		h.Targets[i].Name = m.Machine.Name

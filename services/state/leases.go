@@ -121,12 +121,6 @@ func (c *change) leaseDecline(x LeaseDecline) error {
 	return nil
 }
 
-// bootWords says for people what a machine boots.
-var bootWords = map[machine.BootKind]string{
-	machine.BootLocal: "its own disk", machine.BootDiscovery: "the installer, which only looks",
-	machine.BootInstall: "the installer", machine.BootRescue: "the rescue shell",
-}
-
 func (c *change) bootDecide(x BootDecide) error {
 	found := c.tables.machine(x.Machine)
 	if found == nil {
@@ -143,7 +137,7 @@ func (c *change) bootDecide(x BootDecide) error {
 	if since := c.at.Sub(r.ToldAt); r.Told != x.Decision.Kind || since >= bootEventPause || since < 0 || phase != was {
 		r.Told, r.ToldAt, r.Fetched, r.Silent = x.Decision.Kind, c.at, time.Time{}, false
 		r.Machine.Phase, r.Machine.Reason = phase, because
-		what := bootWords[x.Decision.Kind]
+		what := x.Decision.Kind.Words()
 		if phase != was {
 			what += map[machine.Phase]string{
 				machine.PhaseWaiting: ", and its installer waits no more", machine.PhaseRescue: ", and its rescue shell is over",

@@ -171,10 +171,14 @@ const (
 	pingPause = 50 * time.Millisecond
 )
 
-// Change changes the membership by one server; a voter is made by Promote.
+// Change changes the membership by one server. A voter has to prove itself (see
+// promote).
 func (s *Store) Change(ctx context.Context, change ChangeKind, id string) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	if change == Promote {
+		return s.promote(ctx, id)
+	}
 	m, _, err := s.mayChange(ctx, change, id)
 	if err != nil {
 		return err
@@ -254,16 +258,14 @@ func (s *Store) await(ctx context.Context, f raft.Future) error {
 	}
 }
 
-// PromoteVoter makes a member a voter, and proves that it does a voter's part: it
+// promote makes a member a voter, and proves that it does a voter's part: it
 // stored an entry that was committed while it counts, else it is a voter no more.
 //
 // Raft's own success proves nothing: from one voter to two it says so with the
 // new one dead (raft 1.8.0). Then the old one alone has no majority, and within
 // its lease it would lead no more, for ever: so the new one is asked all the
 // while, and undone as soon as it is silent.
-func (s *Store) PromoteVoter(ctx context.Context, id string) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+func (s *Store) promote(ctx context.Context, id string) error {
 	m, there, err := s.mayChange(ctx, Promote, id)
 	if err != nil {
 		return err
@@ -314,21 +316,23 @@ func (s *Store) watchVoter(ctx context.Context, id string) error {
 				return fmt.Errorf("it fell silent: %w", err)
 			}
 		}
-		if !pause(ctx, pingPause) {
-			return ctx.Err()
+		if err := s.pause(ctx, pingPause); err != nil {
+			return err
 		}
 	}
 }
 
-// pause waits, and says whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits; its error is why nothing goes on.
+func (s *Store) pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
+		return nil
+	case <-s.stopping:
+		return raft.ErrRaftShutdown
 	case <-ctx.Done():
-		return false
+		return ctx.Err()
 	}
 }
 
@@ -350,8 +354,8 @@ func (s *Store) prove(ctx context.Context, id string, there map[string]bool) err
 			if err == nil && has.Last >= r.Index && (voter != id || has.Voter) {
 				break
 			}
-			if !pause(ctx, pingPause) {
-				return fmt.Errorf("replica %s did not store entry %d: %w", voter, r.Index, errors.Join(err, ctx.Err()))
+			if over := s.pause(ctx, pingPause); over != nil {
+				return fmt.Errorf("replica %s did not store entry %d: %w", voter, r.Index, errors.Join(err, over))
 			}
 		}
 	}

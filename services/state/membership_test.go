@@ -173,7 +173,7 @@ func TestMembershipMoves(t *testing.T) {
 		stick := r.start("stick")
 		for _, id := range []string{"n1", "n2", "n3"} {
 			r.grow(id)
-			if err := stick.PromoteVoter(t.Context(), id); err != nil {
+			if err := stick.Change(t.Context(), Promote, id); err != nil {
 				t.Fatal(err)
 			}
 			if p, _ := stick.View().Replica(id); p.Proved == 0 {
@@ -235,11 +235,11 @@ func TestDeadVoterIsUndone(t *testing.T) {
 				r.grow("n1")
 				if when == "before" {
 					r.isolate("n1", true)
-					wantErr(t, stick.PromoteVoter(t.Context(), "n1"), "cannot be reached")
+					wantErr(t, stick.Change(t.Context(), Promote, "n1"), "cannot be reached")
 				} else {
 					r.mute["n1"] = true
 					r.connect()
-					wantErr(t, stick.PromoteVoter(t.Context(), "n1"), "is none again")
+					wantErr(t, stick.Change(t.Context(), Promote, "n1"), "is none again")
 				}
 				if stick.Membership().Voter("n1") || !stick.leading.is() {
 					t.Errorf("members %v; leads %v", stick.Membership(), stick.leading.is())
@@ -248,7 +248,7 @@ func TestDeadVoterIsUndone(t *testing.T) {
 				r.mute["n1"] = false
 				r.isolate("n1", false)
 				r.follows(r.stores["n1"])
-				if err := stick.PromoteVoter(t.Context(), "n1"); err != nil {
+				if err := stick.Change(t.Context(), Promote, "n1"); err != nil {
 					t.Errorf("once it is back: %v", err)
 				}
 			})
@@ -265,7 +265,7 @@ func TestProposalsThroughElections(t *testing.T) {
 		stick := r.start("stick")
 		for _, id := range []string{"n1", "n2"} {
 			r.grow(id)
-			if err := stick.PromoteVoter(t.Context(), id); err != nil {
+			if err := stick.Change(t.Context(), Promote, id); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -321,6 +321,28 @@ func TestNewReplicaWaits(t *testing.T) {
 			t.Errorf("it has %v", n1.Membership())
 		}
 		wantErr(t, n1.Change(t.Context(), Add, "n1"), ErrNotLeading.Error())
+	})
+}
+
+// Who proposes while the replica is closed is told so at once, and not when its
+// time is over.
+func TestProposalAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(t)
+		r.start("stick")
+		n1 := r.start("n1")
+		answered := make(chan time.Duration, 1)
+		go func() {
+			begun := time.Now()
+			_, err := n1.Propose(t.Context(), "x", note("nobody leads"))
+			wantErr(t, err, raft.ErrRaftShutdown.Error())
+			answered <- time.Since(begun)
+		}()
+		time.Sleep(time.Second)
+		r.stop()
+		if took := <-answered; took > 2*time.Second {
+			t.Errorf("answered after %v", took)
+		}
 	})
 }
 

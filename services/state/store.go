@@ -318,8 +318,12 @@ func (s *Store) Propose(ctx context.Context, by string, c Command) (Result, erro
 			return r, err
 		}
 		// Nothing was done, and soon somebody leads.
-		if errors.Is(err, ErrNotLeading) && pause(ctx, 50*time.Millisecond) {
-			continue
+		if errors.Is(err, ErrNotLeading) {
+			over := s.pause(ctx, 50*time.Millisecond)
+			if over == nil {
+				continue
+			}
+			err = errors.Join(err, over)
 		}
 		if m, _ := s.Medium(); m.Failed != nil && !errors.Is(err, ErrUnwritable) {
 			err = fmt.Errorf("%w: %w", err, m.Failed)

@@ -288,6 +288,7 @@ func (c *session) start(cmd *exec.Cmd) error {
 	defer c.mu.Unlock()
 	c.cmd = cmd
 	if c.gone != 0 {
+		// It may have ended already.
 		_ = unix.Kill(-cmd.Process.Pid, c.gone)
 	}
 	return nil
