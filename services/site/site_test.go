@@ -401,6 +401,14 @@ func TestWarnings(t *testing.T) {
 		{"nobody served, no cluster", unserved + "profiles:\n  - {name: a, role: worker}\n", []string{
 			`s.yaml:5:3: warning: links: NO link has dhcp: no machine is served`,
 			`s.yaml:8:3: warning: profiles: NO profile has the role control-plane: no machine can start a cluster`}},
+		{"for tests", small + "emulated: true\nmemoryOnly: true\ndiscovery: {always: true}\n", []string{
+			`s.yaml:10:11: warning: emulated: timeouts are those of emulated machines: never for real ones, whose faults are noticed late then`,
+			`s.yaml:11:13: warning: memoryOnly: machines are served even where NOTHING IS KEPT: switched off, the boot service forgets them and the cluster's keys; for tests`,
+			`s.yaml:12:21: warning: discovery.always: ANY machine that netboots here is looked at, for ever: not where a production server may netboot`}},
+		{"an example, with too few addresses", strings.NewReplacer("interface: eth0", "mac: 00:00:5e:00:53:01", "10.77.0.199", "10.77.0.100").Replace(small) +
+			"machines:\n  - {mac: 52:54:00:00:00:01}\n  - {mac: 52:54:00:00:00:02}\n", []string{
+			`s.yaml:5:10: warning: links[0].mac: 00:00:5e:00:53:01 is an example's, and no machine's: write the real one`,
+			`s.yaml:11:3: warning: machines: 2 are listed, and the links' dhcp can give 1 an address at once`}},
 		{"one link of two served", small + "  - {interface: eth1, address: 10.78.0.2/24}\n", nil},
 		{"the appliance's own", strings.Replace(small, "interface: eth0", "mac: 52:54:00:00:00:01", 1) + "      reservations: [{mac: 52:54:00:00:00:01, address: 10.77.0.9}]\n" +
 			"  - {mac: 52:54:00:00:00:01, vlan: 7, address: 10.78.0.2/24}\nmachines:\n  - {mac: 52:54:00:00:00:01}\n", []string{
