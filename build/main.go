@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	b.cache.Clean(time.Now())
+	b.cache.Clean(time.Now(), b.graph.archive.Locked)
 	return nil
 }
 

@@ -18,7 +18,7 @@ import (
 // Archive is where packages come from: the cache, else a mirror.
 type Archive struct {
 	Repository string // root of our own repository, for build/locks
-	Cache      string // step.Cache's folder; .debs are in debs/HASH.deb
+	Cache      string // step.Cache's folder; .debs are its packages, as HASH.deb
 	// Unlocked goes on with what the mirror has where it no longer has a
 	// locked version.
 	Unlocked bool
@@ -35,7 +35,7 @@ func (e *MovedError) Error() string {
 	for _, p := range e.Packages {
 		names = append(names, p.Name+" "+p.Version)
 	}
-	return fmt.Sprintf("the Debian mirror no longer has, and the cache never had:\n    %s\n"+
+	return fmt.Sprintf("the Debian mirror no longer has, and the cache has not:\n    %s\n"+
 		"Debian keeps only each package's current version. Take those with \"make lock\" (and commit build/locks/debian.lock), or go on once with UNLOCKED=1.",
 		strings.Join(names, "\n    "))
 }
@@ -45,8 +45,25 @@ func (a *Archive) setsFile() string {
 	return filepath.Join(a.Repository, "build/locks/packages.yaml")
 }
 
+func (a *Archive) cache() *step.Cache { return &step.Cache{Dir: a.Cache} }
+
 // deb is where the cache keeps a package.
-func (a *Archive) deb(p Package) string { return filepath.Join(a.Cache, "debs", p.SHA256+".deb") }
+func (a *Archive) deb(p Package) string { return filepath.Join(a.cache().Packages(), fileName(p)) }
+
+func fileName(p Package) string { return p.SHA256 + ".deb" }
+
+func fileNames(packages []Package) (names []string) {
+	for _, p := range packages {
+		names = append(names, fileName(p))
+	}
+	return names
+}
+
+// Locked are the names of the locked packages' files in the cache.
+func (a *Archive) Locked() ([]string, error) {
+	l, err := ReadLock(a.lockFile())
+	return fileNames(l.Packages), err
+}
 
 // Refresh writes the lock anew from what the mirror has, and returns what
 // changed, for people.
@@ -143,6 +160,10 @@ func (a *apt) moved(packages []Package) ([]Package, error) {
 // Fetch returns the files of packages by their names, from the cache, else
 // from the mirror. Each has the SHA-256 that the lock says.
 func (a *Archive) Fetch(ctx context.Context, packages []Package) (map[string]string, error) {
+	// First: what is there then stays.
+	if err := a.cache().UsePackages(fileNames(packages)...); err != nil {
+		return nil, err
+	}
 	if absent := a.absent(packages); len(absent) > 0 {
 		if err := a.download(ctx, absent); err != nil {
 			return nil, err
@@ -176,10 +197,10 @@ func (a *Archive) download(ctx context.Context, packages []Package) (err error) 
 	if len(moved) > 0 {
 		return &MovedError{Packages: moved}
 	}
-	if err := os.MkdirAll(filepath.Join(a.Cache, "debs"), 0o755); err != nil {
+	if err := os.MkdirAll(a.cache().Packages(), 0o755); err != nil {
 		return fmt.Errorf("package cache: %w", err)
 	}
-	tmp, remove, err := (&step.Cache{Dir: a.Cache}).Scratch("fetching")
+	tmp, remove, err := a.cache().Scratch("fetching")
 	if err != nil {
 		return err
 	}

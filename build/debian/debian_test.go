@@ -2,11 +2,13 @@ package debian
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const sum = "6c8fc627b5f0886fd785d623bb9a3494bfa44365cfc7186e135601634ada39f4"
@@ -35,6 +37,35 @@ func TestParseLockRefuses(t *testing.T) {
 		if _, err := parseLock([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q in it", text, err, want)
 		}
+	}
+}
+
+// What a build takes from the cache counts as used: its files are named alike by
+// whoever fetches them and by the lock file.
+func TestFetchFromTheCache(t *testing.T) {
+	a := &Archive{Repository: t.TempDir(), Cache: t.TempDir()}
+	p := Package{"tools", "zstd", "1.5.7+dfsg-1", "amd64", sum, 3}
+	deb := filepath.Join(a.cache().Packages(), sum+".deb")
+	past := time.Unix(1, 0)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(deb), 0o755), os.WriteFile(deb, []byte("deb"), 0o600), os.Chtimes(deb, past, past)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := a.Fetch(t.Context(), []Package{p})
+	if err != nil || files["zstd"] != deb {
+		t.Fatalf("fetched %v, %v", files, err)
+	}
+	if info, err := os.Stat(deb); err != nil || info.ModTime().Equal(past) {
+		t.Errorf("it does not count as used (%v)", err)
+	}
+
+	if _, err := a.Locked(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a lock file: %v", err)
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(a.lockFile()), 0o755), os.WriteFile(a.lockFile(), Lock{Packages: []Package{p}}.format(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := a.Locked(); err != nil || !slices.Equal(names, []string{filepath.Base(deb)}) {
+		t.Errorf("locked are %v, %v", names, err)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestToDrop(t *testing.T) {
@@ -21,6 +23,7 @@ func TestToDrop(t *testing.T) {
 		return kept{name: name, bytes: size, used: now.Add(-age)}
 	}
 	busy := func(k kept) kept { k.busy = true; return k }
+	deb := func(k kept) kept { k.fetched = true; return k }
 	for _, c := range []struct {
 		name string
 		all  []kept
@@ -35,6 +38,7 @@ func TestToDrop(t *testing.T) {
 		{"by size, all used lately", []kept{entry("a", 9*gib, minAge-1), entry("b", 9*gib, 0)}, ""},
 		{"what is old makes room for the rest", []kept{entry("a", 9*gib, 15*day), entry("b", 9*gib, 13*day)}, "a"},
 		{"parts", []kept{entry("a.making", 1, 0), busy(entry("b.making", 1, 20*day)), entry("c.dropping", 1, 0), entry("making", 1, 0)}, "a.making c.dropping"},
+		{"packages, by age alone", []kept{deb(entry("a", 9*gib, 13*day)), deb(entry("b", 1, MaxAge)), deb(busy(entry("c", 1, MaxAge))), entry("d", 9*gib, day)}, "b d"},
 		{"a clock that went back", []kept{entry("a", 20*gib, -day)}, ""},
 	} {
 		var got []string
@@ -77,6 +81,7 @@ func TestClean(t *testing.T) {
 			return errors.Join(os.WriteFile(filepath.Join(out, "file"), make([]byte, 10_000), 0o600), os.Chtimes(out, past, past))
 		}}
 	}
+	none := func() ([]string, error) { return nil, nil }
 	var told bytes.Buffer
 	build := func(steps ...*Step) *Cache {
 		t.Helper()
@@ -115,21 +120,21 @@ func TestClean(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "out", "killed-1.making"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	first.Clean(soon)
+	first.Clean(soon, none)
 	has("a", "base", "top")
 	second := build(step("b"))
-	second.Clean(late) // the first one still runs
+	second.Clean(late, none) // the first one still runs
 	has("a", "b", "base", "top")
 	end(first)
 	// A build that only takes from the cache cleans nothing.
 	third := build(step("b"))
-	third.Clean(late)
+	third.Clean(late, none)
 	has("a", "b", "base", "top")
 	end(third)
 	told.Reset()
-	second.Clean(late)
+	second.Clean(late, none)
 	has("b")
-	if want := "  freed   0.0 GiB in " + filepath.Join(dir, "out") + ": 3 outputs that nobody used lately\n"; told.String() != want {
+	if want := "  freed   0.0 GiB in " + dir + ": 3 outputs and packages that nobody used lately\n"; told.String() != want {
 		t.Errorf("told %q, want %q", told.String(), want)
 	}
 	end(second)
@@ -146,7 +151,7 @@ func TestClean(t *testing.T) {
 	runtime.GC() // which closes what nobody refers to
 	end(held)
 	last := build(step("last"))
-	last.Clean(late)
+	last.Clean(late, none)
 	has("held", "last")
 	for _, dir := range []string{filepath.Join(dir, "out", step("loose").entryName()), dir} {
 		if err := Hold(dir); err == nil {
@@ -162,7 +167,7 @@ func TestClean(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "out", "work-killed"+making), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	last.Clean(late)
+	last.Clean(late, none)
 	has("held", "last", "work")
 	if err := remove(); err != nil {
 		t.Fatal(err)
@@ -183,7 +188,7 @@ func TestClean(t *testing.T) {
 	}
 	again := build(refers())
 	other := build(step("other"))
-	other.Clean(late)
+	other.Clean(late, none)
 	has("held", "other", "program", "script")
 	end(again)
 	end(other)
@@ -197,5 +202,86 @@ func TestClean(t *testing.T) {
 	end(build(step("top", step("base"))))
 	if after, err := lastUse(filepath.Join(dir, "out", step("base").entryName())); err != nil || !after.After(before) {
 		t.Errorf("base was used at %v, and then at %v (%v)", before, after, err)
+	}
+}
+
+// Of the packages those stay that the lock file names, or that a build takes; all, if
+// it cannot be read, and while somebody says what it uses.
+func TestCleanPackages(t *testing.T) {
+	dir := t.TempDir()
+	var told bytes.Buffer
+	c := &Cache{Dir: dir, Progress: &told, made: true}
+	if err := errors.Join(os.MkdirAll(c.entry(""), 0o755), os.MkdirAll(c.Packages(), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"locked.deb", "loose.deb", "taken.deb"} {
+		if err := os.WriteFile(filepath.Join(c.Packages(), name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(want ...string) {
+		t.Helper()
+		entries, err := os.ReadDir(c.Packages())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("there are %v, want %v; told:\n%s", names, want, told.String())
+		}
+	}
+	locked := func() ([]string, error) { return []string{"locked.deb", "not-there.deb"}, nil }
+	lastUse := func(name string) time.Time {
+		t.Helper()
+		used, err := lastUse(filepath.Join(c.Packages(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return used
+	}
+	late := lastUse("taken.deb").Add(MaxAge)
+
+	c.Clean(late, func() ([]string, error) { return nil, errors.New("no lock file") })
+	has("locked.deb", "loose.deb", "taken.deb")
+	if want := "  note    the build cache is not cleaned: no lock file\n"; told.String() != want {
+		t.Errorf("told %q, want %q", told.String(), want)
+	}
+
+	// All were listed as old; then a build takes one.
+	all, err := c.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for before := lastUse("taken.deb"); !lastUse("taken.deb").After(before); { // the file system's clock has ticks
+		if err := c.UsePackages("taken.deb"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, k := range all {
+		if k.name != "taken.deb" {
+			continue
+		}
+		if done, err := c.drop(k); done || err != nil {
+			t.Errorf("what is used was removed: %v, %v", done, err)
+		}
+	}
+
+	other, err := c.lock(packagesLock, unix.LOCK_SH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Clean(late, locked)
+	has("locked.deb", "loose.deb", "taken.deb")
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	told.Reset()
+	c.Clean(late, locked)
+	has("locked.deb", "taken.deb")
+	if want := "  freed   0.0 GiB in " + dir + ": 1 outputs and packages that nobody used lately\n"; told.String() != want {
+		t.Errorf("told %q, want %q", told.String(), want)
 	}
 }

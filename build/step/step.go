@@ -195,6 +195,26 @@ func (c *Cache) touch(s *Step, now time.Time) {
 	}
 }
 
+// Packages is the folder for packages from outside, each of them one file.
+func (c *Cache) Packages() string { return filepath.Join(c.Dir, "debs") }
+
+// UsePackages keeps files of Packages from Clean for MaxAge. Those that are not there
+// are none of its business.
+func (c *Cache) UsePackages(names ...string) error {
+	// With the lock Clean sees the use, or has removed the file before.
+	lock, err := c.lock(packagesLock, unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	for _, name := range names {
+		if e := os.Chtimes(filepath.Join(c.Packages(), name), now, now); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("build cache: %w", e))
+		}
+	}
+	return errors.Join(err, lock.Close())
+}
+
 // lock keeps two builds from making the same thing at once (how is
 // unix.LOCK_EX), and from losing what they use (unix.LOCK_SH). With unix.LOCK_NB
 // the error may be unix.EWOULDBLOCK.
