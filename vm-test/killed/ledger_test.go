@@ -290,9 +290,11 @@ func (l *ledger) audit(v state.View) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	claims := l.history()
-	first := map[string]bool{} // intent and disk: written already
+	first := map[string]bool{}  // intent and disk: written already
+	last := map[string]string{} // by a disk's serial number: the intent that wrote it last
 	for _, w := range l.writes {
-		l.auditWrite(w, claims, first)
+		l.auditWrite(w, claims, first, l.abandoned(last[w.disk.Serial]))
+		last[w.disk.Serial] = w.order.Intent
 	}
 	for _, a := range l.acks {
 		if !slices.ContainsFunc(l.events, a.is) {
@@ -349,8 +351,21 @@ func (l *ledger) history() (claims []claim) {
 	return claims
 }
 
-// auditWrite holds one write to the permission for it.
-func (l *ledger) auditWrite(w write, claims []claim, first map[string]bool) {
+// brokenOff is how a disk reads that an install did not finish.
+const brokenOff = "broken-off Rackseed install"
+
+// abandoned says whether an intent ended otherwise than by a finished install.
+// Whoever revokes one in its last step may find that the disk was finished all the
+// same: what is on it then is what the revoked install left, as was confirmed.
+func (l *ledger) abandoned(intent string) bool {
+	return intent != "" && !slices.ContainsFunc(l.events, func(e machine.Event) bool {
+		return e.Kind == "install.done" && e.Data["intent"] == intent
+	})
+}
+
+// auditWrite holds one write to the permission for it. ours says that an abandoned
+// install wrote the disk last.
+func (l *ledger) auditWrite(w write, claims []claim, first map[string]bool, ours bool) {
 	o, what := w.order, fmt.Sprintf("%s wrote disk %s (%s) by intent %s epoch %d", w.box, w.disk.Path, w.disk.Contents, w.order.Intent, w.order.Epoch)
 	a := l.approvals[o.Intent]
 	if !slices.ContainsFunc(claims, func(c claim) bool {
@@ -376,7 +391,7 @@ func (l *ledger) auditWrite(w write, claims []claim, first map[string]bool) {
 		l.r.violated("%s, and %v was approved", what, hints)
 	}
 	once := o.Intent + " " + w.disk.Serial
-	if !first[once] && !erase[w.disk.Contents] {
+	if !first[once] && !erase[w.disk.Contents] && !(ours && erase[brokenOff]) {
 		l.r.violated("%s, and only %q may be lost", what, a.Erase)
 	}
 	first[once] = true
