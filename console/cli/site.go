@@ -85,6 +85,9 @@ func writeStatus(w io.Writer, s api.Status) error {
 	for _, p := range s.SiteProblems {
 		fmt.Fprintf(&b, "Site file: %s\n", clean(p))
 	}
+	for _, p := range s.SiteWarnings {
+		b.WriteString(clean(p.Warning("Site file")) + "\n")
+	}
 	for _, p := range s.Warnings {
 		fmt.Fprintf(&b, "Warning: %s\n", clean(p.Text))
 	}

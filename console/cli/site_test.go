@@ -137,6 +137,16 @@ func TestStatus(t *testing.T) {
 	if out := r.must("", "status"); !strings.Contains(out, "ok         dhcp ") || !strings.Contains(out, "\nslow       storage      the stick is slow\nlistening  dhcp ") {
 		t.Errorf("it says:\n%s", out)
 	}
+	site := statetest.Site()
+	site.MemoryOnly = true
+	r.Must(state.SiteApply{Site: site})
+	for form, want := range map[string]string{
+		"text": "\nSite file: warning: memoryOnly: machines are served even where NOTHING IS KEPT", "json": `"path": "memoryOnly",`, "yaml": "path: memoryOnly\n",
+	} {
+		if out := r.must("", "status", "-o", form); strings.Count(out, want) != 1 {
+			t.Errorf("-o %s, with a site that is for tests:\n%s", form, out)
+		}
+	}
 	r.health = append(r.health, api.HealthOf("tftp", false, "port 69 is taken"), api.HealthOf("ntp", true, ""), api.HealthOf("netboot", false, "nothing is kept", api.HealthVolatile))
 	for form, want := range map[string]string{"text": "fault      tftp         port 69 is taken\n", "json": `"text": "port 69 is taken"`, "yaml": "text: port 69 is taken\n"} {
 		var out bytes.Buffer

@@ -85,8 +85,12 @@ func (s *Server) registerReads(api huma.API) {
 
 // status is how the boot service is now.
 func (s *Server) status() Status {
-	status := s.Status()
-	status.Discovery, status.Program = DiscoveryOf(s.Store.View(), s.Now()), support.ThisProgram()
+	status, view := s.Status(), s.Store.View()
+	status.Discovery, status.Program = DiscoveryOf(view, s.Now()), support.ThisProgram()
+	status.SiteWarnings = []site.Problem{}
+	if in, applied := view.Site(); applied {
+		status.SiteWarnings = append(status.SiteWarnings, setup.Warnings(in)...)
+	}
 	return status
 }
 

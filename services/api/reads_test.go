@@ -79,6 +79,20 @@ func TestSiteValidate(t *testing.T) {
 	}
 }
 
+// What the check of a site file warns of, the status says of the one in force.
+func TestSiteWarnings(t *testing.T) {
+	r := newRig(t)
+	if a := r.want(200, "GET", "/api/status", "", bearer(siteToken)); !strings.Contains(a.body, `"siteWarnings":[]`) {
+		t.Errorf("nothing odd: %s", a.body)
+	}
+	site, _ := r.View().Site()
+	site.Emulated = true
+	r.Must(state.SiteApply{Site: site})
+	if s := decode[Status](t, r.want(200, "GET", "/api/status", "", bearer(siteToken)).body); len(s.SiteWarnings) != 1 || s.SiteWarnings[0].Path != "emulated" || s.SiteWarnings[0].Line != 0 {
+		t.Errorf("for tests: %+v", s.SiteWarnings)
+	}
+}
+
 // TestHealth tells strangers no more than that there is somebody.
 func TestHealth(t *testing.T) {
 	r := newRig(t, func(c *Config) {

@@ -156,6 +156,7 @@ type Status struct {
 	Site         string          `json:"site" doc:"The site's name; empty while there is no valid site file."`
 	Service      string          `json:"service" doc:"The service address; empty while there is no valid site file."`
 	SiteProblems []string        `json:"siteProblems" doc:"What is wrong with the site file, with line and column."`
+	SiteWarnings []site.Problem  `json:"siteWarnings" doc:"What the site in force says that is seldom meant, or must be known: the warnings of its check, without places."`
 	Health       []Health        `json:"health"`
 	Discovery    Discovery       `json:"discovery"`
 	Program      support.Program `json:"program" doc:"Which build of the boot service this is."`

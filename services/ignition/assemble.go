@@ -60,8 +60,8 @@ func Assemble(in Input, contributors ...Contributor) ([]byte, error) {
 }
 
 // Check says what is wrong with a profile's Ignition, before any machine is
-// given the profile: the error is a *ProfileError, or wraps one. warnings are what
-// is odd in one that is valid, as keys that the library does not know.
+// given the profile: the error is a *ProfileError, or wraps one. warnings are those
+// of Warnings.
 func Check(p machine.Profile) (warnings []Problem, err error) {
 	_, warnings, err = parseSnippet(p)
 	if err != nil {
@@ -71,6 +71,13 @@ func Check(p machine.Profile) (warnings []Problem, err error) {
 		return nil, err
 	}
 	return warnings, nil
+}
+
+// Warnings are what is odd in a profile's Ignition that passed Check, as keys that
+// the library does not know.
+func Warnings(p machine.Profile) []Problem {
+	_, odd, _ := parseSnippet(p) // what has a fault has no warnings
+	return odd
 }
 
 // ownFiles are what every node gets.

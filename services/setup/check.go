@@ -24,10 +24,23 @@ func Examine(name string, text []byte, also ...site.Further) (s machine.Site, wa
 	return site.Examine(name, text, append([]site.Further{checkIgnition}, also...)...)
 }
 
+// Warnings are Examine's about the site in force, without places. They are asked for
+// often, and what a profile's Ignition was checked for is not checked anew.
+func Warnings(s machine.Site) []site.Problem {
+	return site.WarningsInForce(s, func(s machine.Site) (_, warnings []site.Problem) {
+		for i, p := range s.Profiles {
+			warnings = append(warnings, inSite(ignitionPath(i), ignition.Warnings(p))...)
+		}
+		return nil, warnings
+	})
+}
+
+func ignitionPath(profile int) string { return fmt.Sprintf("profiles[%d].ignition", profile) }
+
 // checkIgnition checks the profiles' Ignition.
 func checkIgnition(s machine.Site) (problems, warnings []site.Problem) {
 	for i, p := range s.Profiles {
-		path := fmt.Sprintf("profiles[%d].ignition", i)
+		path := ignitionPath(i)
 		found, err := ignition.Check(p)
 		warnings = append(warnings, inSite(path, found)...)
 		var wrong *ignition.ProfileError

@@ -80,6 +80,9 @@ func TestIgnition(t *testing.T) {
 	if err != nil || s.Profiles[0].Name != "a" || len(warnings) != 1 || warnings[0].Warning("s") != "s:15:49: warning: profiles[0].ignition.storage.files[0].what: unknown key" {
 		t.Errorf("%+v, %v", warnings, err)
 	}
+	if in := Warnings(s); len(in) != 1 || in[0].Warning("Site file") != "Site file: warning: profiles[0].ignition.storage.files[0].what: unknown key (its line 2, column 43)" {
+		t.Errorf("in force: %+v", in)
+	}
 	_, warnings, err = Examine("s.yaml", fmt.Appendf(nil, profile, "usr"))
 	if want := `s.yaml:15:39: profiles[0].ignition.storage.files[0].path: "/usr/x" is read-only on a node; /etc, /var, /root can be written`; len(warnings) != 0 || err == nil || err.Error() != want {
 		t.Errorf("%v, %v; want %s", warnings, err, want)

@@ -66,6 +66,22 @@ func Examine(name string, src []byte, also ...Further) (s machine.Site, warnings
 	return s, firstOf(warnings, "warnings", ""), nil
 }
 
+// WarningsInForce are Examine's warnings about a site whose text is not at hand: they
+// have no places.
+func WarningsInForce(s machine.Site, also ...Further) []Problem {
+	list := Warnings(s)
+	for _, more := range also {
+		_, warnings := more(s)
+		list = append(list, warnings...)
+	}
+	d := newDecoder() // of no file
+	for i := range list {
+		d.within(&list[i])
+		list[i].Line, list[i].Column = 0, 0
+	}
+	return firstOf(list, "warnings", "")
+}
+
 // Further is a check of a site that has no fault so far. What it finds names its
 // path, and the place in the file is filled in. A line and column that it has
 // itself count from 1 within the text that stands at the path, or above it.

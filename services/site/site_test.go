@@ -415,13 +415,23 @@ func TestWarnings(t *testing.T) {
 			`s.yaml:10:28: warning: links[0].dhcp.reservations[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself`,
 			`s.yaml:13:11: warning: machines[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself`}},
 	} {
-		_, list, err := Examine("s.yaml", []byte(test.src))
-		var got []string
+		s, list, err := Examine("s.yaml", []byte(test.src))
+		var got, placeless, inForce []string
 		for _, p := range list {
 			got = append(got, p.Warning("s.yaml"))
+			placeless = append(placeless, Problem{Path: p.Path, Text: p.Text}.Warning("s.yaml"))
 		}
 		if err != nil || !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v\n%s\nwant\n%s", test.name, err, strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+		}
+		// Of the site in force the same is said, with its defaults and without its text.
+		for _, p := range WarningsInForce(s) {
+			inForce = append(inForce, p.Warning("s.yaml"))
+		}
+		slices.Sort(placeless)
+		slices.Sort(inForce)
+		if !slices.Equal(inForce, placeless) {
+			t.Errorf("%s, in force:\n%s\nwant\n%s", test.name, strings.Join(inForce, "\n"), strings.Join(placeless, "\n"))
 		}
 	}
 }

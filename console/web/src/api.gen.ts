@@ -811,6 +811,8 @@ export interface Status {
   site: string;
   /** What is wrong with the site file, with line and column. */
   siteProblems: string[];
+  /** What the site in force says that is seldom meant, or must be known: the warnings of its check, without places. */
+  siteWarnings: Problem[];
   /** What people should know, as that unplugging the stick stops the API. */
   warnings: Warning[];
 }

@@ -141,6 +141,7 @@ test('the site file in force, another one checked, the profiles and the images',
   const inForce = page.getByRole('region', { name: 'Site file in force' })
   await inForce.getByText('the given one').waitFor()
   await inForce.getByText('DHCP from 192.0.2.100 to 192.0.2.200').waitFor()
+  await inForce.getByRole('list', { name: 'Warnings of the site in force' }).getByText('discovery.always: ANY machine that netboots here is looked at').waitFor()
   for (const name of ['control-plane', 'worker']) await page.getByRole('region', { name: 'Profiles' }).getByRole('cell', { name, exact: true }).first().waitFor()
   await page.getByLabel('Site file', { exact: true }).fill(siteFile({ from: '192.0.2.300' }))
   await page.getByRole('button', { name: 'Check' }).click()
