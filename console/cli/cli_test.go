@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -376,28 +377,53 @@ func TestEventsAndLog(t *testing.T) {
 	}
 	chunk(1)
 	chunk(3)
-	if got := r.must("", "log", "m-00000001"); got != "── installer session s-00000001 ──\nline 1 of s-00000001\nan escape �[2J\nline 3 of s-00000001\nan escape �[2J\n" {
+	// Each line has its time, and the day stands above them.
+	day, clock := regexp.MustCompile(`, \d{4}-\d\d-\d\d ──`), regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  `)
+	timeless := func(text string) string {
+		return clock.ReplaceAllString(day.ReplaceAllString(text, ", DAY ──"), "TIME  ")
+	}
+	if got := timeless(r.must("", "log", "m-00000001")); got != "── installer session s-00000001, DAY ──\nTIME  line 1 of s-00000001\nTIME  an escape �[2J\nTIME  line 3 of s-00000001\nTIME  an escape �[2J\n" {
 		t.Errorf("log: %q", got)
 	}
+	taken := r.View().Chunks("m-00000001", 0, 0)[0].Time
+	if got := r.must("", "log", "m-00000001", "-o", "json"); taken.IsZero() || !strings.Contains(got, `"time":"`+taken.Format(time.RFC3339Nano)+`"`) {
+		t.Errorf("taken at %s: %s", taken, got)
+	}
 	next, stop = r.follow("log", "m-00000001", "-f", "--after", "1")
-	if line := next(); line != "── installer session s-00000001 ──" {
+	if line := timeless(next()); line != "── installer session s-00000001, DAY ──" {
 		t.Errorf("the log begins with %q", line)
 	}
 	for _, first := range []uint64{3, 5} {
 		if first == 5 {
 			chunk(5)
 		}
-		if line := next(); line != fmt.Sprintf("line %d of s-00000001", first) {
+		if line := timeless(next()); line != fmt.Sprintf("TIME  line %d of s-00000001", first) {
 			t.Errorf("line %d: %q", first, line)
 		}
 		next()
 	}
 	stream = "node-1c2f"
 	chunk(1)
-	if line := next(); line != "── installed system, boot 1c2f ──" {
+	if line := timeless(next()); line != "── installed system, boot 1c2f, DAY ──" {
 		t.Errorf("the installed system's lines begin with %q", line)
 	}
 	if err := stop(); err != nil {
 		t.Errorf("interrupted: %v", err)
+	}
+}
+
+func TestLinesHead(t *testing.T) {
+	late := time.Date(2026, 5, 20, 23, 59, 59, 0, time.Local)
+	for _, c := range []struct {
+		lines api.Lines
+		want  string
+	}{
+		{api.Lines{Stream: "s-1", Time: late}, "── installer session s-1, 2026-05-20 ──"},
+		{api.Lines{Stream: "s-1", Time: late.Add(time.Second)}, "── installer session s-1, 2026-05-21 ──"},
+		{api.Lines{Stream: "node-1c2f", Time: late.UTC()}, "── installed system, boot 1c2f, 2026-05-20 ──"},
+	} {
+		if got := linesHead(c.lines); got != c.want {
+			t.Errorf("%+v begins with %q, want %q", c.lines, got, c.want)
+		}
 	}
 }

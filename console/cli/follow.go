@@ -211,12 +211,12 @@ func (o *options) log() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		stream := ""
+		head := ""
 		write := func(l api.Lines) error {
 			after = l.Seq
-			if o.plain() && l.Stream != stream {
-				stream = l.Stream
-				if _, err := fmt.Fprintln(cmd.OutOrStdout(), clean(streamHead(stream))); err != nil {
+			if now := linesHead(l); o.plain() && now != head {
+				head = now
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), clean(head)); err != nil {
 					return err
 				}
 			}
@@ -256,21 +256,23 @@ func (o *options) log() *cobra.Command {
 	return c
 }
 
-// streamHead stands where another run of a machine begins in its output: a
-// session of its installer, or a boot of its installed system.
-func streamHead(stream string) string {
-	if boot, ok := strings.CutPrefix(stream, "node-"); ok {
-		return "── installed system, boot " + boot + " ──"
+// linesHead stands where another run of a machine begins in its output, a session of
+// its installer or a boot of its installed system, or another day.
+func linesHead(l api.Lines) string {
+	run := "installer session " + l.Stream
+	if boot, ok := strings.CutPrefix(l.Stream, "node-"); ok {
+		run = "installed system, boot " + boot
 	}
-	return "── installer session " + stream + " ──"
+	return fmt.Sprintf("── %s, %s ──", run, l.Time.Local().Format(time.DateOnly))
 }
 
+// writeLines writes lines with the time of day at which the boot service took them.
 func (o *options) writeLines(w io.Writer, l api.Lines) error {
 	if !o.plain() {
 		return o.renderItem(w, l)
 	}
 	for _, line := range l.Lines {
-		if _, err := fmt.Fprintln(w, clean(line)); err != nil {
+		if _, err := fmt.Fprintf(w, "%s  %s\n", l.Time.Local().Format(time.TimeOnly), clean(line)); err != nil {
 			return err
 		}
 	}

@@ -349,10 +349,10 @@ func (s *Server) lines(ctx context.Context, c machine.Chunk) (Lines, error) {
 	lines, err := s.Output.Read(ctx, c)
 	if errors.Is(err, fs.ErrNotExist) {
 		// A line in their place, numbered as their last: who reads on goes on.
-		return Lines{Seq: c.Seq, Stream: c.Stream, First: c.Last, Lines: []string{events.Gone(c)}}, nil
+		return Lines{Seq: c.Seq, Stream: c.Stream, First: c.Last, Time: c.Time, Lines: []string{events.Gone(c)}}, nil
 	}
 	if err != nil {
 		return Lines{}, err
 	}
-	return Lines{Seq: c.Seq, Stream: c.Stream, First: c.First, Lines: lines}, nil
+	return Lines{Seq: c.Seq, Stream: c.Stream, First: c.First, Time: c.Time, Lines: lines}, nil
 }

@@ -335,7 +335,7 @@ func TestReads(t *testing.T) {
 	id := string(r.Waiting(1))
 	r.Must(state.OutputStore{Chunk: machine.Chunk{Machine: machine.ID(id), Stream: "s-00000001", First: 1, Last: 3, Digest: "sha256:" + strings.Repeat("cd", 32), Size: 30}})
 	lines := decode[List[Lines]](t, r.want(200, "GET", "/api/machines/"+id+"/output", "", auth).body).Items
-	if len(lines) != 1 || lines[0].Seq != 1 || lines[0].First != 1 || len(lines[0].Lines) != 1 {
+	if len(lines) != 1 || lines[0].Seq != 1 || lines[0].First != 1 || len(lines[0].Lines) != 1 || !lines[0].Time.Equal(r.View().Chunks(machine.ID(id), 0, 0)[0].Time) || lines[0].Time.IsZero() {
 		t.Errorf("output: %+v", lines)
 	}
 	r.want(404, "GET", "/api/machines/none", "", auth)

@@ -250,10 +250,12 @@ type EventList struct {
 
 // Lines is one chunk of a machine's output.
 type Lines struct {
-	Seq    uint64   `json:"seq" doc:"The chunk's place among the machine's; resume after it."`
-	Stream string   `json:"stream" doc:"Installer session, or \"node-\" and the boot ID."`
-	First  uint64   `json:"first" doc:"Number of the first line in its stream."`
-	Lines  []string `json:"lines"`
+	Seq    uint64 `json:"seq" doc:"The chunk's place among the machine's; resume after it."`
+	Stream string `json:"stream" doc:"Installer session, or \"node-\" and the boot ID."`
+	First  uint64 `json:"first" doc:"Number of the first line in its stream."`
+	// The machine's own clock may be wrong.
+	Time  time.Time `json:"time" doc:"When the boot service took these lines, by its clock: soon after the machine wrote them, unless it could not send them before."`
+	Lines []string  `json:"lines"`
 }
 
 // ApproveRequest approves a machine. What is left out is chosen as the site

@@ -188,6 +188,9 @@ type Chunk struct {
 	// Seq is the chunk's place among all chunks of the machine, from 1: what
 	// a reader resumes from.
 	Seq uint64 `json:"seq"`
+	// Time is when it was committed, by the leader's clock: soon after its lines were
+	// written, unless they could not be sent before.
+	Time time.Time `json:"time,omitzero"`
 }
 
 // Image is a published artifact: a node image, the installer, firmware.

@@ -255,7 +255,7 @@ type MachineSilent struct {
 // disk before the command is proposed. A chunk that begins after the next
 // expected line is refused; one that holds only known lines changes nothing.
 type OutputStore struct {
-	Chunk machine.Chunk `json:"chunk"` // Seq is set by the state
+	Chunk machine.Chunk `json:"chunk"` // Seq and Time are set by the state
 }
 
 // UserPut makes a person who may log in. With SetupHash it is the setup: it

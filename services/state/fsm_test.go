@@ -123,6 +123,7 @@ func TestChunksAreBounded(t *testing.T) {
 	v := w.view()
 	all := v.Chunks(machineID(1), 0, 0)
 	equal(t, "kept", len(all), maxChunks)
+	equal(t, "the newest is of", all[len(all)-1].Time, w.now)
 	equal(t, "first", all[0].Seq, 4)
 	equal(t, "next line", v.NextLine(machineID(1), "s-1"), maxChunks+4)
 	if two := v.Chunks(machineID(1), 10, 2); len(two) != 2 || two[0].Seq != 11 {

@@ -173,7 +173,7 @@ func (c *change) outputStore(x OutputStore) error {
 	if k.First > next {
 		return refuse("output of machine %s, stream %s: line %d is expected next and not %d; send from there on", k.Machine, k.Stream, next, k.First)
 	}
-	k.Seq = 1
+	k.Seq, k.Time = 1, c.at
 	if newest := c.lastChunk(k.Machine); newest != nil {
 		k.Seq = newest.Seq + 1
 	}

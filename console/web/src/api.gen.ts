@@ -344,6 +344,8 @@ export interface Lines {
   seq: number;
   /** Installer session, or "node-" and the boot ID. */
   stream: string;
+  /** When the boot service took these lines, by its clock: soon after the machine wrote them, unless it could not send them before. */
+  time: string;
 }
 
 export interface LinesList {
@@ -859,6 +861,8 @@ export interface StreamLines {
   seq: number;
   /** Installer session, or "node-" and the boot ID. */
   stream: string;
+  /** When the boot service took these lines, by its clock: soon after the machine wrote them, unless it could not send them before. */
+  time: string;
   type: "lines";
 }
 

@@ -20,6 +20,10 @@ export function stamp(time: string): string {
   return new Date(time).toLocaleString([], { hour12: false })
 }
 
+export function day(time: string): string {
+  return new Date(time).toLocaleDateString()
+}
+
 // minute is a time of day without its seconds, with the date unless it is today.
 export function minute(time: string): string {
   const at = new Date(time)

@@ -107,10 +107,13 @@ test('its log is in the terminal, and can be saved', async () => {
   const [saved] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Save' }).click()])
   assert.equal(saved.suggestedFilename(), 'rack1-u07.log')
   const text = await readFile(await saved.path(), 'utf8')
-  // In the terminal, streams are told apart by a line of ours; a line loses
-  // its trailing blanks.
-  const kept = text.split('\n').filter((l) => !/^── .* ──$/.test(l))
-  assert.deepEqual(kept.slice(0, -1), all.map((l) => l.trimEnd()))
+  // In the terminal, streams are told apart by a line of ours, which has the day; a
+  // line has its time, and loses its trailing blanks.
+  assert.match(text, /^── installer, \d+\/\d+\/\d{4} ──\n/)
+  const kept = text.split('\n').filter((l) => !/^── .* ──$/.test(l)).slice(0, -1)
+  const { items: chunks } = (await service.ask(`/api/machines/${id}/output?limit=200`)).body
+  const clocks = await page.evaluate((times) => times.map((t) => new Date(t).toLocaleTimeString([], { hour12: false })), chunks.flatMap((c) => c.lines.map(() => c.time)))
+  assert.deepEqual(kept, all.map((l, n) => `${clocks[n]} ${l}`.trimEnd()))
   await lab.screenshot(page, 'machine')
 })
 
