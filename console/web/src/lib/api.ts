@@ -1,6 +1,8 @@
 // The people's API. A refusal of the boot service arrives as an ApiError with
 // the boot service's own words.
 
+import { contact } from './contact.svelte'
+
 export class ApiError extends Error {
   // status is HTTP's, or 0 when there was no answer.
   constructor(
@@ -45,9 +47,17 @@ async function send(method: string, path: string, body: unknown, limit: number):
       headers: { 'X-Rackseed': '1', ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
       body: body === undefined ? undefined : JSON.stringify(body),
     })
-  } catch {
-    throw new ApiError(0, 'The boot service does not answer. Is the appliance on, and this computer on its network?')
+  } catch (e) {
+    // It may have taken what it did not answer.
+    const late = method !== 'GET' && e instanceof DOMException && e.name === 'TimeoutError'
+    throw new ApiError(
+      0,
+      late
+        ? `The boot service did not answer within ${limit / 1000} s. It may be done all the same: look before you try again.`
+        : 'The boot service does not answer. Is the appliance on, and this computer on its network?',
+    )
   }
+  contact.heard()
   if (!answer.ok) {
     throw new ApiError(answer.status, reason(await answer.text()) || `The boot service answered ${answer.status}.`)
   }

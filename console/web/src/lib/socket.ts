@@ -1,5 +1,7 @@
 // A websocket that comes back by itself, and goes on where it was.
 
+import { contact } from './contact.svelte'
+
 export interface Stream {
   close(): void
   // restart begins a new connection at once.
@@ -39,10 +41,17 @@ export function openStream(handlers: StreamHandlers): Stream {
     socket = new WebSocket(`wss://${location.host}${handlers.path()}`)
     socket.onopen = () => {
       retry = firstRetry
+      contact.heard()
       handlers.connected(true)
     }
-    socket.onmessage = (m) => handlers.message(JSON.parse(m.data as string))
-    socket.onclose = later
+    socket.onmessage = (m) => {
+      contact.heard()
+      handlers.message(JSON.parse(m.data as string))
+    }
+    socket.onclose = () => {
+      contact.failed()
+      later()
+    }
   }
   // drop forgets the connection there is: nothing of it counts any more, also
   // if it only ends much later.

@@ -11,6 +11,8 @@ afterEach((t) => lab?.explain(t))
 
 const connection = (page) => page.getByRole('status', { name: 'Connection' })
 
+const silence = (page) => page.getByRole('alert').filter({ hasText: 'No answer from the boot service since' })
+
 // whole waits until the machine is Ready and the page shows all of it, and
 // compares: events and log lines, each once and in order.
 async function whole(service, page, id) {
@@ -44,11 +46,26 @@ async function begin() {
 
 test('the service is killed and started again', async () => {
   const { service, page, id } = await begin()
+  await page.getByRole('button', { name: 'Revoke…' }).click()
+  const revoke = page.getByRole('dialog').getByRole('button', { name: 'Revoke' })
+  assert.ok(await revoke.isEnabled())
   await service.stop('SIGKILL')
+  const killed = Date.now()
   await connection(page).getByText('Reconnecting…').waitFor()
   await lab.screenshot(page, 'reconnecting')
+  // What is shown is old: that is said, with its time, and nothing can be ordered.
+  await silence(page).first().waitFor()
+  const since = Date.parse(await silence(page).locator('time').first().getAttribute('datetime'))
+  assert.ok(since <= killed && since > killed - 10_000, `no answer since ${new Date(since).toISOString()}, killed at ${new Date(killed).toISOString()}`)
+  await page.getByRole('dialog').getByText('(what is shown is from then). Trying again.').waitFor()
+  assert.ok(await revoke.isDisabled())
+  await lab.screenshot(page, 'silent-dialog')
+  await page.keyboard.press('Escape')
+  assert.ok(await page.getByRole('button', { name: 'Kubeconfig' }).isDisabled())
+  await lab.screenshot(page, 'silent')
   await lab.serve(service)
   await connection(page).getByText('Live').waitFor()
+  await silence(page).first().waitFor({ state: 'detached' })
   await whole(service, page, id)
   assert.deepEqual(page.faults, [])
   await page.context().close()
@@ -59,8 +76,10 @@ test('the service is frozen, so that its connections only look alive', async () 
   const { service, page, id } = await begin()
   service.process.kill('SIGSTOP')
   await connection(page).getByText('Reconnecting…').waitFor()
+  await silence(page).waitFor()
   service.process.kill('SIGCONT')
   await connection(page).getByText('Live').waitFor()
+  await silence(page).waitFor({ state: 'detached' })
   await whole(service, page, id)
   assert.deepEqual(page.faults, [])
   await page.context().close()
