@@ -16,6 +16,7 @@ import (
 
 	"github.com/rackseed/rackseed/appliance"
 	"github.com/rackseed/rackseed/console/cli"
+	"github.com/rackseed/rackseed/images/pid1"
 	"github.com/rackseed/rackseed/images/pid1/kmod"
 	"github.com/rackseed/rackseed/kube/agent"
 	"github.com/rackseed/rackseed/kube/config"
@@ -56,7 +57,7 @@ func root() *cobra.Command {
 
 func serve() *cobra.Command {
 	cluster := join.New(time.Now)
-	options := replica.Config{Links: appliance.SetupLinks, Log: &support.Ring{}, Plugins: replica.Plugins{
+	options := replica.Config{Links: appliance.SetupLinks, Release: pid1.BuildDate, Log: &support.Ring{}, Plugins: replica.Plugins{
 		Secrets:      pki.New,
 		Contributors: []ignition.Contributor{config.Contributor{}, config.Registry{}},
 		Kubeconfig:   pki.Admin,
@@ -79,6 +80,9 @@ func serve() *cobra.Command {
 	f.StringVar(&options.Site, "site", "", "the site file")
 	f.StringVar(&options.Console, "console", "", "folder of the console's files")
 	f.StringVar(&options.Local, "local", "", "Unix socket for the appliance's screen")
+	f.StringVar(&options.Endpoint, "endpoint", "", "on a node: ADDRESS:PORT where the other replicas find this one")
+	f.StringVar(&options.Join, "join", "", "on a node: file with the invitation by which this replica joins, once")
+	f.IntVar(&options.Slower, "slower", 0, "multiplies the times after which replicas give each other up, for emulated machines")
 	f.StringVar(&options.Volatile, "volatile", "", "why what is in --data will be lost; machines are then served only if the site file says memoryOnly")
 	f.StringVar(&options.HTTPS, "https", "", "where people are served; :443 without it, 127.0.0.1:8443 with --dev")
 	f.Int64Var(&options.Registry.MaxBlob, "registry-max-blob", 0, "bytes that one blob pushed to the registry may have; 20 GiB without it")

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rackseed/rackseed/services/internal/netns"
+	"github.com/rackseed/rackseed/services/netns"
 )
 
 // holdHere makes the test binary a process that holds the address, so that a

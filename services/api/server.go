@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/rackseed/rackseed/services/bounded"
+	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/state"
@@ -52,6 +53,10 @@ type Config struct {
 	// CheckProfile says what is wrong with what a profile gives its nodes in
 	// Kubernetes; nil: that is not looked at.
 	CheckProfile func(machine.Profile) error
+	// Members tells Raft's configuration, and HandoffStatus how far the plan is
+	// that this replica carries out; nil: neither is known here.
+	Members       Members
+	HandoffStatus func() handoff.Status
 	// Setup makes a site file where there is none. nil: it is not set up here.
 	Setup   *setup.Service
 	Log     *support.Ring // the replica's log, for support bundles; nil: none
@@ -121,6 +126,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerReads(api)
 	s.registerDiscovery(api)
 	s.registerCluster(api)
+	s.registerHandoff(api)
 	s.registerSupport(api)
 	s.registerSetup(api)
 	s.registerMachines(api)

@@ -18,8 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/rackseed/rackseed/services/internal/netns"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/netns"
 	"github.com/rackseed/rackseed/services/state"
 )
 

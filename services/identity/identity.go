@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/peer"
@@ -23,7 +24,18 @@ const (
 	fileIdentity  = "identity.json"
 	fileKey       = "key.pem"
 	fileAuthority = "authority.pem" // a founder's key of the authority, until the cluster has it
+	fileEndpoints = "endpoints.json"
+	fileSealed    = "sealed.json"
 )
+
+// Sealed says that it is over for a replica: it handed its part over, and never
+// serves or leads again. What it knows may be old.
+type Sealed struct {
+	Handoff string    `json:"handoff"` // ID of the plan that ended it
+	Epoch   uint64    `json:"epoch"`   // as far as it knew
+	Index   uint64    `json:"index"`   // newest entry of its log
+	At      time.Time `json:"at"`
+}
 
 // stored is identity.json. It is written last: without it there is no identity.
 type stored struct {
@@ -33,9 +45,6 @@ type stored struct {
 	Certificate []byte `json:"certificate"` // PEM
 	Authority   []byte `json:"authority"`   // its certificate, PEM
 	Founder     bool   `json:"founder,omitempty"`
-	// Endpoints are where the other replicas were when it joined, by server ID:
-	// it needs them until its log tells.
-	Endpoints map[string]string `json:"endpoints,omitempty"`
 }
 
 // Own is a replica's identity.
@@ -46,7 +55,13 @@ type Own struct {
 	// AuthorityKey is what the cluster must be given (PEM); nil where it has it.
 	AuthorityKey []byte
 	AuthorityCrt []byte // PEM
-	Endpoints    map[string]string
+	// Endpoints are where the replicas were last, this one's too, by server ID.
+	// The state has them, but a replica that starts has no state before another
+	// one tells it what is committed: were they nowhere else, then after a power
+	// cut everywhere nobody would find anybody.
+	Endpoints map[string]string
+	// Sealed is nil for a replica that is in service.
+	Sealed *Sealed
 }
 
 // Load reads the identity in a folder; fs.ErrNotExist: there is none.
@@ -73,7 +88,21 @@ func Load(dir string) (Own, error) {
 	if err != nil {
 		return failed(err)
 	}
-	own := Own{Identity: i, Founder: s.Founder, AuthorityCrt: s.Authority, Endpoints: s.Endpoints}
+	own := Own{Identity: i, Founder: s.Founder, AuthorityCrt: s.Authority, Endpoints: map[string]string{}}
+	text, err = os.ReadFile(filepath.Join(dir, fileEndpoints))
+	if err == nil {
+		err = json.Unmarshal(text, &own.Endpoints)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failed(fmt.Errorf("%s: %w", fileEndpoints, err))
+	}
+	text, err = os.ReadFile(filepath.Join(dir, fileSealed))
+	if err == nil {
+		err = json.Unmarshal(text, &own.Sealed)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failed(fmt.Errorf("%s: %w", fileSealed, err))
+	}
 	if own.AuthorityKey, err = os.ReadFile(filepath.Join(dir, fileAuthority)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return failed(err)
 	}
@@ -147,20 +176,42 @@ func Join(ctx context.Context, dir string, invitation peer.Invitation, q peerapi
 	}
 	s := stored{
 		Cluster: invitation.Cluster, Generation: invitation.Generation, ID: r.ID, Certificate: r.Certificate,
-		Authority: invitation.Authority, Endpoints: map[string]string{},
+		Authority: invitation.Authority,
 	}
+	endpoints := map[string]string{}
 	for _, x := range r.Replicas {
-		if x.ID != r.ID {
-			s.Endpoints[x.ID] = x.Endpoint
-		}
+		endpoints[x.ID] = x.Endpoint
 	}
 	if _, err := peer.ParseIdentity(key, r.Certificate, invitation.Authority); err != nil {
 		return Own{}, fmt.Errorf("what cluster %s issued: %w", invitation.Cluster, err)
 	}
-	if err := keep(dir, s); err != nil {
+	if err := errors.Join(KeepEndpoints(dir, endpoints), keep(dir, s)); err != nil {
 		return Own{}, err
 	}
 	return Load(dir)
+}
+
+// KeepEndpoints keeps where the replicas are now, by server ID.
+func KeepEndpoints(dir string, endpoints map[string]string) error {
+	text, err := json.MarshalIndent(endpoints, "", "  ")
+	if err != nil {
+		return err
+	}
+	return write(dir, fileEndpoints, text)
+}
+
+// Seal writes that it is over for the replica: on return it is on the disk. What
+// was written first stays.
+func Seal(dir string, s Sealed) error {
+	own, err := Load(dir)
+	if err != nil || own.Sealed != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return write(dir, fileSealed, text)
 }
 
 func keep(dir string, s stored) error {

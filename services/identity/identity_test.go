@@ -130,7 +130,7 @@ func TestJoin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own.Founder || own.Cluster != invitation.Cluster || len(own.Endpoints) != 1 {
+	if own.Founder || own.Cluster != invitation.Cluster || own.Endpoints[own.ID] != q.Endpoint {
 		t.Errorf("%+v", own)
 	}
 	if r, ok := store.View().Replica(own.ID); !ok || r.Name != "node-1" || r.Endpoint != q.Endpoint {

@@ -273,3 +273,16 @@ func (l ListedMachine) Key() string {
 	}
 	return "mac:" + string(l.MAC)
 }
+
+// emulatedSlower is how much longer everything takes on machines that are
+// emulated in software: a second's silence means nothing there.
+const emulatedSlower = 5
+
+// Slower is what the times are multiplied by after which replicas of the boot
+// service give each other up; 0: by nothing.
+func (s Site) Slower() int {
+	if s.Emulated {
+		return emulatedSlower
+	}
+	return 0
+}

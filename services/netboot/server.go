@@ -41,7 +41,7 @@ type Output interface {
 	Append(ctx context.Context, of machine.ID, out wire.Output) (next uint64, err error)
 }
 
-// Config is what a server is made of. All but JoinSecret, URL and Limits are
+// Config is what a server is made of. All but JoinSecret, Invite, URL and Limits are
 // needed.
 type Config struct {
 	Store  Store
@@ -52,6 +52,8 @@ type Config struct {
 	// JoinSecret makes what a machine joins the cluster by, under its join
 	// intent, which is claimed; nil: no node joins.
 	JoinSecret func(ctx context.Context, view state.View, m machine.Machine, intent machine.Intent) (wire.JoinSecret, error)
+	// Invite invites a node's replica of the boot service; nil: none joins.
+	Invite func(ctx context.Context, view state.View, m machine.Machine) (wire.ReplicaSecret, error)
 	// URL is how machines reach this server, without a slash at the end;
 	// empty: the site's service address, port 80.
 	URL    string
@@ -116,6 +118,8 @@ func New(c Config) *Server {
 	handle("POST "+wire.PathNodeReport, 1, short, s.nodeOnly(maxSmall, s.serveNodeReport))
 	handle("GET "+wire.PathNodeOrder, 1, poll, s.nodeOnly(maxSmall, s.serveNodeOrder))
 	handle("POST "+wire.PathNodeJoin, 10, short, s.nodeOnly(maxSmall, s.serveNodeJoin))
+	handle("GET "+wire.PathNodeReplica, 1, short, s.nodeOnly(maxSmall, s.serveNodeReplica))
+	handle("POST "+wire.PathNodeReplica, 10, short, s.nodeOnly(maxSmall, s.serveNodeInvite))
 	handle("/", 1, short, func(w http.ResponseWriter, r *http.Request) error {
 		return status(http.StatusNotFound, fmt.Errorf("there is nothing for %s at %s", r.Method, r.URL.Path))
 	})

@@ -204,6 +204,9 @@ type Identity struct {
 	roots *x509.CertPool
 }
 
+// Public is the replica's key, as SubjectPublicKeyInfo (RFC 5280).
+func (i Identity) Public() []byte { return i.pair.Leaf.RawSubjectPublicKeyInfo }
+
 // ParseIdentity reads a replica's key and certificate and its authority's, all
 // PEM, and compares them with each other.
 func ParseIdentity(key, crt, authority []byte) (Identity, error) {

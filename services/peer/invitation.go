@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,15 @@ type Invitation struct {
 	Authority  []byte   `json:"authority"` // the certificate, PEM
 	Endpoints  []string `json:"endpoints"` // host:port of replicas, any of which will do
 	Token      string   `json:"token"`
+}
+
+// JSON is the invitation as it is handed over.
+func (i Invitation) JSON() []byte {
+	b, err := json.Marshal(i)
+	if err != nil {
+		panic(err) // it has only strings and numbers
+	}
+	return b
 }
 
 // Check says what is wrong with an invitation.

@@ -17,8 +17,11 @@ import (
 	"github.com/rackseed/rackseed/services/bounded"
 )
 
-// Port is where replicas listen for each other.
-const Port = "8300"
+// PortNumber is where replicas listen for each other, and Port the same in words.
+const (
+	PortNumber = 8300
+	Port       = "8300"
+)
 
 // What is spoken on the port, by TLS's ALPN (RFC 7301).
 const (
@@ -37,12 +40,16 @@ const (
 	keepAlive                   = 15 * time.Second
 )
 
-// Config is what a Network is made of. Everything but Dial is needed.
+// Config is what a Network is made of. Everything but Guest and Dial is
+// needed.
 type Config struct {
 	Identity Identity
 	// Member says whether Raft's newest configuration, or where there is none
 	// yet what the join told, names a server ID.
 	Member func(id string) bool
+	// Guest says whether a server ID that is no member yet may ask and be asked,
+	// though not speak Raft: one that has joined. nil: nobody may.
+	Guest func(id string) bool
 	// Endpoint is where a server ID listens, as host:port.
 	Endpoint func(id string) (string, error)
 	// Members serves other members (see From); Joins serves who has no
@@ -59,6 +66,7 @@ type Network struct {
 	members *queue
 	joins   *queue
 	servers []*http.Server
+	serving sync.WaitGroup
 	client  *http.Client
 	closing context.Context
 	stop    context.CancelFunc
@@ -67,7 +75,7 @@ type Network struct {
 	conns map[*conn]struct{}
 }
 
-// New makes a Network, which dials; it listens once Serve runs.
+// New makes a Network, which dials; it listens once Serve runs. Close ends it.
 func New(c Config) *Network {
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{KeepAlive: keepAlive}).DialContext
@@ -86,6 +94,9 @@ func New(c Config) *Network {
 				return ctx
 			},
 		})
+	}
+	for i, q := range []*queue{n.members, n.joins} {
+		n.serving.Go(func() { n.servers[i].Serve(q) }) //nolint // it ends with the queue, by Close
 	}
 	n.client = &http.Client{Transport: &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, address string) (net.Conn, error) {
@@ -133,7 +144,7 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 	failed := func(err error) (net.Conn, error) {
 		return nil, fmt.Errorf("replica %s: %w", id, err)
 	}
-	if !n.Member(id) {
+	if !n.may(id, protocol) {
 		return failed(ErrNoMember)
 	}
 	at, err := n.Endpoint(id)
@@ -163,6 +174,11 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 	return n.keep(secure, id)
 }
 
+// may says whether a server ID may speak something.
+func (n *Network) may(id, protocol string) bool {
+	return n.Member(id) || protocol == protocolReplica && n.Guest != nil && n.Guest(id)
+}
+
 // ErrNoMember says that a replica is none that this one talks to.
 var ErrNoMember = errors.New("it is not in the configuration (it was removed, or is not added yet)")
 
@@ -181,35 +197,31 @@ func (n *Network) admit(s tls.ConnectionState, want string) (string, error) {
 		return "", fmt.Errorf("%s answers where %s should", name.ID, want)
 	case name.ID == own.ID:
 		return "", fmt.Errorf("it says that it is %s, as this replica: its folder was copied, and one of them must not run", name.ID)
-	case !n.Member(name.ID):
+	case !n.may(name.ID, s.NegotiatedProtocol):
 		return "", fmt.Errorf("%s: %w", name.ID, ErrNoMember)
 	}
 	return name.ID, nil
 }
 
-// Serve listens until ctx ends.
+// Serve listens until ctx ends. What is connected then stays so: it may listen
+// somewhere else next.
 func (n *Network) Serve(ctx context.Context, l net.Listener) error {
 	l = bounded.Listen(l, maxConns, maxConnsPerSource)
 	var all sync.WaitGroup
-	for i, q := range []*queue{n.members, n.joins} {
-		all.Go(func() { n.servers[i].Serve(q) }) //nolint // it ends with the queue, by Close below
+	defer all.Wait()
+	for _, ended := range []context.Context{ctx, n.closing} {
+		defer context.AfterFunc(ended, func() { l.Close() })()
 	}
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	var err error
 	for {
-		var plain net.Conn
-		if plain, err = l.Accept(); err != nil {
-			break
+		plain, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil || n.closing.Err() != nil {
+				return nil
+			}
+			return errors.Join(err, l.Close())
 		}
 		all.Go(func() { n.accept(plain) })
 	}
-	if ctx.Err() != nil {
-		err = nil
-	}
-	n.Close()
-	all.Wait()
-	return err
 }
 
 // accept finds out who it is that connected, and hands the connection on.
@@ -243,7 +255,7 @@ func (n *Network) accept(plain net.Conn) {
 	if err == nil {
 		c, err = n.keep(secure, id)
 	}
-	if err == nil && !q.put(c) {
+	if err == nil && !q.put(ctx, c) {
 		err = net.ErrClosed
 	}
 	if err != nil {
@@ -266,6 +278,11 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// may says whether the other side may still speak: who joins always.
+func (c *conn) may() bool {
+	return c.id == "" || c.n.may(c.id, c.ConnectionState().NegotiatedProtocol)
+}
+
 // cut closes without the farewell, which would wait for a peer that hangs.
 func (c *conn) cut() { c.Conn.NetConn().Close() }
 
@@ -276,20 +293,20 @@ func (n *Network) keep(secure *tls.Conn, id string) (net.Conn, error) {
 	n.mu.Unlock()
 	// After it is in the list: a removal from the configuration or a Close that
 	// came between finds it here.
-	if n.closing.Err() != nil || id != "" && !n.Member(id) {
+	if n.closing.Err() != nil || !c.may() {
 		c.Close() // nobody has it yet
 		return nil, ErrNoMember
 	}
 	return c, nil
 }
 
-// Recheck cuts who is not a member any more. It is to be called after each
+// Recheck cuts who is neither member nor guest any more. It is to be called after each
 // change of the configuration.
 func (n *Network) Recheck() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for c := range n.conns {
-		if c.id != "" && !n.Member(c.id) {
+		if !c.may() {
 			c.cut()
 			delete(n.conns, c) // whoever has it may not look at it for long
 		}
@@ -321,10 +338,11 @@ func (n *Network) Close() {
 	}
 	n.client.CloseIdleConnections()
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	for c := range n.conns {
 		c.cut()
 	}
+	n.mu.Unlock()
+	n.serving.Wait()
 }
 
 // queue is a listener for connections that were accepted elsewhere. Its address
@@ -340,11 +358,13 @@ func newQueue(id string) *queue {
 	return &queue{id: id, conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-func (q *queue) put(c net.Conn) bool {
+func (q *queue) put(ctx context.Context, c net.Conn) bool {
 	select {
 	case q.conns <- c:
 		return true
 	case <-q.closed:
+		return false
+	case <-ctx.Done():
 		return false
 	}
 }

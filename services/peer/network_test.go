@@ -112,6 +112,7 @@ func (l *lab) startAs(i Identity, at string) *Network {
 		if err := <-done; err != nil {
 			l.t.Error(err)
 		}
+		n.Close()
 	})
 	return n
 }

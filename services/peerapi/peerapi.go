@@ -14,23 +14,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"slices"
+	"strconv"
 	"syscall"
+	"time"
 
+	"github.com/rackseed/rackseed/services/blob"
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/state"
 )
 
-// Paths; all are POST with JSON both ways.
+// Paths; all are POST with JSON both ways, but for blobs, which are read, and
+// backups, which are put.
 const (
 	pathPropose = "/propose"
 	pathStored  = "/stored"
 	pathReport  = "/report"
 	pathSeal    = "/seal"
 	pathJoin    = "/join" // without a certificate
+	pathBlob    = "/blob/"
+	pathBackup  = "/backup/"
 )
 
 // Names of the secrets that replicas' certificates are issued by.
@@ -59,6 +66,12 @@ type Server struct {
 	Report func() (handoff.Report, error)
 	// Seal writes on the disk that it is over for this replica, as of a handoff.
 	Seal func(h machine.Handoff) error
+	// Backup keeps a backup of the state up to an entry.
+	Backup func(index uint64, from io.Reader) error
+	// Blobs are this replica's.
+	Blobs interface {
+		Open(d blob.Digest) (blob.File, error)
+	}
 }
 
 // problem is an answer that is no success.
@@ -84,7 +97,37 @@ func (s *Server) Members() http.Handler {
 		}
 		return struct{}{}, s.Seal(h)
 	})
+	mux.HandleFunc("GET "+pathBlob+"{digest}", s.blob)
+	mux.HandleFunc("PUT "+pathBackup+"{index}", s.backup)
 	return mux
+}
+
+func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
+	index, err := strconv.ParseUint(r.PathValue("index"), 10, 64)
+	if err == nil {
+		err = s.Backup(index, r.Body)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// blob sends a blob, or a part of it (RFC 9110, section 14).
+func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
+	f, err := s.Blobs.Open(blob.Digest(r.PathValue("digest")))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer f.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "", time.Time{}, f)
 }
 
 // Joins serves who has no certificate yet.
@@ -151,6 +194,58 @@ func (c Client) Report(ctx context.Context, id string) (handoff.Report, error) {
 func (c Client) Seal(ctx context.Context, id string, h machine.Handoff) error {
 	_, err := ask[struct{}](ctx, c.HTTP, id, pathSeal, h)
 	return err
+}
+
+// Blob opens a blob of a replica, from a byte on; fs.ErrNotExist: it has none.
+func (c Client) Blob(ctx context.Context, id string, digest blob.Digest, from int64) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+id+pathBlob+string(digest), nil)
+	if err != nil {
+		return nil, err
+	}
+	want := http.StatusOK
+	if from > 0 {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+		want = http.StatusPartialContent
+	}
+	a, err := c.HTTP.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if a.StatusCode == want {
+		return a.Body, nil
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(a.Body, 1<<10))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("blob %s: %w", digest, err)
+	case a.StatusCode == http.StatusNotFound:
+		return nil, fmt.Errorf("blob %s: %w", digest, fs.ErrNotExist)
+	case a.StatusCode == http.StatusRequestedRangeNotSatisfiable: // all of it was there already
+		return http.NoBody, nil
+	}
+	return nil, fmt.Errorf("blob %s: status %s: %s", digest, a.Status, text)
+}
+
+// Backup has a replica keep a backup of the state up to an entry.
+func (c Client) Backup(ctx context.Context, id string, index uint64, from io.Reader) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, fmt.Sprintf("https://%s%s%d", id, pathBackup, index), from)
+	if err != nil {
+		return err
+	}
+	a, err := c.HTTP.Do(r)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(a.Body, 1<<10))
+	if err == nil && a.StatusCode != http.StatusNoContent {
+		err = fmt.Errorf("status %s: %s", a.Status, text)
+	}
+	if err != nil {
+		return fmt.Errorf("replica %s, backup: %w", id, err)
+	}
+	return nil
 }
 
 // errOther is an answer that says what is wrong.

@@ -72,7 +72,9 @@ func run(t *testing.T, l net.Listener, identity peer.Identity, joinsAt map[strin
 	n.stop = func() {
 		n.stop = func() {}
 		cancel()
-		if err := errors.Join(<-done, store.Close()); err != nil {
+		err := <-done
+		n.network.Close()
+		if err := errors.Join(err, store.Close()); err != nil {
 			t.Error(err)
 		}
 	}

@@ -162,6 +162,55 @@ func list(store *blob.Store, digest blob.Digest, before string, depth int, seen 
 	return nil
 }
 
+// Lack is a blob of an image that is not here. Size is -1 where it is not known,
+// as of a manifest that only a name tells of.
+type Lack struct {
+	Digest blob.Digest
+	Size   int64
+}
+
+// Missing lists what of an image is not here. A manifest that is missing hides
+// what it names: once it is here, Missing tells more.
+func Missing(store *blob.Store, digest string) ([]Lack, error) {
+	var lacks []Lack
+	seen := map[blob.Digest]bool{blob.Digest(v1.DescriptorEmptyJSON.Digest): true}
+	return lacks, missing(store, Lack{blob.Digest(digest), -1}, maxNesting, seen, &lacks)
+}
+
+func missing(store *blob.Store, of Lack, depth int, seen map[blob.Digest]bool, lacks *[]Lack) error {
+	if seen[of.Digest] {
+		return nil
+	}
+	seen[of.Digest] = true
+	if !store.Has(of.Digest) {
+		*lacks = append(*lacks, of)
+		return nil
+	}
+	content, err := store.Document(of.Digest)
+	if err != nil {
+		return err
+	}
+	m, err := parseManifest(content, "")
+	if err != nil {
+		return err
+	}
+	for _, n := range m.names {
+		if m.index {
+			if depth > 0 {
+				if err := missing(store, Lack{n.digest, n.size}, depth-1, seen, lacks); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if !seen[n.digest] && !store.Has(n.digest) {
+			*lacks = append(*lacks, Lack{n.digest, n.size})
+		}
+		seen[n.digest] = true
+	}
+	return nil
+}
+
 func invalid(format string, args ...any) error {
 	return refuse(http.StatusBadRequest, ociregistry.ErrManifestInvalid, "manifest: "+format, args...)
 }

@@ -3,18 +3,16 @@ package replica
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
 	"github.com/rackseed/rackseed/services/blob"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
-	"github.com/rackseed/rackseed/services/wire"
 )
 
 // Refs of the artifacts that a replica serves (docs/interfaces.md).
-var refs = []string{"ipxe", "shim", "installer", "node"}
+var refs = []string{"ipxe", "shim", "installer", "node", "service"}
 
 // imageLook is how often the layouts are looked at for images that came later.
 const imageLook = 30 * time.Second
@@ -79,15 +77,4 @@ func complete(store *blob.Store, ref string) (string, error) {
 		}
 	}
 	return string(digest), nil
-}
-
-// artifacts are the blobs that netboot serves.
-type artifacts struct{ store *blob.Store }
-
-func (a artifacts) Open(digest string) (io.ReadSeekCloser, error) {
-	return a.store.Open(blob.Digest(digest))
-}
-
-func (a artifacts) Files(manifest string) ([]wire.File, error) {
-	return a.store.Files(blob.Digest(manifest))
 }

@@ -22,11 +22,24 @@ import (
 
 // Config is what a replica is told at its start.
 type Config struct {
-	Data    string   // folder for state/, blobs/, output/, id and setup-code; made if absent
+	Data    string   // folder for identity/, state/, blobs/, output/ and setup-code; made if absent
 	Images  []string // read-only OCI layouts
 	Site    string   // the site file; may be missing
 	Console string   // folder of the console's files; "": none
 	Local   string   // Unix socket for the appliance's screen; "": none
+
+	// Endpoint is where other replicas find one that runs on a node, as
+	// 10.77.0.11:8300; "": this is the appliance, which finds its own address in
+	// the site file.
+	Endpoint string
+	// Join is a file with the invitation by which a replica on a node joins. It
+	// is read once.
+	Join string
+	// Release names the version, for people.
+	Release string
+	// Slower multiplies the times after which replicas give each other up; 0 is
+	// 1. For emulated machines.
+	Slower int
 
 	// Volatile says why Data is lost when the machine is switched off; "": it
 	// is kept. Machines are then served only if the site file says memoryOnly.

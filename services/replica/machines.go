@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,9 +34,9 @@ func (r *replica) serveSite(ctx context.Context, tell report) error {
 		return nil
 	}
 	if r.Dev {
-		return r.onceKept(ctx, tell, r.serveLoopback)
+		return r.whileServing(r.serveLoopback)(ctx, tell)
 	}
-	return r.onceKept(ctx, tell, r.serveLinks)
+	return r.whileServing(r.serveLinks)(ctx, tell)
 }
 
 // serveLoopback serves machines in Dev.
@@ -62,7 +63,15 @@ func (r *replica) serveLinks(ctx context.Context, tell report) error {
 			}
 			continue
 		}
-		tell(true, fmt.Sprintf("served at %s as site %q says", site.ServiceAddress, site.Name))
+		site, err := r.siteHere(site)
+		if err != nil {
+			return err
+		}
+		if len(site.Links) == 0 {
+			tell(false, fmt.Sprintf("this node has no address in any of the site's networks, which are where machines are served; service address: %s", site.ServiceAddress))
+		} else {
+			tell(true, fmt.Sprintf("served at %s as site %q says", site.ServiceAddress, site.Name))
+		}
 		serving, stop := context.WithCancel(ctx)
 		var all sync.WaitGroup
 		all.Go(func() { r.tasks.run(serving, r.siteTasks(site)...) })
@@ -98,6 +107,13 @@ func (r *replica) siteTasks(site machine.Site) []task {
 		{"netboot", held(func(ctx context.Context, tell report) error { return r.serveNetboot(ctx, tell, at("80")) })},
 		{"kubernetes", held(func(ctx context.Context, tell report) error { return r.forwardKubernetes(ctx, tell, service, share) })},
 	}
+	if r.onNode() {
+		// Elsewhere the console listens everywhere; a node's other addresses are
+		// for the cluster's own services.
+		return append(tasks, task{"console at " + service.String(), held(func(ctx context.Context, tell report) error {
+			return r.serveConsoleAt(ctx, tell, at("443"))
+		})})
+	}
 	// People come by the appliance's own addresses too, as to the console:
 	// theirs may be the only link that they can reach.
 	for _, l := range site.Links {
@@ -113,6 +129,11 @@ func (r *replica) siteTasks(site machine.Site) []task {
 // most share at once.
 func (r *replica) forwardKubernetes(ctx context.Context, tell report, at netip.Addr, share int) error {
 	listen := net.JoinHostPort(at.String(), apiPort)
+	if view := r.store.Load().View(); r.onNode() && slices.Contains(apiServers(view), net.JoinHostPort(r.host(), apiPort)) {
+		tell(true, "this node's own API server answers at "+listen)
+		<-ctx.Done()
+		return nil
+	}
 	tell(true, "connections to "+listen+" are forwarded to healthy API servers")
 	return address.Forward(ctx, listen, share, func() []string { return apiServers(r.store.Load().View()) })
 }
@@ -128,9 +149,9 @@ func (r *replica) serveNetboot(ctx context.Context, tell report, listen string) 
 		url = "http://" + l.Addr().String()
 	}
 	server := netboot.New(netboot.Config{
-		Store: r.store.Load(), Blobs: artifacts{r.blobs}, Output: r.log, URL: url, Now: r.Now, Logger: r.Logger,
-		JoinSecret: r.Plugins.JoinSecret,
-		Limits:     netboot.Limits{Conns: machineConns, ConnsPerSource: machineConnsPerSource},
+		Store: r.store.Load(), Blobs: artifacts{r}, Output: r.log, URL: url, Now: r.Now, Logger: r.Logger,
+		JoinSecret: r.Plugins.JoinSecret, Invite: r.invitation,
+		Limits: netboot.Limits{Conns: machineConns, ConnsPerSource: machineConnsPerSource},
 		Ignition: func(view state.View, m machine.Machine) ([]byte, error) {
 			in, err := ignition.FromView(view, m, url)
 			if err != nil {
@@ -257,6 +278,6 @@ func (r *replica) onlyListening() bool {
 func (r *replica) serveTFTP(ctx context.Context, tell report, listen string) error {
 	tell(true, "served on "+listen)
 	return tftp.Serve(ctx, listen, netboot.NewFirmware(netboot.Config{
-		Store: r.store.Load(), Blobs: artifacts{r.blobs}, Now: r.Now, Logger: r.Logger,
+		Store: r.store.Load(), Blobs: artifacts{r}, Now: r.Now, Logger: r.Logger,
 	}))
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rackseed/rackseed/services/internal/netns"
+	"github.com/rackseed/rackseed/services/netns"
 )
 
 func TestMain(m *testing.M) { netns.Main(m) }

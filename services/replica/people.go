@@ -19,34 +19,38 @@ import (
 
 // serveConsole serves people: the API and the console's files, over TLS.
 func (r *replica) serveConsole(ctx context.Context, tell report) error {
+	return r.serveConsoleOn(ctx, tell, r.HTTPS, func(a net.Addr, view state.View, print string) {
+		r.setConsole(a)
+		if a != nil {
+			r.invite(view, print)
+		}
+	})
+}
+
+// serveConsoleAt serves people at one more address.
+func (r *replica) serveConsoleAt(ctx context.Context, tell report, at string) error {
+	return r.serveConsoleOn(ctx, tell, at, func(net.Addr, state.View, string) {})
+}
+
+// serveConsoleOn serves people at an address; listening is told that it is, and
+// with nil that it is no more.
+func (r *replica) serveConsoleOn(ctx context.Context, tell report, at string, listening func(a net.Addr, view state.View, print string)) error {
 	store := r.store.Load()
 	pair, print, err := consoleCertificate(store.View())
 	if err != nil {
 		return err
 	}
-	var files fs.FS
-	if r.Console != "" {
-		if _, err := os.Stat(r.Console); err != nil {
-			return fmt.Errorf("the console's files: %w", err)
-		}
-		files = os.DirFS(r.Console)
-	}
-	handler, err := api.New(api.Config{
-		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
-		Status: r.peopleStatus, Files: r.imageFiles, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
-		CheckProfile: r.Plugins.CheckProfile,
-	})
+	handler, err := r.api()
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", r.HTTPS)
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		return err
 	}
-	r.setConsole(l.Addr())
-	defer r.setConsole(nil)
+	listening(l.Addr(), store.View(), print)
+	defer listening(nil, store.View(), "")
 	tell(true, "served on "+l.Addr().String())
-	r.invite(store.View(), print)
 	server := &http.Server{
 		Handler: r.withRegistry(handler), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -61,9 +65,27 @@ func (r *replica) serveConsole(ctx context.Context, tell report) error {
 	}))
 }
 
+// newAPI makes the API and the console, once: who fails to log in is counted in it.
+func (r *replica) newAPI() (*api.Server, error) {
+	store := r.store.Load()
+	var files fs.FS
+	if r.Console != "" {
+		if _, err := os.Stat(r.Console); err != nil {
+			return nil, fmt.Errorf("the console's files: %w", err)
+		}
+		files = os.DirFS(r.Console)
+	}
+	return api.New(api.Config{
+		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
+		Members: store, HandoffStatus: r.handoffStatus,
+		Status: r.peopleStatus, Files: r.imageFiles, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
+		CheckProfile: r.Plugins.CheckProfile,
+	})
+}
+
 // setup is what sets a site up in the console; nil where nothing does.
 func (r *replica) setup() *setup.Service {
-	if r.Links == nil {
+	if r.Links == nil || r.onNode() {
 		return nil
 	}
 	return &setup.Service{Files: r.siteFiles(), List: r.Links}

@@ -16,10 +16,14 @@ import (
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/blobsync"
 	"github.com/rackseed/rackseed/services/dhcp/foreign"
 	"github.com/rackseed/rackseed/services/events"
+	"github.com/rackseed/rackseed/services/handoff"
+	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
@@ -35,11 +39,19 @@ const (
 // replica is one running boot service.
 type replica struct {
 	Config
-	tasks *supervisor
-	file  siteFile
-	store atomic.Pointer[state.Store] // nil until it is open
-	blobs *blob.Store
-	log   *events.Log
+	tasks   *supervisor
+	own     identity.Own
+	network *peer.Network   // to other replicas
+	answers *peerapi.Server // to them
+	file    siteFile
+	store   atomic.Pointer[state.Store] // nil until it is open
+	blobs   *blob.Store
+	copies  *blobsync.Loop
+	handoff atomic.Pointer[handoff.Loop]
+	sealed  atomic.Bool // it is over for this replica
+	letGo   atomic.Bool // and those that go on know it
+	log     *events.Log
+	api     func() (*api.Server, error)
 	// watchers know of other DHCP servers on the links, by interface; one
 	// dhcp.Server at a time has them.
 	watchers map[string]*foreign.Watcher
@@ -68,7 +80,14 @@ func Run(ctx context.Context, c Config) error {
 	if r.Local != "" {
 		screen.Go(func() { r.tasks.run(ctx, task{"screen", r.serveLocal}) })
 	}
-	err := r.work(ctx, cancel)
+	working, halt := context.WithCancelCause(ctx)
+	err := r.work(working, halt)
+	halt(nil)
+	if errors.Is(err, errSealed) {
+		r.Logger.Info("replica: " + sealedText)
+		r.rest(ctx)
+		err = nil
+	}
 	cancel(nil)
 	screen.Wait()
 	return err
@@ -95,7 +114,7 @@ func (c Config) portsFree() error {
 // work opens everything and runs until ctx ends. halt ends it for a cause.
 func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err error) {
 	stop := make(chan error, 1)
-	store, err := r.open(func(err error) {
+	store, err := r.open(ctx, func(err error) {
 		select {
 		case stop <- err:
 		default:
@@ -107,84 +126,152 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 	}
 	defer func() {
 		r.store.Store(nil)
+		r.network.Close()
 		err = errors.Join(err, store.Close())
 	}()
-	if err := r.lead(ctx, store); err != nil {
+	// Other replicas first: they may have to tell this one what is committed.
+	var meeting sync.WaitGroup
+	meeting.Go(func() { r.tasks.run(ctx, task{"replicas", r.serveReplicas}) })
+	meeting.Go(func() {
+		if r.untilLetGo(ctx, store); ctx.Err() == nil {
+			halt(errSealed)
+		}
+	})
+	err = r.begin(ctx, store)
+	if err == nil {
+		err = r.serve(ctx, store)
+	}
+	halt(nil) // meeting ends, whatever ended the rest
+	meeting.Wait()
+	if errors.Is(context.Cause(ctx), errSealed) {
+		return errSealed
+	}
+	select {
+	case err := <-stop:
+		return fmt.Errorf("the state cannot go on: %w", err)
+	default:
 		return err
 	}
-	if err := r.create(ctx, store); err != nil {
-		return err
-	}
-	r.store.Store(store)
+}
+
+// serve serves machines and people, as far as this replica's part goes: every
+// one serves people; the one that leads serves machines.
+func (r *replica) serve(ctx context.Context, store *state.Store) error {
 	files, err := events.OpenFiles(filepath.Join(r.Data, "output"))
 	if err != nil {
 		return err
 	}
 	r.log = events.New(store, files)
-
+	r.api = sync.OnceValues(r.newAPI)
 	var setup sync.WaitGroup
 	setup.Go(func() { r.forgetSetupCode(ctx, store) })
-	approval := &approve.Loop{Store: store, Logger: r.Logger}
-	r.tasks.run(ctx,
-		task{"storage", r.watchMedium},
-		task{"site file", r.watchSite},
-		task{"images", r.publish},
-		task{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell.plain) }},
-		task{"console", r.serveConsole},
-		task{"cluster", func(ctx context.Context, tell report) error {
-			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
-				if r.Plugins.Follow == nil {
-					tell(true, "built without Kubernetes")
-					<-ctx.Done()
-					return nil
-				}
-				return r.Plugins.Follow(ctx, store.View, tell.plain)
-			})
-		}},
-		task{"approval", func(ctx context.Context, tell report) error {
-			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
-				tell(true, "machines that the site file lists with approve are approved as they report")
-				return approval.Run(ctx)
-			})
-		}},
-		task{"silence", func(ctx context.Context, tell report) error {
-			return r.onceKept(ctx, tell, func(ctx context.Context, tell report) error {
-				tell(true, "machines that fall silent after their boot decision are told of")
-				return (&silence.Loop{Store: store, Now: r.Now, Logger: r.Logger}).Run(ctx)
-			})
-		}},
-		task{"machines", r.serveSite},
-	)
+	tasks := []task{
+		{"storage", r.watchMedium},
+		{"membership", r.introduce},
+		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
+		{"handoff", r.runHandoff},
+		{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell.plain) }},
+		{"console", r.serveConsole},
+		{"cluster", r.whileServing(r.followCluster)},
+		{"approval", r.whileServing(func(ctx context.Context, tell report) error {
+			tell(true, "machines that the site file lists with approve are approved as they report")
+			return (&approve.Loop{Store: store, Logger: r.Logger}).Run(ctx)
+		})},
+		{"silence", r.whileServing(func(ctx context.Context, tell report) error {
+			tell(true, "machines that fall silent after their boot decision are told of")
+			return (&silence.Loop{Store: store, Now: r.Now, Logger: r.Logger}).Run(ctx)
+		})},
+		{"machines", r.serveSite},
+	}
+	if r.onNode() {
+		r.file.once.Do(func() { close(r.file.read) }) // it has none
+	} else {
+		tasks = append(tasks, task{"site file", r.watchSite}, task{"images", r.publish})
+	}
+	r.tasks.run(ctx, tasks...)
 	setup.Wait()
-	select {
-	case err := <-stop:
-		return fmt.Errorf("the state cannot go on: %w", err)
-	default:
+	return nil
+}
+
+// followCluster does in Kubernetes what joins leave to do.
+func (r *replica) followCluster(ctx context.Context, tell report) error {
+	if r.Plugins.Follow == nil {
+		tell(true, "built without Kubernetes")
+		<-ctx.Done()
 		return nil
 	}
+	return r.Plugins.Follow(ctx, r.store.Load().View, tell.plain)
 }
 
 // open opens the data folder.
-func (r *replica) open(halt func(error)) (*state.Store, error) {
-	if err := os.MkdirAll(r.Data, 0o700); err != nil {
+func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, error) {
+	err := os.MkdirAll(r.Data, 0o700)
+	if err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	id, err := oneLine(filepath.Join(r.Data, "id"), func() string { return peer.NewID("replica-") })
-	if err != nil {
-		return nil, fmt.Errorf("this replica's ID: %w", err)
+	if r.own, err = r.identify(ctx); err != nil {
+		return nil, fmt.Errorf("who this replica is: %w", err)
 	}
+	if r.own.Sealed != nil {
+		return nil, errSealed
+	}
+	if r.Slower == 0 && !r.onNode() {
+		r.Slower = r.siteFiles().Read().Site.Slower()
+	}
+	r.meet()
 	store, err := state.Open(state.Config{
-		Dir: filepath.Join(r.Data, "state"), ID: id, Now: r.Now, Logger: r.Logger, Halt: halt,
+		Dir: filepath.Join(r.Data, "state"), ID: r.own.ID, Now: r.Now, Logger: r.Logger, Halt: halt,
+		Stream: r.network.Raft(), Peers: peerapi.Client{HTTP: r.network.Client()}, Members: r.network.Recheck,
+		Joins: !r.own.Founder, Slower: r.Slower,
 	})
 	if err != nil {
+		r.network.Close()
 		return nil, fmt.Errorf("state: %w", err)
 	}
 	// After the state, whose lock keeps another process off the folder: opening
 	// removes what is half written.
 	if r.blobs, err = blob.Open(filepath.Join(r.Data, "blobs"), r.Images...); err != nil {
+		r.network.Close()
 		return nil, errors.Join(fmt.Errorf("blob store: %w", err), store.Close())
 	}
+	r.copies = &blobsync.Loop{Blobs: r.blobs, Images: r.images, Source: peers{r}, Logger: r.Logger}
+	r.answers.Store, r.answers.Blobs = store, r.blobs
+	r.store.Store(store)
 	return store, nil
+}
+
+// taskBegin is the name under which it is told what the start waits for.
+const taskBegin = "state"
+
+// begin waits until this replica has the cluster's state, or makes the cluster.
+func (r *replica) begin(ctx context.Context, store *state.Store) error {
+	alone := r.own.Founder && len(store.Membership().Members) == 1
+	if alone {
+		if err := r.lead(ctx, store); err != nil {
+			return err
+		}
+		if err := r.create(ctx, store); err != nil {
+			return err
+		}
+	}
+	defer r.tasks.drop(taskBegin)
+	for {
+		view := store.View()
+		changed := view.Changed("cluster")
+		if _, created := view.Cluster(); created {
+			break
+		}
+		r.tasks.set(taskBegin, false, "waiting for the other replicas, which know what is committed: "+store.Membership().String(), api.HealthWaiting)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if _, has := store.View().Secret(peerapi.SecretKey); has && r.own.AuthorityKey != nil {
+		return identity.Given(r.identityDir())
+	}
+	return nil
 }
 
 func (r *replica) lead(ctx context.Context, store *state.Store) error {
@@ -217,10 +304,11 @@ func (r *replica) create(ctx context.Context, store *state.Store) error {
 	if err != nil {
 		return fmt.Errorf("the console's certificate: %w", err)
 	}
+	secrets[peerapi.SecretKey], secrets[peerapi.SecretCrt] = r.own.AuthorityKey, r.own.AuthorityCrt
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	_, err = store.Propose(ctx, by, state.ClusterCreate{
-		ID: peer.NewID("c-"), Generation: 1, Secrets: secrets, SetupHash: api.SetupHash(code),
+		ID: r.own.Cluster, Generation: r.own.Generation, Secrets: secrets, SetupHash: api.SetupHash(code),
 	})
 	if err != nil {
 		return fmt.Errorf("creating the cluster: %w", err)

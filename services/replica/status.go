@@ -24,6 +24,8 @@ type Status struct {
 	ConsoleURLs []string `json:"consoleURLs"`
 	Fingerprint string   `json:"fingerprint"`         // of the console's certificate: SHA-256, as browsers show it; empty while starting
 	SetupCode   string   `json:"setupCode,omitempty"` // while it was not used
+	Sealed      bool     `json:"sealed,omitempty"`    // it is over for this replica: nodes carry the boot service
+	LetGo       bool     `json:"letGo,omitempty"`     // and they know: safe to unplug
 }
 
 // warnUnplug is true as long as the API endpoint is a forwarder on the stick.
@@ -33,6 +35,7 @@ const warnUnplug = "The Kubernetes API is reached through this machine: unpluggi
 func (r *replica) status() Status {
 	s := Status{ConsoleURLs: []string{}}
 	s.Health = r.tasks.list()
+	s.Sealed, s.LetGo = r.sealed.Load(), r.letGo.Load()
 	s.SiteProblems = r.siteProblems()
 	s.Machines, s.Warnings = map[string]int{}, []api.Warning{}
 	store := r.store.Load()

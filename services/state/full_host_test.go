@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/rackseed/rackseed/services/internal/netns"
+	"github.com/rackseed/rackseed/services/netns"
 )
 
 func TestMain(m *testing.M) { netns.Main(m) }

@@ -148,3 +148,10 @@ func hash(txn *memdb.Txn) (string, error) {
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
+
+// Export writes the state now, in the snapshot's format, and answers its newest
+// log entry.
+func (s *Store) Export(to io.Writer) (index uint64, err error) {
+	v := s.fsm.view().v
+	return v.index, writeSnapshot(to, v.txn, v.index)
+}

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/rackseed/rackseed/services/internal/netns"
+	"github.com/rackseed/rackseed/services/netns"
 )
 
 func TestMain(m *testing.M) { netns.Main(m) }

@@ -109,6 +109,9 @@ func Open(key *ecdh.PrivateKey, purpose string, sealed Sealed) ([]byte, error) {
 // JoinPurpose is what a JoinSecret is sealed for.
 func JoinPurpose(machine string) string { return "rackseed join " + machine }
 
+// ReplicaPurpose is what a ReplicaSecret is sealed for.
+func ReplicaPurpose(machine string) string { return "rackseed replica " + machine }
+
 // IgnitionPurpose is what a machine's Ignition is sealed for.
 func IgnitionPurpose(intent string, epoch uint64) string {
 	return fmt.Sprintf("rackseed ignition %s epoch %d", intent, epoch)

@@ -9,6 +9,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/rackseed/rackseed/services/machine"
@@ -27,6 +28,8 @@ const (
 	PathNodeReport = "/v1/node/report" // POST NodeReport → 204; signed by the node key
 	PathNodeOrder  = "/v1/node/order"  // GET ?wait=25s → NodeOrder; signed by the node key
 	PathNodeJoin   = "/v1/node/join"   // POST JoinRequest → Sealed JoinSecret, or 409 with the reason; signed by the node key
+
+	PathNodeReplica = "/v1/node/replica" // GET → ReplicaOrder; POST JoinRequest → Sealed ReplicaSecret; signed by the node key
 
 	PathBlob = "/blobs/" // GET /blobs/sha256:HEX, Range and strong ETag
 )
@@ -198,6 +201,23 @@ type JoinSecret struct {
 	Token        string   `json:"token"`        // bootstrap token, short-lived
 	CACertHashes []string `json:"caCertHashes"` // sha256:HEX of the cluster CA's public key (kubeadm's discovery)
 	Endpoint     string   `json:"endpoint"`     // HOST:PORT of the Kubernetes API
+}
+
+// ReplicaOrder says whether a node runs a replica of the boot service.
+type ReplicaOrder struct {
+	Run bool `json:"run"`
+	// Joined says that its replica is one already, and has been invited.
+	Joined bool   `json:"joined,omitempty"`
+	Image  string `json:"image,omitempty"`  // what it runs, as HOST/REPOSITORY@DIGEST
+	Slower int    `json:"slower,omitempty"` // of an emulated site; see replica.Config
+	Reason string `json:"reason,omitempty"`
+}
+
+// ReplicaSecret is what a node's replica joins by, once. It is sealed for
+// ReplicaPurpose.
+type ReplicaSecret struct {
+	Invitation json.RawMessage `json:"invitation"` // a peer.Invitation
+	Endpoint   string          `json:"endpoint"`   // HOST:PORT where the other replicas find it
 }
 
 // Sealed is a secret for one machine: HPKE base mode, DHKEM(X25519,

@@ -22,6 +22,7 @@ var artifacts = []struct {
 	{"ipxe", oci.TypeFirmware, []string{"snponly.efi", "undionly.kpxe"}},
 	{"shim", oci.TypeFirmware, []string{"shimx64.efi", "grubx64.efi", "mmx64.efi"}},
 	{"installer", oci.TypeBoot, []string{"vmlinuz", "initrd.img"}},
+	{"service", oci.TypeBoot, []string{"rackseed"}},
 	{"node", oci.TypeNode, []string{"root.erofs", "vmlinuz", "initrd.img", "grub.cfg", "shimx64.efi", "grubx64.efi", "mmx64.efi"}},
 }
 

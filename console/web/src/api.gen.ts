@@ -260,6 +260,54 @@ export interface FoundList {
   items: Found[];
 }
 
+export interface Handoff {
+  plan?: HandoffPlan;
+  /** Whether a handoff can be started now. */
+  ready: boolean;
+  /** Why it cannot. */
+  reason?: string;
+  /** Where the boot service runs. */
+  replicas: Replica[];
+  /** The nodes it would move to. */
+  targets: string[];
+}
+
+export interface HandoffGate {
+  name: string;
+  ok: boolean;
+  text: string;
+}
+
+export interface HandoffPlan {
+  by: string;
+  /** What is done now. */
+  doing?: string;
+  /** Why the last action failed; it is tried again. */
+  failed?: string;
+  forward?: boolean;
+  from?: string;
+  /** What must hold before it goes on. */
+  gates: HandoffGate[];
+  id: string;
+  lost?: boolean;
+  moved: string;
+  over: boolean;
+  reason?: string;
+  since: string;
+  step: string;
+  targets: HandoffTarget[];
+}
+
+export interface HandoffRequest {
+  /** Names of the nodes to move to; absent: three of the control planes and workers that are Ready, or one where there are fewer. */
+  nodes?: string[];
+}
+
+export interface HandoffTarget {
+  machine: string;
+  name: string;
+}
+
 export interface Health {
   /** Machines are not served until somebody acts. */
   grave?: boolean;
@@ -568,6 +616,30 @@ export interface Program {
 export interface Refused {
   at: string;
   why: string;
+}
+
+export interface Replica {
+  /** Log entries that it has not applied yet. */
+  behind?: number;
+  /** Where the other replicas find it. */
+  endpoint: string;
+  id: string;
+  joined: string;
+  leads: boolean;
+  /** The node it runs on; absent: the appliance. */
+  machine?: string;
+  /** It gets the log. */
+  member: boolean;
+  /** Bytes of images that it has not fetched yet. */
+  missing?: number;
+  /** The node's name, or appliance. */
+  name: string;
+  reachable?: boolean;
+  release: string;
+  /** The leader looked at it while a handoff is under way. */
+  seen: boolean;
+  /** It counts in majorities. */
+  voter: boolean;
 }
 
 export type RescueRequest = {
@@ -937,6 +1009,37 @@ export interface Operations {
     path: "/api/events";
     query: { after?: number; machine?: string; limit?: number };
     response: EventList;
+  };
+  /** Where the boot service runs, and how far its move into the cluster is */
+  "handoff": {
+    method: "GET";
+    path: "/api/handoff";
+    response: Handoff;
+  };
+  /** Give the handoff up: the appliance goes on alone */
+  "handoff-abort": {
+    method: "POST";
+    path: "/api/handoff/abort";
+    response: Handoff;
+  };
+  /** Declare the appliance destroyed, where nothing but its word is missing */
+  "handoff-lost": {
+    method: "POST";
+    path: "/api/handoff/lost";
+    response: Handoff;
+  };
+  /** Let a handoff that is being given up go forward without the appliance and the nodes that are away */
+  "handoff-resume": {
+    method: "POST";
+    path: "/api/handoff/resume";
+    response: Handoff;
+  };
+  /** Move the boot service onto nodes of the cluster */
+  "handoff-start": {
+    method: "POST";
+    path: "/api/handoff/start";
+    request: HandoffRequest;
+    response: Handoff;
   };
   /** Is the boot service there; with a token also how its parts are */
   "health": {

@@ -1,0 +1,177 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/rackseed/rackseed/services/handoff"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// Handoff is the newest plan to move the boot service, and where the boot service
+// runs.
+type Handoff struct {
+	Replicas []Replica `json:"replicas" doc:"Where the boot service runs."`
+	// Plan is absent where there was none yet.
+	Plan *HandoffPlan `json:"plan,omitempty"`
+	// Ready is whether one could be started now, and Reason why not.
+	Ready   bool     `json:"ready" doc:"Whether a handoff can be started now."`
+	Reason  string   `json:"reason,omitempty" doc:"Why it cannot."`
+	Targets []string `json:"targets" doc:"The nodes it would move to."`
+}
+
+// Replica is one running copy of the boot service.
+type Replica struct {
+	ID       string     `json:"id"`
+	Name     string     `json:"name" doc:"The node's name, or appliance."`
+	Machine  machine.ID `json:"machine,omitempty" doc:"The node it runs on; absent: the appliance."`
+	Endpoint string     `json:"endpoint" doc:"Where the other replicas find it."`
+	Release  string     `json:"release"`
+	Leads    bool       `json:"leads"`
+	Voter    bool       `json:"voter" doc:"It counts in majorities."`
+	Member   bool       `json:"member" doc:"It gets the log."`
+	Joined   time.Time  `json:"joined"`
+	// What the leader saw last, while a handoff is under way.
+	Seen      bool   `json:"seen" doc:"The leader looked at it while a handoff is under way."`
+	Reachable bool   `json:"reachable,omitempty"`
+	Behind    uint64 `json:"behind,omitempty" doc:"Log entries that it has not applied yet."`
+	Missing   int64  `json:"missing,omitempty" doc:"Bytes of images that it has not fetched yet."`
+}
+
+// HandoffPlan is a plan and how far it is.
+type HandoffPlan struct {
+	machine.Handoff
+	Over   bool          `json:"over"`
+	Doing  string        `json:"doing,omitempty" doc:"What is done now."`
+	Failed string        `json:"failed,omitempty" doc:"Why the last action failed; it is tried again."`
+	Gates  []HandoffGate `json:"gates" doc:"What must hold before it goes on."`
+}
+
+// HandoffGate is one condition.
+type HandoffGate struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+}
+
+// HandoffRequest starts a handoff.
+type HandoffRequest struct {
+	Nodes []string `json:"nodes,omitempty" maxItems:"5" doc:"Names of the nodes to move to; absent: three of the control planes and workers that are Ready, or one where there are fewer."`
+}
+
+// HandoffOf is the handoff as a replica sees it.
+func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
+	out := Handoff{Replicas: []Replica{}, Targets: []string{}}
+	for _, r := range v.Replicas() {
+		x := Replica{
+			ID: r.ID, Name: r.Name, Machine: r.Machine, Endpoint: r.Endpoint, Release: r.Release, Joined: r.Joined,
+			Leads: m.Leader == r.ID, Voter: m.Voter(r.ID), Member: m.Has(r.ID),
+		}
+		if i := slices.IndexFunc(s.Replicas, func(seen handoff.Seen) bool { return seen.ID == r.ID }); i >= 0 {
+			seen := s.Replicas[i]
+			x.Seen, x.Reachable, x.Missing = true, seen.Reachable, seen.MissingBytes
+			if at := v.Index(); at > seen.Stored.Applied {
+				x.Behind = at - seen.Stored.Applied
+			}
+		}
+		out.Replicas = append(out.Replicas, x)
+	}
+	if h, ok := v.Handoff(); ok {
+		plan := &HandoffPlan{Handoff: h, Over: h.Step.Over(), Gates: []HandoffGate{}}
+		if s.Handoff.ID == h.ID {
+			plan.Doing, plan.Failed = s.Doing, s.Failed
+			for _, g := range s.Gates {
+				plan.Gates = append(plan.Gates, HandoffGate(g))
+			}
+		}
+		out.Plan = plan
+	}
+	next, err := handoff.Plan(v, "next", m.Leader, "", nil)
+	switch {
+	case out.Plan != nil && !out.Plan.Over:
+		out.Reason = "one is under way"
+	case err != nil:
+		out.Reason = err.Error()
+	default:
+		out.Ready = true
+		for _, t := range next.Targets {
+			out.Targets = append(out.Targets, t.Name)
+		}
+	}
+	return out
+}
+
+// Members is what the API needs of the replicas.
+type Members interface {
+	Membership() state.Membership
+}
+
+func (s *Server) handoff() Handoff {
+	var m state.Membership
+	var now handoff.Status
+	if s.Members != nil {
+		m = s.Members.Membership()
+	}
+	if s.HandoffStatus != nil {
+		now = s.HandoffStatus()
+	}
+	return HandoffOf(s.Store.View(), m, now)
+}
+
+func (s *Server) registerHandoff(api huma.API) {
+	answer := func() *body[Handoff] { return &body[Handoff]{s.handoff()} }
+	huma.Register(api, operation("handoff", http.MethodGet, "/api/handoff", "handoff", "Where the boot service runs, and how far its move into the cluster is"),
+		func(context.Context, *struct{}) (*body[Handoff], error) { return answer(), nil })
+	huma.Register(api, operation("handoff-start", http.MethodPost, "/api/handoff/start", "handoff",
+		"Move the boot service onto nodes of the cluster", http.StatusConflict),
+		func(ctx context.Context, in *struct{ Body *HandoffRequest }) (*body[Handoff], error) {
+			var names []string
+			if in.Body != nil {
+				names = in.Body.Nodes
+			}
+			plan, err := handoff.Plan(s.Store.View(), peer.NewID("h-"), s.handoffLeader(), asker(ctx).by(), names)
+			if err != nil {
+				return nil, s.problem(ctx, err)
+			}
+			if _, err := s.propose(ctx, state.HandoffStart{Handoff: plan}); err != nil {
+				return nil, err
+			}
+			return answer(), nil
+		})
+	// each registers what changes the plan that is under way.
+	each := func(name, summary string, command func(h machine.Handoff) state.Command) {
+		huma.Register(api, operation("handoff-"+name, http.MethodPost, "/api/handoff/"+name, "handoff", summary, http.StatusConflict),
+			func(ctx context.Context, _ *struct{}) (*body[Handoff], error) {
+				h, ok := s.Store.View().Handoff()
+				if !ok || h.Step.Over() {
+					return nil, huma.Error409Conflict("no handoff is under way")
+				}
+				if _, err := s.propose(ctx, command(h)); err != nil {
+					return nil, err
+				}
+				return answer(), nil
+			})
+	}
+	each("abort", "Give the handoff up: the appliance goes on alone", func(h machine.Handoff) state.Command {
+		return state.HandoffMove{ID: h.ID, From: h.Step, To: machine.HandoffAborting, Reason: "an operator gave it up"}
+	})
+	each("lost", "Declare the appliance destroyed, where nothing but its word is missing", func(h machine.Handoff) state.Command {
+		return state.HandoffLost{ID: h.ID}
+	})
+	each("resume", "Let a handoff that is being given up go forward without the appliance and the nodes that are away", func(h machine.Handoff) state.Command {
+		return state.HandoffResume{ID: h.ID}
+	})
+}
+
+func (s *Server) handoffLeader() string {
+	if s.Members == nil {
+		return ""
+	}
+	return s.Members.Membership().Leader
+}

@@ -1,0 +1,111 @@
+package handoff
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// Replicas is how many nodes carry the boot service where there are enough.
+const Replicas = 3
+
+// Sites is what a plan is made of; state.View has it.
+type Sites interface {
+	Machines() []machine.Machine
+	Profile(id machine.ID) (machine.Profile, bool)
+	Replica(id string) (machine.Replica, bool)
+	Replicas() []machine.Replica
+}
+
+// CanCarry says whether a machine's node can carry a replica, as far as the state
+// knows.
+func CanCarry(v Sites, id machine.ID) Node {
+	for _, m := range v.Machines() {
+		switch {
+		case m.ID != id:
+		case m.Phase != machine.PhaseReady:
+			return Node{Why: fmt.Sprintf("%s is %s: its node must be Ready", cmp.Or(m.Name, string(id)), m.Phase)}
+		case !m.Address.IsValid():
+			return Node{Why: m.Name + " has no static address: approve it anew with one"}
+		default:
+			return Node{Ready: true}
+		}
+	}
+	return Node{Why: fmt.Sprintf("there is no machine %s", id)}
+}
+
+// Plan makes a plan: to the nodes that are named or, without names, to the best:
+// control planes first, then by name, three where there are three, else one, since
+// of two replicas both are always needed. leader leaves in the end if it runs on no
+// node.
+func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff, error) {
+	h := machine.Handoff{ID: id, By: operator}
+	refuse := func(text string, a ...any) (machine.Handoff, error) {
+		return machine.Handoff{}, &state.Refusal{Text: "handoff: " + fmt.Sprintf(text, a...)}
+	}
+	carries := map[machine.ID]bool{}
+	for _, r := range v.Replicas() {
+		carries[r.Machine] = true
+	}
+	if r, ok := v.Replica(leader); ok && r.Machine == "" && r.InService() {
+		h.From = leader
+	}
+	all := v.Machines()
+	if len(names) > 0 {
+		for _, name := range names {
+			i := slices.IndexFunc(all, func(m machine.Machine) bool { return m.Name == name || string(m.ID) == name })
+			if i < 0 {
+				return refuse("there is no machine %.60s; machines are listed with: rackseed machines", name)
+			}
+			m := all[i]
+			if node := CanCarry(v, m.ID); !node.Ready {
+				return refuse("%s", node.Why)
+			}
+			if carries[m.ID] {
+				return refuse("%s carries a replica already", m.Name)
+			}
+			h.Targets = append(h.Targets, machine.HandoffTarget{Machine: m.ID, Name: m.Name})
+		}
+		if len(h.Targets)%2 == 0 && h.From != "" {
+			return refuse("%d nodes are named, and 1, 3 or 5 are needed: of an even number one more may not fail than without it", len(h.Targets))
+		}
+		return h, nil
+	}
+	if h.From == "" {
+		return refuse("the boot service runs on nodes already; name those that shall carry it too, with --node")
+	}
+	var fit []machine.Machine
+	var why []string
+	for _, m := range all {
+		switch node := CanCarry(v, m.ID); {
+		case node.Ready:
+			fit = append(fit, m)
+		case m.Name != "":
+			why = append(why, node.Why)
+		}
+	}
+	if len(fit) == 0 {
+		return refuse("no node can carry the boot service: %s", cmp.Or(strings.Join(why, "; "), "no machine is installed yet"))
+	}
+	role := func(m machine.Machine) int {
+		if p, ok := v.Profile(m.ID); ok && p.Role == machine.RoleControlPlane {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(fit, func(a, b machine.Machine) int {
+		return cmp.Or(role(a)-role(b), strings.Compare(a.Name, b.Name))
+	})
+	n := Replicas
+	if len(fit) < n {
+		n = 1
+	}
+	for _, m := range fit[:n] {
+		h.Targets = append(h.Targets, machine.HandoffTarget{Machine: m.ID, Name: m.Name})
+	}
+	return h, nil
+}

@@ -1,0 +1,100 @@
+package netboot
+
+import (
+	"context"
+	"crypto/ecdh"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// Replicas is what of the state it is decided from whether a node runs a replica
+// of the boot service; state.View has it.
+type Replicas interface {
+	Site() (machine.Site, bool)
+	Handoff() (machine.Handoff, bool)
+	Replicas() []machine.Replica
+	Image(ref string) (machine.Image, bool)
+}
+
+// serviceImage is the image of the boot service.
+const serviceImage = "service"
+
+// replicaOrder decides whether a node runs a replica: while one of it is in
+// service, and from when a plan says so until it is given up.
+func replicaOrder(v Replicas, m machine.Machine) wire.ReplicaOrder {
+	site, _ := v.Site()
+	image, ok := v.Image(serviceImage)
+	order := wire.ReplicaOrder{Slower: site.Slower()}
+	if ok {
+		order.Image = fmt.Sprintf("%s/rackseed/%s@%s", ignition.RegistryHost, serviceImage, image.Digest)
+	}
+	if slices.ContainsFunc(v.Replicas(), func(r machine.Replica) bool { return r.Machine == m.ID }) {
+		order.Run, order.Joined = true, true
+		return order
+	}
+	h, planned := v.Handoff()
+	switch {
+	case !planned || h.Step.Over() || h.Step == machine.HandoffAborting || h.Step == machine.HandoffPreflight:
+		order.Reason = "no plan says so"
+	case !slices.ContainsFunc(h.Targets, func(t machine.HandoffTarget) bool { return t.Machine == m.ID }):
+		order.Reason = "the boot service moves to other nodes"
+	case !m.Address.IsValid():
+		order.Reason = "it has no static address"
+	case !ok:
+		order.Reason = "the boot service's own image is not published"
+	default:
+		order.Run = true
+	}
+	return order
+}
+
+func (s *Server) serveNodeReplica(w http.ResponseWriter, _ *http.Request, c caller) error {
+	return writeJSON(w, replicaOrder(s.Store.View(), c.machine))
+}
+
+// serveNodeInvite hands out what a node's replica joins by, sealed to a key of the
+// request. One that joined already is not invited again: its folder is its own.
+func (s *Server) serveNodeInvite(w http.ResponseWriter, r *http.Request, c caller) error {
+	var q wire.JoinRequest
+	if err := readJSON(c.body, &q); err != nil {
+		return err
+	}
+	if _, err := ecdh.X25519().NewPublicKey(q.SealKey); err != nil {
+		return status(http.StatusBadRequest, fmt.Errorf("machine %s: replica: sealing key: %w", c.machine.ID, err))
+	}
+	view := s.Store.View()
+	order := replicaOrder(view, c.machine)
+	switch {
+	case s.Invite == nil:
+		return status(http.StatusServiceUnavailable, errors.New("this boot service takes no replicas in"))
+	case !order.Run:
+		return status(http.StatusConflict, fmt.Errorf("%s runs no replica: %s", nameOf(c.machine), order.Reason))
+	case order.Joined:
+		return status(http.StatusConflict, fmt.Errorf("the replica of %s joined already; if its folder is lost, remove it first (rackseed replica remove), since it may have forgotten what it promised", nameOf(c.machine)))
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), answerLimit)
+	defer cancel()
+	secret, err := s.Invite(ctx, view, c.machine)
+	if err != nil {
+		return err
+	}
+	plaintext, err := json.Marshal(secret)
+	if err != nil {
+		return err
+	}
+	sealed, err := wire.Seal(q.SealKey, wire.ReplicaPurpose(string(c.machine.ID)), plaintext)
+	if err != nil {
+		return fmt.Errorf("machine %s: replica: %w", c.machine.ID, err)
+	}
+	return writeJSON(w, sealed)
+}
+
+var _ Replicas = state.View{}

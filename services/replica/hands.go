@@ -1,0 +1,265 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/rackseed/rackseed/services/durable"
+	"github.com/rackseed/rackseed/services/handoff"
+	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/peerapi"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// runHandoff carries out the plan by which the boot service moves, while this
+// replica leads.
+func (r *replica) runHandoff(ctx context.Context, tell report) error {
+	loop := &handoff.Loop{Store: r.store.Load(), Hands: hands{r}, Self: r.own.ID, Now: r.Now, Logger: r.Logger}
+	r.handoff.Store(loop)
+	tell(true, "carried out while this replica leads")
+	return loop.Run(ctx)
+}
+
+// handoffStatus is how far the plan is.
+func (r *replica) handoffStatus() handoff.Status {
+	if loop := r.handoff.Load(); loop != nil {
+		return loop.Status()
+	}
+	return handoff.Status{}
+}
+
+// hands do what is outside of the log.
+type hands struct{ *replica }
+
+var _ handoff.Hands = hands{}
+
+func (h hands) Look(ctx context.Context, id string) (handoff.Report, error) {
+	if id == h.own.ID {
+		return h.report()
+	}
+	return h.client().Report(ctx, id)
+}
+
+func (h hands) Node(m machine.ID) handoff.Node { return handoff.CanCarry(h.store.Load().View(), m) }
+
+// Deploy waits for a target's replica to join: its node asks every few seconds
+// whether it is to run one (netboot, /v1/node/replica), and the plan says so.
+func (h hands) Deploy(ctx context.Context, t machine.HandoffTarget) error {
+	store := h.store.Load()
+	for {
+		view := store.View()
+		changed := view.Changed("replicas")
+		for _, r := range view.Replicas() {
+			if r.Machine == t.Machine {
+				return nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("no replica has joined from %s: its node agent must reach the boot service, and the replica port %s of it; see the node's log", t.Name, peer.Port)
+		}
+	}
+}
+
+func (h hands) Seal(ctx context.Context, id string, plan machine.Handoff) error {
+	return h.client().Seal(ctx, id, plan)
+}
+
+// Backup writes the state to every other member that is there, or, where there is
+// none, to a file of this one.
+func (h hands) Backup(ctx context.Context) (uint64, error) {
+	var text bytes.Buffer
+	index, err := h.store.Load().Export(&text)
+	if err != nil {
+		return 0, err
+	}
+	others := (peers{h.replica}).Peers()
+	if len(others) == 0 {
+		return index, h.keepBackup(index, bytes.NewReader(text.Bytes()))
+	}
+	var errs []error
+	for _, id := range others {
+		if err := h.client().Backup(ctx, id, index, bytes.NewReader(text.Bytes())); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == len(others) {
+		return 0, fmt.Errorf("no other replica took a backup: %w", errors.Join(errs...))
+	}
+	return index, nil
+}
+
+const (
+	keptBackups = 2
+	maxBackup   = 1 << 30 // bytes
+)
+
+// keepBackup writes a backup of the state, and drops older ones.
+func (r *replica) keepBackup(index uint64, from io.Reader) error {
+	dir := filepath.Join(r.Data, "backup")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(from, maxBackup+1))
+	if err == nil && len(text) > maxBackup {
+		err = fmt.Errorf("it has over %d bytes", maxBackup)
+	}
+	if err != nil {
+		return fmt.Errorf("backup of entry %d: %w", index, err)
+	}
+	// By number and by name: in the same order.
+	if err := durable.WriteFile(filepath.Join(dir, fmt.Sprintf("state-%020d", index)), text, 0o600); err != nil {
+		return fmt.Errorf("backup of entry %d: %w", index, err)
+	}
+	all, err := filepath.Glob(filepath.Join(dir, "state-*"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(all)
+	for _, old := range all[:max(0, len(all)-keptBackups)] {
+		if err := os.Remove(old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tryLimit bounds one trial.
+const tryLimit = 5 * time.Second
+
+// Try puts the service to its trials, at the service address.
+func (h hands) Try(ctx context.Context) []handoff.Check {
+	view := h.store.Load().View()
+	site, ok := view.Site()
+	if !ok {
+		return nil
+	}
+	at := site.ServiceAddress.String()
+	trials := map[string]func(context.Context) (string, error){
+		"dhcp": func(context.Context) (string, error) { return h.healthOf("dhcp") },
+		"boot script": func(ctx context.Context) (string, error) {
+			return get(ctx, http.DefaultClient, "http://"+at+"/boot.ipxe", http.StatusOK)
+		},
+		"ignition": func(context.Context) (string, error) { return h.tryIgnition(view) },
+		"console": func(ctx context.Context) (string, error) {
+			_, print, err := consoleCertificate(view)
+			if err != nil {
+				return "", err
+			}
+			return get(ctx, pinned(print), "https://"+at+"/api/openapi.json", http.StatusUnauthorized) // whoever asks must log in
+		},
+	}
+	var checks []handoff.Check
+	for _, name := range handoff.Trials {
+		one, cancel := context.WithTimeout(ctx, tryLimit)
+		text, err := trials[name](one)
+		cancel()
+		if err != nil {
+			text = err.Error()
+		}
+		checks = append(checks, handoff.Check{Name: name, OK: err == nil, Text: text, At: h.Now()})
+	}
+	return checks
+}
+
+func (r *replica) healthOf(name string) (string, error) {
+	for _, x := range r.tasks.list() {
+		switch {
+		case x.Name != name:
+		case x.OK:
+			return x.Text, nil
+		default:
+			return "", errors.New(x.Text)
+		}
+	}
+	return "", fmt.Errorf("%s is not served", name)
+}
+
+// tryIgnition makes the Ignition of every machine of the cluster: the secrets and
+// the images that it takes are here.
+func (r *replica) tryIgnition(view state.View) (string, error) {
+	n := 0
+	for _, m := range view.Machines() {
+		if m.Phase != machine.PhaseReady {
+			continue
+		}
+		in, err := ignition.FromView(view, m, "")
+		if err == nil {
+			_, err = ignition.Assemble(in, r.Plugins.Contributors...)
+		}
+		if err != nil {
+			return "", fmt.Errorf("of %s: %w", m.Name, err)
+		}
+		n++
+	}
+	return fmt.Sprintf("made for %d machines", n), nil
+}
+
+// get asks for a page, which must be answered with a status.
+func get(ctx context.Context, client *http.Client, url string, want int) (string, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	a, err := client.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer a.Body.Close()
+	if a.StatusCode != want {
+		return "", fmt.Errorf("%s: status %s", url, a.Status)
+	}
+	n, err := io.Copy(io.Discard, a.Body)
+	return fmt.Sprintf("%s: %d bytes", url, n), err
+}
+
+// pinned is a client that trusts one certificate.
+func pinned(print string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+		InsecureSkipVerify: true, // by its fingerprint instead
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if got := fingerprint(s.PeerCertificates[0].Raw); got != print {
+				return fmt.Errorf("the certificate's fingerprint is %s, not %s: another program answers there", got, print)
+			}
+			return nil
+		},
+	}}}
+}
+
+// inviteLife is how long a node has to start its replica.
+const inviteLife = 10 * time.Minute
+
+// invitation invites a machine's replica.
+func (r *replica) invitation(ctx context.Context, view state.View, m machine.Machine) (wire.ReplicaSecret, error) {
+	authority, ok := view.Secret(peerapi.SecretCrt)
+	cluster, created := view.Cluster()
+	if !ok || !created {
+		return wire.ReplicaSecret{}, errors.New("the state has no authority for replicas' certificates")
+	}
+	token, invite := peerapi.NewInvitation(m.Name, m.ID)
+	invite.Expires = r.Now().Add(inviteLife)
+	if _, err := r.store.Load().Propose(ctx, by, invite); err != nil {
+		return wire.ReplicaSecret{}, err
+	}
+	i := peer.Invitation{Cluster: cluster.ID, Generation: cluster.Generation, Authority: authority, Token: token}
+	for _, x := range view.Replicas() {
+		i.Endpoints = append(i.Endpoints, x.Endpoint)
+	}
+	return wire.ReplicaSecret{Invitation: i.JSON(), Endpoint: peerEndpoint(m.Address)}, nil
+}
+
+func peerEndpoint(a netip.Addr) string { return netip.AddrPortFrom(a, peer.PortNumber).String() }

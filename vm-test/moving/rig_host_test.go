@@ -1,0 +1,319 @@
+//go:build host
+
+// Package moving proves the handoff with real processes: an appliance, machines
+// that join by the real protocol, and their replicas, each in a network namespace
+// of its own on one switch.
+package moving
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/console/client"
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/netns"
+	"github.com/rackseed/rackseed/services/wire"
+	"github.com/rackseed/rackseed/vm-test/simulate"
+)
+
+var program string // rackseed, built
+
+func TestMain(m *testing.M) {
+	if os.Getenv("RACKSEED_TEST_PROGRAM") == "" { // once, before the namespace
+		dir, err := os.MkdirTemp("", "rackseed-moving-")
+		if err == nil {
+			err = exec.Command("go", "build", "-o", dir+"/rackseed", "../..").Run()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "building rackseed:", err)
+			os.Exit(1)
+		}
+		os.Setenv("RACKSEED_TEST_PROGRAM", dir+"/rackseed") //nolint // the name is one
+	}
+	program = os.Getenv("RACKSEED_TEST_PROGRAM")
+	netns.Main(m)
+}
+
+const (
+	service = "10.77.0.1"
+	token   = "a token of the tests"
+)
+
+func site(machines int) string {
+	sum := sha256.Sum256([]byte(token))
+	var s strings.Builder
+	fmt.Fprintf(&s, `version: 1
+name: lab
+serviceAddress: %s
+links:
+  - interface: eth0
+    address: 10.77.0.2/24
+    dhcp:
+      from: 10.77.0.100
+      to: 10.77.0.200
+operators:
+  - name: ann
+    tokenSHA256: %s
+machines:
+`, service, hex.EncodeToString(sum[:]))
+	for n := 1; n <= machines; n++ {
+		profile := "worker"
+		if n == 1 {
+			profile = "control-plane"
+		}
+		fmt.Fprintf(&s, "  - mac: %s\n    name: node-%d\n    profile: %s\n    address: %s\n    approve: true\n", hardware(n).BootMAC, n, profile, address(n))
+	}
+	return s.String()
+}
+
+// hardware is a machine's whose one disk is empty.
+func hardware(n int) machine.Inventory { return simulate.Hardware(3*n - 2) }
+
+func address(n int) string { return fmt.Sprintf("10.77.0.%d", 10+n) }
+
+// host is one machine with a replica.
+type host struct {
+	*netns.Peer
+	t       *testing.T
+	name    string
+	dir     string
+	args    []string
+	process *exec.Cmd
+	log     *os.File
+}
+
+// start starts its replica.
+func (h *host) start() {
+	h.t.Helper()
+	var err error
+	if h.log, err = os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	h.process = exec.Command("nsenter", append([]string{"-t", h.PID(), "-n", program, "serve"}, h.args...)...)
+	h.process.Stdout, h.process.Stderr = h.log, h.log
+	h.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := h.process.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// kill ends its replica as a power cut would.
+func (h *host) kill() {
+	if h.process == nil {
+		return
+	}
+	h.process.Process.Kill() //nolint // it may have ended
+	h.process.Wait()         //nolint // it tells of the kill
+	h.process = nil
+	h.log.Close() //nolint // the process is gone
+}
+
+// room is an appliance and machines on one switch, which the test is plugged into.
+type room struct {
+	t      *testing.T
+	dir    string
+	sw     *netns.Switch
+	stick  *host
+	nodes  []*host
+	boxes  []*simulate.Machine
+	client *client.Client
+}
+
+func newRoom(t *testing.T, machines int) *room {
+	t.Helper()
+	r := &room{t: t, dir: t.TempDir(), sw: netns.JoinSwitch(t, "veth0", "10.77.0.50/24")}
+	t.Cleanup(func() {
+		if t.Failed() {
+			r.tell()
+		}
+	})
+	images := filepath.Join(r.dir, "images")
+	if err := simulate.WriteImages(images); err != nil {
+		t.Fatal(err)
+	}
+	r.stick = r.host("appliance", "10.77.0.2/24")
+	if err := os.WriteFile(filepath.Join(r.stick.dir, "site.yaml"), []byte(site(machines)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.stick.args = []string{"--data", filepath.Join(r.stick.dir, "data"), "--images", images, "--site", filepath.Join(r.stick.dir, "site.yaml"), "--local", filepath.Join(r.stick.dir, "local.sock")}
+	r.stick.start()
+	r.client = r.open()
+	for n := 1; n <= machines; n++ {
+		box := &simulate.Machine{URL: "http://" + service, Inventory: hardware(n), Log: slog.New(slog.DiscardHandler)}
+		r.boxes = append(r.boxes, box)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		err := box.Run(ctx)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.nodes = append(r.nodes, r.host(fmt.Sprintf("node-%d", n), address(n)+"/24"))
+	}
+	return r
+}
+
+func (r *room) host(name, address string) *host {
+	r.t.Helper()
+	h := &host{Peer: r.sw.Plug(address), t: r.t, name: name, dir: filepath.Join(r.dir, name)}
+	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(h.kill)
+	return h
+}
+
+// tell shows what the replicas said last.
+func (r *room) tell() {
+	for _, h := range append([]*host{r.stick}, r.nodes...) {
+		if h == nil {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(h.dir, "log"))
+		if err != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		r.t.Logf("%s:\n%s", h.name, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
+}
+
+// status is what a replica's screen shows.
+func (h *host) status() (s struct {
+	api.Status
+	Fingerprint string `json:"fingerprint"`
+	Sealed      bool   `json:"sealed"`
+	LetGo       bool   `json:"letGo"`
+}, err error) {
+	c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(h.dir, "local.sock"))
+	}}}
+	a, err := c.Get("http://local/status")
+	if err != nil {
+		return s, err
+	}
+	defer a.Body.Close()
+	return s, json.NewDecoder(io.LimitReader(a.Body, 1<<20)).Decode(&s)
+}
+
+// open waits until the console answers at the service address.
+func (r *room) open() *client.Client {
+	r.t.Helper()
+	var c *client.Client
+	r.until("the console answers", time.Minute, func() error {
+		s, err := r.stick.status()
+		if err == nil && s.Fingerprint == "" {
+			err = errors.New("there is no fingerprint yet")
+		}
+		if err == nil {
+			c, err = client.New("https://"+service, s.Fingerprint, token)
+		}
+		if err != nil {
+			return err
+		}
+		return c.Call(r.t.Context(), http.MethodGet, "/api/status", nil, nil, nil)
+	})
+	return c
+}
+
+// until waits for a condition, which says what is missing.
+func (r *room) until(what string, limit time.Duration, holds func() error) {
+	r.t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := holds()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			r.t.Fatalf("%s: not within %v: %v", what, limit, err)
+		}
+	}
+}
+
+// carry plays the nodes' agents: those that are told to start a replica.
+func (r *room) carry(ctx context.Context) {
+	running := map[int]bool{}
+	for ctx.Err() == nil {
+		for i, box := range r.boxes {
+			one, cancel := context.WithTimeout(ctx, 5*time.Second)
+			order, err := box.ReplicaOrder(one)
+			if err == nil && order.Run && !running[i] {
+				var secret wire.ReplicaSecret
+				if secret, err = box.ReplicaSecret(one); err == nil {
+					running[i] = true
+					r.run(r.nodes[i], secret)
+				}
+			}
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				r.t.Logf("node-%d: %v", i+1, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// run starts a node's replica, as its static pod does.
+func (r *room) run(h *host, secret wire.ReplicaSecret) {
+	invitation := filepath.Join(h.dir, "invitation.json")
+	if err := os.WriteFile(invitation, secret.Invitation, 0o600); err != nil {
+		r.t.Error(err)
+	}
+	host, _, _ := net.SplitHostPort(secret.Endpoint)
+	h.args = []string{"--data", filepath.Join(h.dir, "data"), "--endpoint", secret.Endpoint, "--join", invitation, "--https", net.JoinHostPort(host, "8443"), "--local", filepath.Join(h.dir, "local.sock")}
+	h.start()
+}
+
+// handoff is how far it is, as the console says.
+func (r *room) handoff() (h api.Handoff, err error) {
+	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+	defer cancel()
+	return h, r.client.Call(ctx, http.MethodGet, "/api/handoff", nil, nil, &h)
+}
+
+// reach waits until the plan is at a step, and shows what happens meanwhile.
+func (r *room) reach(step machine.HandoffStep, limit time.Duration) api.Handoff {
+	r.t.Helper()
+	var h api.Handoff
+	seen := machine.HandoffStep("")
+	r.until("the handoff is "+string(step), limit, func() (err error) {
+		if h, err = r.handoff(); err != nil {
+			return err
+		}
+		if h.Plan == nil {
+			return errors.New("there is no plan")
+		}
+		if h.Plan.Step != seen {
+			seen = h.Plan.Step
+			r.t.Logf("%s: %s", time.Now().Format(time.TimeOnly), seen)
+		}
+		if h.Plan.Step != step {
+			return fmt.Errorf("it is %s: %s %s %v", h.Plan.Step, h.Plan.Doing, h.Plan.Failed, h.Plan.Gates)
+		}
+		return nil
+	})
+	return h
+}
