@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/rackseed/rackseed/build/pins"
 	"github.com/rackseed/rackseed/build/rootfs"
 	"github.com/rackseed/rackseed/build/step"
+	"github.com/rackseed/rackseed/build/tartree"
 	"github.com/rackseed/rackseed/build/tools"
 )
 
@@ -60,6 +62,8 @@ func (g *graph) target(name string) (*step.Step, error) {
 		s, err = g.nodeRoot()
 	case "node-bios":
 		s, err = g.nodeBIOS()
+	case "service-image":
+		s, err = g.serviceImage()
 	case "oci":
 		s, err = g.oci()
 	case "iso-base":
@@ -353,8 +357,32 @@ func (g *graph) nodeBIOS() (*step.Step, error) {
 	}, nil
 }
 
+// serviceImage makes the layer of the container image by which nodes run the boot
+// service.
+func (g *graph) serviceImage() (*step.Step, error) {
+	deps, err := g.targets("rackseed", "console")
+	if err != nil {
+		return nil, err
+	}
+	return &step.Step{
+		Name: "service-image", Inputs: []string{"1", strconv.Itoa(pins.SourceDateEpoch)}, Deps: deps,
+		Make: func(ctx context.Context, out string, dirs []string, _ io.Writer) error {
+			t := tartree.Tree{}
+			err := errors.Join(
+				t.File("/usr/local/bin/rackseed", 0o755, filepath.Join(dirs[0], "rackseed")),
+				t.Folder("/usr/share/rackseed/console", dirs[1]),
+				t.Dir("/tmp", 0o1777), t.Dir("/data", 0o700),
+			)
+			if err != nil {
+				return err
+			}
+			return t.Write(ctx, filepath.Join(out, "layer.tar"), pins.Epoch())
+		},
+	}, nil
+}
+
 func (g *graph) oci() (*step.Step, error) {
-	names := []string{"boot", "kernel", "installer-initrd", "node-initrd", "node-root", "node-bios"}
+	names := []string{"boot", "kernel", "installer-initrd", "node-initrd", "node-root", "node-bios", "service-image"}
 	deps, err := g.targets(names...)
 	if err != nil {
 		return nil, err
@@ -384,6 +412,7 @@ func (g *graph) oci() (*step.Step, error) {
 					"shimx64.efi": filepath.Join(boot, shim), "grubx64.efi": filepath.Join(boot, grub), "mmx64.efi": filepath.Join(boot, mok),
 					"boot.img": filepath.Join(dirs[5], "boot.img"), "core.img": filepath.Join(dirs[5], "core.img"),
 				}},
+				oci.Image{Ref: "service", Layers: []string{filepath.Join(dirs[6], "layer.tar")}, Entrypoint: []string{"/usr/local/bin/rackseed"}, Created: pins.Epoch()},
 			)
 		},
 	}, nil

@@ -18,6 +18,10 @@ type Status struct {
 	SiteProblems []string `json:"siteProblems"`
 	Warnings     []Note   `json:"warnings"`
 	Health       []Health `json:"health"`
+	// Sealed says that nodes of the cluster carry the boot service, and LetGo that
+	// they need this machine no more.
+	Sealed bool `json:"sealed"`
+	LetGo  bool `json:"letGo"`
 }
 
 // Note is what people should know.
@@ -62,6 +66,17 @@ func Head(v View, width int) []string {
 		title += ", site " + v.Status.Site
 	}
 	p.lines = append(p.lines, title, strings.Repeat("-", p.width))
+	if s := v.Status; s != nil && s.Sealed {
+		if s.LetGo {
+			p.banner("SAFE TO UNPLUG.", "The boot service runs on nodes of the cluster now, at the same address. This stick serves nothing any more, also when it is booted again; it can be written anew, and this machine be used as a node.")
+		} else {
+			p.banner("LEAVE IT PLUGGED IN: the nodes of the cluster take over; it takes some seconds more.")
+		}
+		for _, f := range v.Faults {
+			p.item("Fault", f)
+		}
+		return append(p.lines, strings.Repeat("-", p.width))
+	}
 	switch {
 	case v.Lost != "" && v.MemoryOnly:
 		p.banner("NOTHING IS KEPT: "+v.Lost+".", "When this machine is switched off, the boot service forgets all machines, and the cluster's keys are lost. DO NOT INSTALL MACHINES THAT MATTER.")

@@ -52,6 +52,8 @@ var views = map[string]View{
 		SiteFile: "THERE IS NONE, so no machine is served. The setup form is being filled in on ttyS0; type setup and press Enter to take it over.", SiteMissing: true,
 		Links: []string{"eth0.20 10.77.0.2/24"}, Own: []string{"10.77.0.2"}, Data: "/dev/sda4, 23.0 GiB",
 	},
+	"sealing":   {Status: &Status{Site: "lab", Sealed: true}},
+	"let-go":    {Status: &Status{Sealed: true, LetGo: true, Health: []Health{{"state", true, ""}}}},
 	"restarted": {Service: "rackseed serve ended: exit status 2; it is started again", Data: "/dev/sda4"},
 }
 

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -37,18 +38,37 @@ type Artifact struct {
 	Files map[string]string // title → file on this machine
 }
 
+// Image is a container image: layers that are not compressed, as nodes run it.
+type Image struct {
+	Ref        string
+	Layers     []string // tar files, from the lowest
+	Entrypoint []string
+	Created    time.Time
+}
+
+// Content is what a layout has under a name.
+type Content interface {
+	name() string
+	write(w writer) (v1.Descriptor, error)
+}
+
+func (a Artifact) name() string                          { return a.Ref }
+func (a Artifact) write(w writer) (v1.Descriptor, error) { return w.artifact(a) }
+func (i Image) name() string                             { return i.Ref }
+func (i Image) write(w writer) (v1.Descriptor, error)    { return w.image(i) }
+
 // Write makes the layout in dir, which must be empty or absent. The same files
-// give the same bytes: layers are sorted by title, and nothing has a date.
-func Write(dir string, artifacts ...Artifact) error {
+// give the same bytes: files are sorted by title, and an artifact has no date.
+func Write(dir string, contents ...Content) error {
 	w := writer{blobs: filepath.Join(dir, v1.ImageBlobsDir, "sha256")}
 	if err := os.MkdirAll(w.blobs, 0o755); err != nil {
 		return fmt.Errorf("OCI layout: %w", err)
 	}
 	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
-	for _, a := range artifacts {
-		d, err := w.artifact(a)
+	for _, c := range contents {
+		d, err := c.write(w)
 		if err != nil {
-			return fmt.Errorf("OCI layout: artifact %s: %w", a.Ref, err)
+			return fmt.Errorf("OCI layout: artifact %s: %w", c.name(), err)
 		}
 		index.Manifests = append(index.Manifests, d)
 	}
@@ -93,6 +113,39 @@ func (w writer) artifact(a Artifact) (v1.Descriptor, error) {
 	d, err := w.bytes(b)
 	d.MediaType, d.ArtifactType = v1.MediaTypeImageManifest, a.Type
 	d.Annotations = map[string]string{v1.AnnotationRefName: a.Ref}
+	return d, err
+}
+
+// image writes a container image (image-spec, config.md). Its layers have titles,
+// as an artifact's files have.
+func (w writer) image(i Image) (v1.Descriptor, error) {
+	config := v1.Image{
+		Created: &i.Created, Platform: v1.Platform{Architecture: "amd64", OS: "linux"},
+		Config: v1.ImageConfig{Entrypoint: i.Entrypoint}, RootFS: v1.RootFS{Type: "layers"},
+	}
+	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest}
+	for n, l := range i.Layers {
+		d, err := w.file(l)
+		if err != nil {
+			return v1.Descriptor{}, err
+		}
+		d.MediaType, d.Annotations = v1.MediaTypeImageLayer, map[string]string{v1.AnnotationTitle: fmt.Sprintf("layer-%d.tar", n+1)}
+		m.Layers = append(m.Layers, d)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d.Digest) // not compressed: one digest for both
+	}
+	b, err := json.Marshal(config)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	if m.Config, err = w.bytes(b); err != nil {
+		return v1.Descriptor{}, err
+	}
+	m.Config.MediaType = v1.MediaTypeImageConfig
+	if b, err = json.Marshal(m); err != nil {
+		return v1.Descriptor{}, err
+	}
+	d, err := w.bytes(b)
+	d.MediaType, d.Annotations = v1.MediaTypeImageManifest, map[string]string{v1.AnnotationRefName: i.Ref}
 	return d, err
 }
 

@@ -23,9 +23,9 @@ func TestLayoutIsReadByGoContainerRegistry(t *testing.T) {
 		}
 		return p
 	}
-	artifacts := []Artifact{
-		{Ref: "node", Type: TypeNode, Files: map[string]string{"vmlinuz": file("k", "kernel"), "root.erofs": file("r", "root")}},
-		{Ref: "ipxe", Type: TypeFirmware, Files: map[string]string{"snponly.efi": file("s", "efi")}},
+	artifacts := []Content{
+		Artifact{Ref: "node", Type: TypeNode, Files: map[string]string{"vmlinuz": file("k", "kernel"), "root.erofs": file("r", "root")}},
+		Artifact{Ref: "ipxe", Type: TypeFirmware, Files: map[string]string{"snponly.efi": file("s", "efi")}},
 	}
 	dir := t.TempDir()
 	if err := Write(dir, artifacts...); err != nil {

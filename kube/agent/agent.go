@@ -118,6 +118,7 @@ func (a *agent) run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { a.keepRoutes(ctx); return nil })
+	group.Go(func() error { a.keepReplica(ctx); return nil })
 	group.Go(func() error {
 		a.persist(ctx, "masquerading", func() error { return a.setMasquerade(ctx, a.config.PodSubnet) })
 		return nil

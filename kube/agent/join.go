@@ -338,7 +338,8 @@ func (a *agent) explain(ctx context.Context) {
 	}
 }
 
-// shareNodes lets nodes read each other, from a node that may say so.
+// shareNodes lets nodes read each other, and makes our namespace, from a node that
+// may say so.
 func (a *agent) shareNodes(ctx context.Context) {
 	admin := a.host.path(adminConf)
 	if _, err := os.Stat(admin); err != nil {
@@ -346,7 +347,7 @@ func (a *agent) shareNodes(ctx context.Context) {
 	}
 	retry := backoff{first: 2 * time.Second, most: time.Minute}
 	for {
-		err := AllowNodesToReadNodes(ctx, admin)
+		err := errors.Join(AllowNodesToReadNodes(ctx, admin), MakeNamespace(ctx, admin))
 		if err == nil || ctx.Err() != nil {
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/rackseed/rackseed/kube/config"
 	"github.com/rackseed/rackseed/kube/core"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -189,6 +190,26 @@ func AllowNodesToReadNodes(ctx context.Context, kubeconfig string) error {
 		if err != nil {
 			return fmt.Errorf("letting nodes read nodes: %s %s: %w", resource, nodeReader, err)
 		}
+	}
+	return nil
+}
+
+// MakeNamespace makes the namespace in which the boot service shows: a static pod
+// runs without it, but nobody would see it. Applied again it changes nothing.
+func MakeNamespace(ctx context.Context, kubeconfig string) error {
+	client, err := core.FromFile(kubeconfig, userAgent)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": config.ServiceNamespace}})
+	if err != nil {
+		return err
+	}
+	err = client.Patch(types.ApplyPatchType).AbsPath("/api/v1/namespaces", config.ServiceNamespace).
+		Param("fieldManager", "rackseed").Param("force", "true").
+		Timeout(30 * time.Second).Body(b).Do(ctx).Error()
+	if err != nil {
+		return fmt.Errorf("namespace %s: %w", config.ServiceNamespace, err)
 	}
 	return nil
 }

@@ -98,8 +98,8 @@ type Loop struct {
 // Status is how far a plan is, for people.
 type Status struct {
 	Handoff machine.Handoff
-	Doing   string // the action that runs, or failed last
-	Failed  string // why it failed; "": it did not
+	Doing   string // the action that runs, in words; "": none
+	Failed  string // the action that failed last and why; "": the last one did not
 	Gates   []Gate
 	// Replicas are as they were seen last.
 	Replicas []Seen
@@ -248,26 +248,49 @@ func (l *Loop) promote(ctx context.Context, id string) error {
 
 // words are what was done, for the log.
 func (a Action) words(h machine.Handoff) string {
+	return fmt.Sprintf(map[ActionKind]string{
+		Deploy: "%s is told to start a replica", Add: "the replica of %s is a member, without a vote", Promote: "%s has a vote, and proved it",
+		Demote: "%s has no vote any more", Remove: "%s is no member any more", Transfer: "the lead was handed to %s",
+		Seal: "%s wrote that it is over for it", Leave: "%s left for good",
+	}[a.Kind], a.at(h))
+}
+
+// aim is what is to be done, for people who watch.
+func (a Action) aim(h machine.Handoff) string {
+	switch a.Kind {
+	case Backup:
+		return "writing a backup"
+	case Try:
+		return "putting the service to its trials"
+	}
+	return fmt.Sprintf(map[ActionKind]string{
+		Deploy: "telling %s to start a replica", Add: "making the replica of %s a member", Promote: "giving %s a vote, with proof",
+		Demote: "taking the vote from %s", Remove: "removing %s from the members", Transfer: "handing the lead to %s",
+		Seal: "having %s write that it is over for it", Leave: "noting that %s left for good",
+	}[a.Kind], a.at(h))
+}
+
+// at is what an action's replica is called.
+func (a Action) at(h machine.Handoff) string {
 	name := a.Replica
 	for _, t := range h.Targets {
 		if t.Machine == a.Machine && a.Machine != "" {
 			name = t.Name
 		}
 	}
-	if a.Replica == h.From {
+	if a.Replica == h.From && h.From != "" {
 		name = "the appliance"
 	}
-	return fmt.Sprintf(map[ActionKind]string{
-		Deploy: "%s is told to start a replica", Add: "the replica of %s is a member, without a vote", Promote: "%s has a vote, and proved it",
-		Demote: "%s has no vote any more", Remove: "%s is no member any more", Transfer: "the lead was handed to %s",
-		Seal: "%s wrote that it is over for it", Leave: "%s left for good",
-	}[a.Kind], name)
+	return name
 }
 
 func (l *Loop) show(h machine.Handoff, w World, d Decision) {
-	s := Status{Handoff: h, Gates: d.Gates, Failed: l.why}
-	if a := d.Action; a != (Action{}) {
-		s.Doing = string(a.Kind) + " " + a.Replica
+	s := Status{Handoff: h, Gates: d.Gates}
+	if d.Action != (Action{}) {
+		s.Doing = d.Action.aim(h)
+	}
+	if l.failed != (Action{}) {
+		s.Failed = l.failed.aim(h) + ": " + l.why
 	}
 	for _, r := range w.Replicas {
 		s.Replicas = append(s.Replicas, r)

@@ -242,6 +242,14 @@ func (n *planner) to(step machine.HandoffStep) {
 	}
 }
 
+// either is what is said of a condition, once it holds and until then.
+func either(ok bool, holds, lacks string) string {
+	if ok {
+		return holds
+	}
+	return lacks
+}
+
 // gate notes a condition, and says whether it holds.
 func (n *planner) gate(name string, ok bool, text string, a ...any) bool {
 	n.d.Gates = append(n.d.Gates, Gate{name, ok, fmt.Sprintf(text, a...)})
@@ -286,7 +294,8 @@ func (n *planner) nodes() bool {
 func (n *planner) preflight() {
 	ok := n.nodes()
 	if n.p.From != "" {
-		ok = n.gate("lead", n.w.Self == n.p.From, "the appliance must lead, and %s does", n.w.Self) && ok
+		leads := n.w.Self == n.p.From
+		ok = n.gate("lead", leads, "%s", either(leads, "the appliance leads", "the appliance must lead, and "+n.w.Self+" does")) && ok
 	}
 	if ok {
 		n.to(machine.HandoffDeploying)
@@ -305,7 +314,7 @@ func (n *planner) deploying() {
 			n.gate(t.Name, false, "its replica has not joined yet")
 			return
 		case !n.w.Members.Has(s.ID):
-			if n.gate(t.Name, s.Reachable, "its replica %s joined and cannot be reached: is port 8300 open between the nodes?", s.ID) {
+			if n.gate(t.Name, s.Reachable, "its replica %s joined and %s", s.ID, either(s.Reachable, "can be reached", "cannot be reached: is port 8300 open between the nodes?")) {
 				n.act(Add, s.ID, t.Machine)
 			}
 			return
@@ -321,7 +330,7 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 	if !ok || !n.w.Members.Has(s.ID) {
 		return n.gate(t.Name, false, "its replica is no member")
 	}
-	if !n.gate(t.Name, s.Reachable, "replica %s cannot be reached", s.ID) {
+	if !n.gate(t.Name, s.Reachable, "replica %s %s", s.ID, either(s.Reachable, "can be reached", "cannot be reached")) {
 		return false
 	}
 	if s.OtherHash {
@@ -333,11 +342,23 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 		lag = n.w.Index - s.Stored.Applied
 	}
 	ok = n.gate(t.Name+" log", !s.Close.IsZero() && n.w.Now.Sub(s.Close) >= CloseFor, "%d entries behind; it must be within %d for %v", lag, MaxLag, CloseFor)
-	ok = n.gate(t.Name+" state", s.SameHash, "its state was not compared yet") && ok
-	ok = n.gate(t.Name+" images", s.Known && s.Missing == 0, "%d images with %d MiB are on their way", s.Missing, s.MissingBytes>>20) && ok
-	ok = n.gate(t.Name+" disk", s.Sync > 0, "how long its disk takes is not known yet") && ok
+	ok = n.gate(t.Name+" state", s.SameHash, "%s", either(s.SameHash, "its state is the leader's at the same entry", "its state was not compared yet")) && ok
+	ok = n.images(t, s) && ok
+	ok = n.gate(t.Name+" disk", s.Sync > 0, "%s", either(s.Sync > 0, fmt.Sprintf("a write takes %v", s.Sync.Round(10*time.Microsecond)), "how long its disk takes is not known yet")) && ok
 	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "its clock differs by %v", s.Skew.Round(time.Second)) && ok
-	return n.gate(t.Name+" release", s.Level >= n.w.Level, "it supports feature level %d and the cluster is at %d: install a newer release there", s.Level, n.w.Level) && ok
+	level := s.Level >= n.w.Level
+	return n.gate(t.Name+" release", level, "it supports feature level %d and the cluster is at %d%s", s.Level, n.w.Level, either(level, "", ": install a newer release there")) && ok
+}
+
+// images is the gate of the blobs that a replica must have.
+func (n *planner) images(t machine.HandoffTarget, s Seen) bool {
+	switch {
+	case !s.Known:
+		return n.gate(t.Name+" images", false, "they were not counted yet")
+	case s.Missing > 0:
+		return n.gate(t.Name+" images", false, "%d blobs with %d MiB are on their way", s.Missing, s.MissingBytes>>20)
+	}
+	return n.gate(t.Name+" images", true, "all are there")
 }
 
 func (n *planner) catchingUp() {
@@ -424,7 +445,7 @@ func (n *planner) best() (Seen, bool) {
 func (n *planner) transferring() {
 	if n.w.Self == n.p.From {
 		best, ok := n.best()
-		if n.gate("lead", ok, "no target can take the lead") {
+		if n.gate("lead", ok, "%s", either(ok, "replica "+best.ID+" can take it", "no node can take it")) {
 			n.act(Transfer, best.ID, best.Machine)
 		}
 		return
@@ -446,7 +467,8 @@ func (n *planner) watching() {
 	ok := true
 	for _, t := range n.targets() {
 		s, _ := n.seen(t)
-		ok = n.gate(t.Name, s.Reachable && s.Proved && n.w.Members.Voter(s.ID), "its replica %s must be a voter that can be reached", s.ID) && ok
+		votes := s.Reachable && s.Proved && n.w.Members.Voter(s.ID)
+		ok = n.gate(t.Name, votes, "its replica %s %s a voter that can be reached", s.ID, either(votes, "is", "must be")) && ok
 	}
 	leads := n.w.Now.Sub(n.w.Leads)
 	ok = n.gate("lead", leads >= WatchFor, "replica %s leads for %v; it must for %v", n.w.Self, leads.Round(time.Second), WatchFor) && ok
@@ -486,7 +508,7 @@ func (n *planner) sealing() {
 	case n.w.Members.Voter(n.p.From):
 		n.act(Demote, n.p.From, "")
 	case n.w.Members.Has(n.p.From) && !old.Sealed && !n.p.Lost:
-		if n.gate("appliance", old.Reachable, "it must acknowledge that it is over for it, and cannot be reached: plug it in and boot it again, or declare it destroyed (rackseed handoff lost)") {
+		if n.gate("appliance", old.Reachable, "it must acknowledge that it is over for it%s", either(old.Reachable, "", ", and cannot be reached: plug it in and boot it again, or declare it destroyed (rackseed handoff lost)")) {
 			n.act(Seal, n.p.From, "")
 		}
 	case n.w.Members.Has(n.p.From):
@@ -505,7 +527,7 @@ func (n *planner) aborting() {
 	if stays != "" && n.w.Self != stays {
 		old := n.w.Replicas[stays]
 		switch {
-		case !n.gate("appliance", old.Reachable, "it must lead again before the others leave, and cannot be reached: plug it in and boot it again, or let the handoff go on (rackseed handoff resume)"):
+		case !n.gate("appliance", old.Reachable, "it must lead again before the others leave%s", either(old.Reachable, "", ", and cannot be reached: plug it in and boot it again, or let the handoff go on (rackseed handoff resume)")):
 		case !n.w.Members.Has(stays):
 			n.act(Add, stays, "")
 		case !n.w.Members.Voter(stays):

@@ -78,7 +78,7 @@ func TestNext(t *testing.T) {
 		"close, not yet long": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n2", func(s *Seen) { s.Close = now.Add(-time.Second) }) }, waits: "within 64 for 30s"},
 		"images on their way": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
 			change(w, "n3", func(s *Seen) { s.Missing, s.MissingBytes = 2, 300<<20 })
-		}, waits: "2 images with 300 MiB"},
+		}, waits: "node-3 images: 2 blobs with 300 MiB"},
 		"another state":         {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.OtherHash = true }) }, abort: "another state"},
 		"a clock a day off":     {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.Skew = -24 * time.Hour }) }, waits: "node-3 clock: its clock differs by -24h0m0s"},
 		"an older release":      {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { w.Level = 2 }, waits: "supports feature level 1 and the cluster is at 2"},
@@ -182,6 +182,14 @@ func TestNext(t *testing.T) {
 			}
 			if !strings.Contains(Waiting(d.Gates), c.waits) {
 				t.Errorf("waits for %q, wanted %q", Waiting(d.Gates), c.waits)
+			}
+			// What holds does not read as if it did not.
+			for _, g := range d.Gates {
+				for _, no := range []string{"cannot", "must", "not ", "install a newer", "on their way"} {
+					if g.OK && g.Name != "lead" && !strings.Contains(g.Name, "log") && g.Name != "appliance" && strings.Contains(g.Text, no) {
+						t.Errorf("%s holds and says %q", g.Name, g.Text)
+					}
+				}
 			}
 		})
 	}

@@ -51,7 +51,10 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 	for _, r := range v.Replicas() {
 		carries[r.Machine] = true
 	}
-	if r, ok := v.Replica(leader); ok && r.Machine == "" && r.InService() {
+	switch r, ok := v.Replica(leader); {
+	case !ok || !r.InService(): // a plan in which nobody leaves would be another one
+		return refuse("which replica leads is not known just now: try again in some seconds")
+	case r.Machine == "":
 		h.From = leader
 	}
 	all := v.Machines()

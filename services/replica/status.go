@@ -39,7 +39,7 @@ func (r *replica) status() Status {
 	s.SiteProblems = r.siteProblems()
 	s.Machines, s.Warnings = map[string]int{}, []api.Warning{}
 	store := r.store.Load()
-	if store == nil {
+	if store == nil || s.LetGo {
 		return s
 	}
 	view := store.View()
@@ -53,7 +53,7 @@ func (r *replica) status() Status {
 	for _, m := range view.Machines() {
 		s.Machines[string(m.Phase)]++
 	}
-	if len(apiServers(view)) > 0 && !r.Dev {
+	if len(apiServers(view)) > 0 && !r.Dev && !r.onNode() && !s.Sealed {
 		s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnUnplug, Text: warnUnplug})
 	}
 	if _, print, err := consoleCertificate(view); err == nil {

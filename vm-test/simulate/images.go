@@ -40,7 +40,7 @@ func WriteImages(dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	var list []oci.Artifact
+	var list []oci.Content
 	for _, a := range artifacts {
 		files := map[string]string{}
 		for _, name := range a.files {

@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// replicaLook is how often a node asks whether it runs a replica of the boot
+// service. While nobody answers, everything stays as it is.
+const replicaLook = 15 * time.Second
+
+// invitationAge is after what time an invitation is asked for anew: it is taken for
+// ten minutes, and pulling an image can take some of them.
+const invitationAge = 8 * time.Minute
+
+// replicaLeft is what of a replica is on a node.
+type replicaLeft struct {
+	Manifest []byte // of its static pod; nil: none
+	Folder   bool
+	Invited  bool // its invitation is there
+	Stale    bool // and too old to join by
+}
+
+// replicaStep is what is to be done about a node's replica.
+type replicaStep string
+
+const (
+	replicaStays  replicaStep = "stays"  // nothing
+	replicaInvite replicaStep = "invite" // ask for its invitation
+	replicaWrite  replicaStep = "write"  // the static pod's manifest
+	replicaEnd    replicaStep = "end"    // remove the manifest: the kubelet ends it
+	replicaForget replicaStep = "forget" // remove its folder
+)
+
+// nextReplica decides it. manifest is the one that the order asks for. A replica
+// that joined and has no folder was lost with its disk: it must not come back under
+// its name, and so nothing is started.
+func nextReplica(order wire.ReplicaOrder, left replicaLeft, manifest []byte) replicaStep {
+	switch {
+	case !order.Run && left.Manifest != nil:
+		return replicaEnd
+	case !order.Run && left.Folder:
+		return replicaForget
+	case !order.Run || order.Image == "" || order.Joined && !left.Folder:
+		return replicaStays
+	case !order.Joined && (!left.Invited || left.Stale):
+		return replicaInvite
+	case !bytes.Equal(left.Manifest, manifest):
+		return replicaWrite
+	}
+	return replicaStays
+}
+
+// keepReplica runs a replica of the boot service on this node as long as the boot
+// service says so.
+func (a *agent) keepReplica(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-a.joined:
+	}
+	told := ""
+	for {
+		err := a.tendReplica(ctx)
+		if text := fmt.Sprint(err); err != nil && ctx.Err() == nil && text != told {
+			told = text
+			a.log.Warn("the replica of the boot service", "error", err)
+			if refused := (*statusError)(nil); !errors.As(err, &refused) {
+				a.output.Print("rackseed: replica of the boot service: " + text)
+			}
+		}
+		if !pause(ctx, replicaLook) {
+			return
+		}
+	}
+}
+
+func (a *agent) tendReplica(ctx context.Context) error {
+	var order wire.ReplicaOrder
+	if err := a.client.call(ctx, http.MethodGet, wire.PathNodeReplica, nil, &order); err != nil {
+		return err
+	}
+	endpoint := netip.AddrPortFrom(a.config.Address.Addr(), peer.PortNumber).String()
+	manifest, err := config.Service{Image: order.Image, Endpoint: endpoint, Slower: order.Slower}.Pod()
+	if err != nil {
+		return err
+	}
+	for range 3 { // the invitation, the manifest, and that nothing is left to do
+		left, err := a.host.replicaLeft()
+		if err != nil {
+			return err
+		}
+		switch nextReplica(order, left, manifest) {
+		case replicaStays:
+			return nil
+		case replicaInvite:
+			err = a.inviteReplica(ctx)
+		case replicaWrite:
+			a.output.Print("rackseed: this node runs a replica of the boot service: " + order.Image)
+			err = writeFile(a.host.path(config.ServiceManifest), manifest, 0o600)
+		case replicaEnd:
+			// Its folder goes at the next look: the kubelet ends it meanwhile.
+			a.output.Print("rackseed: this node runs no replica of the boot service any more")
+			return os.Remove(a.host.path(config.ServiceManifest))
+		case replicaForget:
+			return os.RemoveAll(a.host.path(config.ServiceFolder))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h host) replicaLeft() (left replicaLeft, err error) {
+	left.Manifest, err = os.ReadFile(h.path(config.ServiceManifest))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return left, err
+	}
+	left.Folder = h.exists(config.ServiceFolder)
+	if i, err := os.Stat(h.path(config.ServiceInvitation)); err == nil {
+		left.Invited, left.Stale = true, time.Since(i.ModTime()) > invitationAge
+	}
+	return left, nil
+}
+
+// inviteReplica gets what the replica joins by, onto the disk.
+func (a *agent) inviteReplica(ctx context.Context) error {
+	_, key, err := wire.NewKeys()
+	if err != nil {
+		return err
+	}
+	var sealed wire.Sealed
+	if err := a.client.call(ctx, http.MethodPost, wire.PathNodeReplica, wire.JoinRequest{SealKey: key.PublicKey().Bytes()}, &sealed); err != nil {
+		return err
+	}
+	b, err := wire.Open(key, wire.ReplicaPurpose(string(a.config.Machine)), sealed)
+	if err != nil {
+		return fmt.Errorf("the replica's invitation: %w", err)
+	}
+	var secret wire.ReplicaSecret
+	if err := json.Unmarshal(b, &secret); err != nil {
+		return errors.New("the replica's invitation cannot be read: the boot service is of another version")
+	}
+	if err := os.MkdirAll(a.host.path(config.ServiceFolder), 0o700); err != nil {
+		return err
+	}
+	return writeFile(a.host.path(config.ServiceInvitation), secret.Invitation, 0o600)
+}
