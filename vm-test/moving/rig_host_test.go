@@ -135,7 +135,8 @@ type room struct {
 	client *client.Client
 }
 
-func newRoom(t *testing.T, machines int) *room {
+// newRoom makes a room with that many machines, of which so many are installed.
+func newRoom(t *testing.T, machines, installed int) *room {
 	t.Helper()
 	r := &room{t: t, dir: t.TempDir(), sw: netns.JoinSwitch(t, "veth0", "10.77.0.50/24")}
 	t.Cleanup(func() {
@@ -154,18 +155,23 @@ func newRoom(t *testing.T, machines int) *room {
 	r.stick.args = []string{"--data", filepath.Join(r.stick.dir, "data"), "--images", images, "--site", filepath.Join(r.stick.dir, "site.yaml"), "--local", filepath.Join(r.stick.dir, "local.sock")}
 	r.stick.start()
 	r.client = r.open()
-	for n := 1; n <= machines; n++ {
-		box := &simulate.Machine{URL: "http://" + service, Inventory: hardware(n), Log: slog.New(slog.DiscardHandler)}
-		r.boxes = append(r.boxes, box)
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		err := box.Run(ctx)
-		cancel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.nodes = append(r.nodes, r.host(fmt.Sprintf("node-%d", n), address(n)+"/24"))
+	for n := 1; n <= installed; n++ {
+		r.install(n)
 	}
 	return r
+}
+
+// install switches a machine on, until its node is Ready.
+func (r *room) install(n int) {
+	r.t.Helper()
+	box := &simulate.Machine{URL: "http://" + service, Inventory: hardware(n), Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := box.Run(ctx); err != nil {
+		r.t.Fatal(err)
+	}
+	r.boxes = append(r.boxes, box)
+	r.nodes = append(r.nodes, r.host(fmt.Sprintf("node-%d", n), address(n)+"/24"))
 }
 
 func (r *room) host(name, address string) *host {
