@@ -1,9 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -17,7 +20,9 @@ import (
 // Handoff is the newest plan to move the boot service, and where the boot service
 // runs.
 type Handoff struct {
-	Replicas []Replica `json:"replicas" doc:"Where the boot service runs."`
+	// SafeToUnplug is true once the appliance carries nothing.
+	SafeToUnplug bool      `json:"safeToUnplug" doc:"All replicas run on nodes, and no handoff is under way: the stick can be pulled."`
+	Replicas     []Replica `json:"replicas" doc:"Where the boot service runs."`
 	// Plan is absent where there was none yet.
 	Plan *HandoffPlan `json:"plan,omitempty"`
 	// Ready is whether one could be started now, and Reason why not.
@@ -37,8 +42,8 @@ type Replica struct {
 	Voter    bool       `json:"voter" doc:"It counts in majorities."`
 	Member   bool       `json:"member" doc:"It gets the log."`
 	Joined   time.Time  `json:"joined"`
-	// What the leader saw last, while a handoff is under way.
-	Seen      bool   `json:"seen" doc:"The leader looked at it while a handoff is under way."`
+	// What the leader saw last, while a handoff is under way; only it knows.
+	Seen      bool   `json:"seen" doc:"This replica leads, and looked at it while a handoff is under way."`
 	Reachable bool   `json:"reachable,omitempty"`
 	Behind    uint64 `json:"behind,omitempty" doc:"Log entries that it has not applied yet."`
 	Missing   int64  `json:"missing,omitempty" doc:"Bytes of images that it has not fetched yet."`
@@ -47,10 +52,69 @@ type Replica struct {
 // HandoffPlan is a plan and how far it is.
 type HandoffPlan struct {
 	machine.Handoff
-	Over   bool          `json:"over"`
-	Doing  string        `json:"doing,omitempty" doc:"What is done now."`
-	Failed string        `json:"failed,omitempty" doc:"Why the last action failed; it is tried again."`
-	Gates  []HandoffGate `json:"gates" doc:"What must hold before it goes on."`
+	Step machine.HandoffStep `json:"step" enum:"preflight,deploying,catching-up,promoting,transferring,watching,sealing,done,aborting,aborted"`
+	Over bool                `json:"over"`
+	Text string              `json:"text" doc:"The step in words."`
+	// Known is false at a replica that does not lead, and before the leader's first
+	// look at a step.
+	Known   bool            `json:"known" doc:"This replica leads and looked: gates, doing and failed are known."`
+	Doing   string          `json:"doing,omitempty" doc:"What is done now."`
+	Failed  string          `json:"failed,omitempty" doc:"What failed last, and why; it is tried again."`
+	Gates   []HandoffGate   `json:"gates" doc:"What must hold before it goes on."`
+	Actions []HandoffAction `json:"actions" doc:"What an operator may do to it now." enum:"abort,lost,resume"`
+}
+
+// HandoffAction is what may be done to a plan that is under way.
+type HandoffAction string
+
+// The actions, each a path below /api/handoff/.
+const (
+	HandoffAbort  HandoffAction = "abort"
+	HandoffLost   HandoffAction = "lost"
+	HandoffResume HandoffAction = "resume"
+)
+
+// stepText says what each step does.
+var stepText = map[machine.HandoffStep]string{
+	machine.HandoffPreflight:    "looks whether the nodes are Ready",
+	machine.HandoffDeploying:    "a replica starts on each node, and becomes a member without a vote",
+	machine.HandoffCatchingUp:   "the replicas fetch the log and the images",
+	machine.HandoffPromoting:    "one after another gets a vote, with proof",
+	machine.HandoffTransferring: "one of them takes the lead, and the appliance gives up its vote",
+	machine.HandoffWatching:     "they serve, and are put to their trials; the appliance can still take over",
+	machine.HandoffSealing:      "the appliance writes that it is over for it, and is removed",
+	machine.HandoffDone:         "the boot service has moved",
+	machine.HandoffAborting:     "it is given up: the appliance takes the lead again, and the replicas on nodes leave",
+	machine.HandoffAborted:      "it was given up, and all is as it was",
+}
+
+// joinText is stepText where nobody leaves.
+var joinText = map[machine.HandoffStep]string{
+	machine.HandoffDone:     "these nodes carry the boot service, too",
+	machine.HandoffAborting: "it is given up: the replicas that were added leave",
+}
+
+// handoffText is a plan's step in words.
+func handoffText(h machine.Handoff) string {
+	if h.From == "" {
+		return cmp.Or(joinText[h.Step], stepText[h.Step])
+	}
+	return stepText[h.Step]
+}
+
+// handoffActions are what the state would not refuse now.
+func handoffActions(h machine.Handoff, leader string) []HandoffAction {
+	list := []HandoffAction{}
+	if h.MayGo(machine.HandoffAborting) {
+		list = append(list, HandoffAbort)
+	}
+	if h.Step == machine.HandoffSealing && !h.Lost {
+		list = append(list, HandoffLost)
+	}
+	if h.Step == machine.HandoffAborting && h.From != leader {
+		list = append(list, HandoffResume)
+	}
+	return list
 }
 
 // HandoffGate is one condition.
@@ -65,39 +129,47 @@ type HandoffRequest struct {
 	Nodes []string `json:"nodes,omitempty" maxItems:"5" doc:"Names of the nodes to move to; absent: three of the control planes and workers that are Ready, or one where there are fewer."`
 }
 
-// HandoffOf is the handoff as a replica sees it.
+// HandoffOf is the handoff as a replica sees it. What a loop said of another step
+// than the one that is under way, or before its replica lost the lead, is not true
+// any more.
 func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
-	out := Handoff{Replicas: []Replica{}, Targets: []string{}}
+	h, planned := v.Handoff()
+	active := planned && !h.Step.Over()
+	known := active && m.Leads && s.Handoff.ID == h.ID && s.Handoff.Step == h.Step
+	out := Handoff{Replicas: []Replica{}, Targets: []string{}, SafeToUnplug: !active}
 	for _, r := range v.Replicas() {
 		x := Replica{
 			ID: r.ID, Name: r.Name, Machine: r.Machine, Endpoint: r.Endpoint, Release: r.Release, Joined: r.Joined,
 			Leads: m.Leader == r.ID, Voter: m.Voter(r.ID), Member: m.Has(r.ID),
 		}
-		if i := slices.IndexFunc(s.Replicas, func(seen handoff.Seen) bool { return seen.ID == r.ID }); i >= 0 {
+		if i := slices.IndexFunc(s.Replicas, func(seen handoff.Seen) bool { return seen.ID == r.ID }); known && i >= 0 {
 			seen := s.Replicas[i]
 			x.Seen, x.Reachable, x.Missing = true, seen.Reachable, seen.MissingBytes
 			if at := v.Index(); at > seen.Stored.Applied {
 				x.Behind = at - seen.Stored.Applied
 			}
 		}
+		out.SafeToUnplug = out.SafeToUnplug && r.Machine != ""
 		out.Replicas = append(out.Replicas, x)
 	}
-	if h, ok := v.Handoff(); ok {
-		plan := &HandoffPlan{Handoff: h, Over: h.Step.Over(), Gates: []HandoffGate{}}
-		if s.Handoff.ID == h.ID {
-			plan.Doing, plan.Failed = s.Doing, s.Failed
-			for _, g := range s.Gates {
-				plan.Gates = append(plan.Gates, HandoffGate(g))
-			}
+	out.SafeToUnplug = out.SafeToUnplug && len(out.Replicas) > 0
+	if planned {
+		out.Plan = &HandoffPlan{
+			Handoff: h, Step: h.Step, Over: !active, Text: handoffText(h), Known: known, Gates: []HandoffGate{}, Actions: handoffActions(h, m.Leader),
 		}
-		out.Plan = plan
+	}
+	if known {
+		out.Plan.Doing, out.Plan.Failed = s.Doing, s.Failed
+		for _, g := range s.Gates {
+			out.Plan.Gates = append(out.Plan.Gates, HandoffGate(g))
+		}
 	}
 	next, err := handoff.Plan(v, "next", m.Leader, "", nil)
 	switch {
-	case out.Plan != nil && !out.Plan.Over:
+	case active:
 		out.Reason = "one is under way"
 	case err != nil:
-		out.Reason = err.Error()
+		out.Reason = strings.TrimPrefix(err.Error(), "handoff: ")
 	default:
 		out.Ready = true
 		for _, t := range next.Targets {
@@ -145,12 +217,15 @@ func (s *Server) registerHandoff(api huma.API) {
 			return answer(), nil
 		})
 	// each registers what changes the plan that is under way.
-	each := func(name, summary string, command func(h machine.Handoff) state.Command) {
-		huma.Register(api, operation("handoff-"+name, http.MethodPost, "/api/handoff/"+name, "handoff", summary, http.StatusConflict),
+	each := func(name HandoffAction, summary string, command func(h machine.Handoff) state.Command) {
+		huma.Register(api, operation("handoff-"+string(name), http.MethodPost, "/api/handoff/"+string(name), "handoff", summary, http.StatusConflict),
 			func(ctx context.Context, _ *struct{}) (*body[Handoff], error) {
 				h, ok := s.Store.View().Handoff()
 				if !ok || h.Step.Over() {
 					return nil, huma.Error409Conflict("no handoff is under way")
+				}
+				if name == HandoffAbort && !h.MayGo(machine.HandoffAborting) {
+					return nil, huma.Error409Conflict(fmt.Sprintf("the handoff cannot be given up any more: it is %s, and only goes on; see how far it is with: rackseed handoff status", h.Step))
 				}
 				if _, err := s.propose(ctx, command(h)); err != nil {
 					return nil, err
@@ -158,13 +233,13 @@ func (s *Server) registerHandoff(api huma.API) {
 				return answer(), nil
 			})
 	}
-	each("abort", "Give the handoff up: the appliance goes on alone", func(h machine.Handoff) state.Command {
+	each(HandoffAbort, "Give the handoff up, until it is sealing: the appliance goes on alone", func(h machine.Handoff) state.Command {
 		return state.HandoffMove{ID: h.ID, From: h.Step, To: machine.HandoffAborting, Reason: "an operator gave it up"}
 	})
-	each("lost", "Declare the appliance destroyed, where nothing but its word is missing", func(h machine.Handoff) state.Command {
+	each(HandoffLost, "Declare the appliance destroyed, where nothing but its word is missing", func(h machine.Handoff) state.Command {
 		return state.HandoffLost{ID: h.ID}
 	})
-	each("resume", "Let a handoff that is being given up go forward without the appliance and the nodes that are away", func(h machine.Handoff) state.Command {
+	each(HandoffResume, "Let a handoff that is being given up go forward without the appliance and the nodes that are away", func(h machine.Handoff) state.Command {
 		return state.HandoffResume{ID: h.ID}
 	})
 }

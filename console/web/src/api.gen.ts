@@ -268,6 +268,8 @@ export interface Handoff {
   reason?: string;
   /** Where the boot service runs. */
   replicas: Replica[];
+  /** All replicas run on nodes, and no handoff is under way: the stick can be pulled. */
+  safeToUnplug: boolean;
   /** The nodes it would move to. */
   targets: string[];
 }
@@ -279,23 +281,29 @@ export interface HandoffGate {
 }
 
 export interface HandoffPlan {
+  /** What an operator may do to it now. */
+  actions: ("abort" | "lost" | "resume")[];
   by: string;
   /** What is done now. */
   doing?: string;
-  /** Why the last action failed; it is tried again. */
+  /** What failed last, and why; it is tried again. */
   failed?: string;
   forward?: boolean;
   from?: string;
   /** What must hold before it goes on. */
   gates: HandoffGate[];
   id: string;
+  /** This replica leads and looked: gates, doing and failed are known. */
+  known: boolean;
   lost?: boolean;
   moved: string;
   over: boolean;
   reason?: string;
   since: string;
-  step: string;
+  step: "preflight" | "deploying" | "catching-up" | "promoting" | "transferring" | "watching" | "sealing" | "done" | "aborting" | "aborted";
   targets: HandoffTarget[];
+  /** The step in words. */
+  text: string;
 }
 
 export interface HandoffRequest {
@@ -636,7 +644,7 @@ export interface Replica {
   name: string;
   reachable?: boolean;
   release: string;
-  /** The leader looked at it while a handoff is under way. */
+  /** This replica leads, and looked at it while a handoff is under way. */
   seen: boolean;
   /** It counts in majorities. */
   voter: boolean;
@@ -1016,7 +1024,7 @@ export interface Operations {
     path: "/api/handoff";
     response: Handoff;
   };
-  /** Give the handoff up: the appliance goes on alone */
+  /** Give the handoff up, until it is sealing: the appliance goes on alone */
   "handoff-abort": {
     method: "POST";
     path: "/api/handoff/abort";
