@@ -15,6 +15,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/registry"
 	"github.com/rackseed/rackseed/services/state"
@@ -38,7 +40,9 @@ type rig struct {
 	t           *testing.T
 	url         string
 	fingerprint string
-	health      []api.Health // what status says, besides
+	health      []api.Health                   // what status says, besides
+	moving      atomic.Pointer[handoff.Status] // what the leader sees of a handoff; nil: it did not look
+	silent      atomic.Bool                    // it does not answer
 }
 
 func newRig(t *testing.T) *rig {
@@ -48,9 +52,15 @@ func newRig(t *testing.T) *rig {
 	}
 	r := &rig{State: statetest.Open(t), t: t}
 	server, err := api.New(api.Config{
-		Store: r.Store, Output: output{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+		Store: r.Store, Members: r.Store, Output: output{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		Status: func() api.Status {
 			return api.Status{Site: "lab", Service: "192.0.2.1", Health: append([]api.Health{{Name: "dhcp", OK: true, Text: "serves eth0"}}, r.health...)}
+		},
+		HandoffStatus: func() (s handoff.Status) {
+			if now := r.moving.Load(); now != nil {
+				s = *now
+			}
+			return s
 		},
 		Kubeconfig: func(_ state.View, who, server string) ([]byte, error) {
 			return []byte("apiVersion: v1\nkind: Config # " + who + " " + server + "\n"), nil
@@ -71,7 +81,12 @@ func newRig(t *testing.T) *rig {
 		Store: r.Store, Blobs: blobs, TokenOwner: server.TokenOwner, CheckPassword: server.CheckPassword,
 		Limits: registry.Limits{KeepFree: 1}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	}))
-	h := httptest.NewUnstartedServer(mux)
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if r.silent.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		mux.ServeHTTP(w, req)
+	}))
 	h.Config.ErrorLog = log.New(io.Discard, "", 0) // of those who do not take its certificate
 	h.StartTLS()
 	t.Cleanup(h.Close)

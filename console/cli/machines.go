@@ -463,17 +463,9 @@ func (o *options) forgetMachine() *cobra.Command {
 		// A node's key goes with it: it can report nothing any more, and is only
 		// known again once it was installed anew.
 		if m.Install != nil && m.Install.Status == machine.IntentDone && !yes {
-			a := newAsker(cmd)
-			if _, ok := a.terminal(); !ok {
-				return fmt.Errorf("%s is installed (%s), and what is forgotten cannot be known again but by a new install: say --yes if that is meant", called(m.Machine), m.Phase)
-			}
-			fmt.Fprintf(a.out, "%s is installed (%s). Forgotten, it is a stranger until it is installed anew.\n", clean(called(m.Machine)), m.Phase)
-			var answer string
-			if err := a.fill(&answer, "Forget it? (yes/no)"); err != nil {
+			told := fmt.Sprintf("%s is installed (%s). Forgotten, it is a stranger until it is installed anew.", called(m.Machine), m.Phase)
+			if err := consent(cmd, told, "Forget it?"); err != nil {
 				return err
-			}
-			if answer != "yes" {
-				return errors.New("nothing was done: only yes forgets it")
 			}
 		}
 		if err := c.Call(cmd.Context(), http.MethodPost, machinePath(string(m.ID), "/forget"), nil, nil, nil); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/statetest"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 func TestSiteValidate(t *testing.T) {
@@ -260,6 +261,16 @@ func TestCompletion(t *testing.T) {
 	}
 	if out := complete("machines", "-o", ""); out != "text\nwide\njson\nyaml\n:4\n" {
 		t.Errorf("-o: %q", out)
+	}
+	// Only a node that is Ready can carry the boot service.
+	if out := complete("handoff", "start", "--node", ""); out != ":4\n" {
+		t.Errorf("--node, none is Ready: %q", out)
+	}
+	r.Installed("m-00000001")
+	r.Started("m-00000001")
+	r.Node("m-00000001", 2, wire.NodeReady)
+	if out := complete("handoff", "start", "--node", ""); out != "alpha\t192.0.2.10\n:4\n" {
+		t.Errorf("--node: %q", out)
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		if out := r.must("", "completion", shell); !strings.Contains(out, "__complete") {

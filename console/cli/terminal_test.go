@@ -24,24 +24,7 @@ func TestLossIsConfirmedAtATerminal(t *testing.T) {
 	r.setup()
 	const contents = "GPT, 3 partitions: ext4, LVM"
 	r.Waiting(1, func(i *machine.Inventory) { i.Disks[0].Contents = contents })
-	// at runs a command for a person who types, and returns what is shown.
-	at := func(typed string, args ...string) (shown string, err error) {
-		t.Helper()
-		keyboard, tty, err := pty.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer keyboard.Close()
-		defer tty.Close()
-		if _, err := io.WriteString(keyboard, typed); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-		defer cancel()
-		var out bytes.Buffer
-		err = execute(ctx, tty, io.Discard, &out, args...)
-		return out.String(), err
-	}
+	at := r.types
 	for _, answer := range []string{"no\n", "y\n", "\n"} {
 		shown, err := at(answer, "approve", "m-00000001")
 		if err == nil || !strings.Contains(shown, "holds: "+contents) {
@@ -95,6 +78,26 @@ func TestLossIsConfirmedAtATerminal(t *testing.T) {
 	if err != nil || r.View().Bootstrap() != nil || !strings.Contains(shown, "What beta began") || !strings.Contains(shown, "installed machines: 1") {
 		t.Errorf("abandoned: %v\n%s", err, shown)
 	}
+}
+
+// types runs a command for a person at a terminal who types, and returns what is
+// shown.
+func (r *rig) types(typed string, args ...string) (shown string, err error) {
+	r.t.Helper()
+	keyboard, tty, err := pty.Open()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer keyboard.Close()
+	defer tty.Close()
+	if _, err := io.WriteString(keyboard, typed); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	err = execute(ctx, tty, io.Discard, &out, args...)
+	return out.String(), err
 }
 
 // question is what is shown at a terminal, until want is: then it is answered by

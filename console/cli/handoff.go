@@ -1,0 +1,457 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rackseed/rackseed/console/client"
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/machine"
+)
+
+// handoffPause is between two questions of who follows a handoff. Tests are less
+// patient.
+var handoffPause = 2 * time.Second
+
+const (
+	handoffPath = "/api/handoff"
+	// handoffLimit is how long one of these questions may take: meanwhile the
+	// service address moves, and whoever had it cannot say so.
+	handoffLimit = 5 * time.Second
+	// handoffNews is how often numbers alone are news: how far behind, how much to
+	// copy.
+	handoffNews = 10 * time.Second
+	// namedGates are those that a line names.
+	namedGates = 3
+	// destroyed is what confirms that the appliance is.
+	destroyed = "destroyed"
+)
+
+func (o *options) handoff() *cobra.Command {
+	var follow bool
+	// status runs the family's first command, and the family alone.
+	status := func(c *cobra.Command) *cobra.Command {
+		c.Args = cobra.NoArgs
+		c.RunE = func(cmd *cobra.Command, _ []string) error {
+			if !follow {
+				return show(cmd.Context(), o, cmd.OutOrStdout(), handoffPath, nil, o.writeHandoff)
+			}
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			return o.followHandoff(cmd, c)
+		}
+		c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until it is over: a line for each change; ends with 0 if it is done, 1 if it was given up")
+		return c
+	}
+	c := status(&cobra.Command{
+		Use: "handoff", Short: "The boot service's move into the cluster, after which the stick can be pulled",
+		Long: `The boot service's move from the appliance into the cluster, after which the stick
+can be pulled: replicas start on nodes, fetch all that the appliance has, and take
+over one after another. Without a command: how far it is, as handoff status.`,
+	})
+	c.AddCommand(
+		status(&cobra.Command{Use: "status", Short: "Say where the boot service runs, how far its move is, and what it waits for"}),
+		o.handoffStart(), o.handoffAbort(), o.handoffLost(), o.handoffResume(),
+	)
+	return c
+}
+
+func (o *options) handoffStart() *cobra.Command {
+	var in api.HandoffRequest
+	var yes, noWait bool
+	c := &cobra.Command{
+		Use: "start", Short: "Move the boot service onto nodes of the cluster, and follow that", Args: cobra.NoArgs,
+		Example: `  rackseed handoff start
+  rackseed handoff start --node node-1 --node node-2 --node node-3`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var now api.Handoff
+			if err := c.Call(cmd.Context(), http.MethodGet, handoffPath, nil, nil, &now); err != nil {
+				return err
+			}
+			if err := mayStart(now, in.Nodes); err != nil {
+				return err
+			}
+			if !yes {
+				if err := consent(cmd, startText(now, in.Nodes), "Start it?"); err != nil {
+					return err
+				}
+			}
+			if noWait {
+				return act(cmd.Context(), o, cmd.OutOrStdout(), handoffPath+"/start", in, o.writeHandoff)
+			}
+			if err := c.Call(cmd.Context(), http.MethodPost, handoffPath+"/start", nil, in, nil); err != nil {
+				return err
+			}
+			return o.followHandoff(cmd, c)
+		},
+	}
+	c.Flags().StringSliceVar(&in.Nodes, "node", nil, "a node to move to, 1, 3 or 5 of them; without it three that are Ready, or one where there are fewer")
+	completeWith(c, "node", o.nodeNames)
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not follow it")
+	return c
+}
+
+// mayStart refuses what the boot service would refuse, before anything is asked.
+func mayStart(h api.Handoff, nodes []string) error {
+	switch {
+	case h.Plan != nil && !h.Plan.Over:
+		return fmt.Errorf("a handoff is under way (%s): rackseed handoff status -f follows it", h.Plan.Step)
+	case len(nodes) == 0 && !h.Ready:
+		return errors.New("no handoff can be started: " + h.Reason)
+	}
+	return nil
+}
+
+// startText says what a start does.
+func startText(h api.Handoff, nodes []string) string {
+	if len(nodes) == 0 {
+		nodes = h.Targets
+	}
+	list := strings.Join(nodes, ", ")
+	if slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Leads && r.Machine != "" }) {
+		return fmt.Sprintf("Replicas of the boot service start on %s, besides those that there are.", list)
+	}
+	text := fmt.Sprintf("The boot service moves to %s. Replicas start there, fetch the log and the images, and take over; then the stick can be pulled. "+
+		"It takes some minutes, in which no new install begins; what runs goes on. Until it is sealing it can be given up: rackseed handoff abort.", list)
+	if len(nodes) == 1 {
+		text += fmt.Sprintf(" %s alone carries it then: while that node is away, no machine is served. Three do where three are Ready.", list)
+	}
+	return text
+}
+
+func (o *options) handoffAbort() *cobra.Command {
+	return &cobra.Command{
+		Use: "abort", Short: "Give a handoff up, until it is sealing: the appliance goes on alone", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return act(cmd.Context(), o, cmd.OutOrStdout(), handoffPath+"/abort", nil, o.writeHandoff)
+		},
+	}
+}
+
+const lostText = "The appliance is removed without its word that it is over for it. Its stick does not know, and must never be booted again as it is: " +
+	"destroy it, or write it anew."
+
+func (o *options) handoffLost() *cobra.Command {
+	var confirm string
+	c := &cobra.Command{
+		Use: "lost", Short: "Declare the appliance destroyed, where a handoff waits for nothing but its word", Args: cobra.NoArgs,
+		Long: `Declare the appliance destroyed, where a handoff is sealing and waits for nothing
+but its word.
+
+` + lostText + ` If it can be plugged in
+and booted again, do that instead: the handoff goes on by itself.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var now api.Handoff
+			if err := c.Call(cmd.Context(), http.MethodGet, handoffPath, nil, nil, &now); err != nil {
+				return err
+			}
+			switch {
+			case now.Plan == nil || now.Plan.Over:
+				return errors.New("no handoff is under way")
+			case !slices.Contains(now.Plan.Actions, api.HandoffLost):
+				return fmt.Errorf("the appliance can be declared destroyed, once, while a handoff is sealing; this one is at %s", now.Plan.Step)
+			}
+			a := newAsker(cmd)
+			if _, ok := a.terminal(); !ok && confirm == "" {
+				return usageError{fmt.Errorf("--confirm %s is needed. %s", destroyed, lostText)}
+			}
+			if confirm == "" {
+				fmt.Fprintln(a.out, lostText)
+				if err := a.fill(&confirm, "Type "+destroyed+" to go on"); err != nil {
+					return err
+				}
+			}
+			if confirm != destroyed {
+				return fmt.Errorf("nothing was done: only %s does it", destroyed)
+			}
+			return act(cmd.Context(), o, cmd.OutOrStdout(), handoffPath+"/lost", nil, o.writeHandoff)
+		},
+	}
+	c.Flags().StringVar(&confirm, "confirm", "", destroyed+": the stick is, or is never booted again as it is; asked for at a terminal")
+	return c
+}
+
+func (o *options) handoffResume() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "resume", Short: "Let a handoff that is being given up go forward without who is away", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !yes {
+				const told = "The handoff goes forward without the appliance and the nodes that are away, and is not given up by itself any more."
+				if err := consent(cmd, told, "Go forward?"); err != nil {
+					return err
+				}
+			}
+			return act(cmd.Context(), o, cmd.OutOrStdout(), handoffPath+"/resume", nil, o.writeHandoff)
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
+}
+
+// consent tells the person at the terminal what will be, and asks. Only yes is
+// one; elsewhere the command line must say --yes.
+func consent(cmd *cobra.Command, told, question string) error {
+	a := newAsker(cmd)
+	if _, ok := a.terminal(); !ok {
+		return fmt.Errorf("%s: say --yes if that is meant", strings.TrimSuffix(told, "."))
+	}
+	fmt.Fprintln(a.out, clean(told))
+	var answer string
+	if err := a.fill(&answer, question+" (yes/no)"); err != nil {
+		return err
+	}
+	if answer != "yes" {
+		return errors.New("nothing was done: only yes does it")
+	}
+	return nil
+}
+
+// nodeNames completes the name of a node that is Ready.
+func (o *options) nodeNames(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	words, directive := names(cmd.Context(), o, "/api/machines", func(m api.Machine) cobra.Completion {
+		if m.Phase != machine.PhaseReady {
+			return ""
+		}
+		return cobra.CompletionWithDesc(called(m.Machine), address(m.Machine))
+	})
+	return slices.DeleteFunc(words, func(w cobra.Completion) bool { return w == "" }), directive
+}
+
+// handoffLine is a plan in one line; key is the part of it whose change is news at
+// once.
+func handoffLine(p api.HandoffPlan) (line, key string) {
+	var say, keys, waits []string
+	add := func(what, text string) {
+		if text != "" {
+			say, keys = append(say, what+text), append(keys, what+text)
+		}
+	}
+	if p.Over {
+		add("", p.Text)
+	}
+	add("now ", p.Doing)
+	add("failed and is tried again: ", p.Failed)
+	for _, g := range p.Gates {
+		if !g.OK {
+			waits, keys = append(waits, g.Name+": "+g.Text), append(keys, g.Name)
+		}
+	}
+	if more := len(waits) - namedGates; more > 0 {
+		waits = append(waits[:namedGates], fmt.Sprintf("%d more", more))
+	}
+	if len(waits) > 0 {
+		say = append(say, "waits for "+strings.Join(waits, ", "))
+	}
+	if len(say) == 0 {
+		add("", p.Text)
+	}
+	return fmt.Sprintf("%-12s  %s", p.Step, clean(strings.Join(say, "; "))), string(p.Step) + "\x00" + strings.Join(keys, "\x00")
+}
+
+// handoffNewsOf finds what is new for somebody who follows a handoff.
+type handoffNewsOf struct {
+	line, key string
+	at        time.Time // of the last line
+}
+
+// next is the line to write now; "": none.
+func (n *handoffNewsOf) next(p api.HandoffPlan, now time.Time) string {
+	line, key := handoffLine(p)
+	if line == n.line || key == n.key && now.Sub(n.at) < handoffNews {
+		return ""
+	}
+	n.line, n.key, n.at = line, key, now
+	return line
+}
+
+// followHandoff writes a line for each change of the newest handoff until it is
+// over. An error says that it was given up. While the lead goes from one replica to
+// another there is no answer, for seconds: it is asked on.
+func (o *options) followHandoff(cmd *cobra.Command, c *client.Client) error {
+	var news handoffNewsOf
+	silent := false
+	for {
+		h, err := askHandoff(cmd.Context(), c)
+		var silence *client.NoAnswerError
+		var answer *client.AnswerError
+		switch {
+		case cmd.Context().Err() != nil:
+			return fmt.Errorf("%w: the handoff goes on; rackseed handoff status says how far it is, rackseed handoff abort gives it up", client.ErrInterrupted)
+		case errors.As(err, &silence), errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable:
+			if !silent {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%v; asking again\n", err)
+			}
+			silent = true
+		case err != nil:
+			return err
+		case h.Plan == nil:
+			return errors.New("no handoff is under way, and there was none: rackseed handoff start starts one")
+		default:
+			silent = false
+			if line := news.next(*h.Plan, time.Now()); line != "" {
+				if err := o.writeNews(cmd.OutOrStdout(), h, line); err != nil {
+					return err
+				}
+			}
+			if h.Plan.Over {
+				return o.endOfHandoff(cmd.OutOrStdout(), h)
+			}
+		}
+		timer := time.NewTimer(handoffPause)
+		select {
+		case <-timer.C:
+		case <-cmd.Context().Done():
+			timer.Stop()
+		}
+	}
+}
+
+func askHandoff(ctx context.Context, c *client.Client) (h api.Handoff, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handoffLimit)
+	defer cancel()
+	return h, c.Call(ctx, http.MethodGet, handoffPath, nil, nil, &h)
+}
+
+func (o *options) writeNews(w io.Writer, h api.Handoff, line string) error {
+	if !o.plain() {
+		return o.renderItem(w, h)
+	}
+	_, err := fmt.Fprintf(w, "%s  %s\n", at(time.Now()), line)
+	return err
+}
+
+// endOfHandoff says how it ended.
+func (o *options) endOfHandoff(w io.Writer, h api.Handoff) error {
+	if h.Plan.Step != machine.HandoffDone {
+		return errors.New("the handoff was given up: " + cmp.Or(h.Plan.Reason, "no reason was told"))
+	}
+	if text := unplugText(h); text != "" && o.plain() {
+		_, err := fmt.Fprintln(w, clean(text))
+		return err
+	}
+	return nil
+}
+
+// unplugText says that the stick can be pulled; "": it must not.
+func unplugText(h api.Handoff) string {
+	if !h.SafeToUnplug {
+		return ""
+	}
+	var on []string
+	for _, r := range h.Replicas {
+		on = append(on, r.Name)
+	}
+	slices.Sort(on)
+	return fmt.Sprintf("Safe to unplug. The boot service runs on %s. The stick can be pulled.", strings.Join(on, ", "))
+}
+
+func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
+	if err := o.writeReplicas(w, h.Replicas); err != nil {
+		return err
+	}
+	var f facts
+	if p := h.Plan; p != nil {
+		var to []string
+		for _, t := range p.Targets {
+			to = append(to, t.Name)
+		}
+		f.add("Handoff", fmt.Sprintf("to %s, started by %s", strings.Join(to, ", "), strings.TrimPrefix(p.By, "operator:")))
+		f.add("Step", fmt.Sprintf("%s: %s", p.Step, p.Text))
+		f.add("Since", fmt.Sprintf("%s, %s", at(p.Since), ago(p.Since)))
+		f.add("Reason", p.Reason)
+		f.add("Now", p.Doing)
+		if p.Failed != "" {
+			f.add("Failed", p.Failed+"; it is tried again")
+		}
+		if !p.Over && !p.Known {
+			f.add("Waits for", "not known here yet: the replica that leads says it, at the service address")
+		}
+		for _, g := range p.Gates {
+			f.add(either(g.OK, "Holds", "Waits for"), g.Name+": "+g.Text)
+		}
+		for _, a := range p.Actions {
+			f.add("Possible", "rackseed handoff "+string(a))
+		}
+	}
+	switch text := unplugText(h); {
+	case h.Ready:
+		f.add("Possible", fmt.Sprintf("rackseed handoff start: it moves to %s", strings.Join(h.Targets, ", ")))
+	case text != "":
+		f.add("Stick", text)
+	case h.Plan == nil || h.Plan.Over:
+		f.add("No handoff", "can be started: "+h.Reason)
+	}
+	if len(f.rows) > 0 && len(h.Replicas) > 0 {
+		if _, err := fmt.Fprintln(w); err != nil {
+			return err
+		}
+	}
+	return f.flush(w)
+}
+
+func either(ok bool, yes, no string) string {
+	if ok {
+		return yes
+	}
+	return no
+}
+
+func (o *options) writeReplicas(w io.Writer, list []api.Replica) error {
+	if len(list) == 0 {
+		return nil
+	}
+	head := []string{"REPLICA", "RUNS ON", "ROLE", "BEHIND", "TO COPY", "ENDPOINT"}
+	if o.output == outputWide {
+		head = append(head, "ID", "RELEASE", "JOINED")
+	}
+	t := newTable(head...)
+	for _, r := range list {
+		var behind, missing string
+		if r.Seen && r.Reachable {
+			behind, missing = fmt.Sprint(r.Behind), size(uint64(r.Missing))
+		}
+		on := "the appliance"
+		if r.Machine != "" {
+			on = "node " + r.Name
+		}
+		row := []string{r.Name, on, replicaRole(r), behind, missing, r.Endpoint}
+		if o.output == outputWide {
+			row = append(row, r.ID, r.Release, at(r.Joined))
+		}
+		t.add(row...)
+	}
+	return t.flush(w)
+}
+
+// replicaRole is what a replica counts for.
+func replicaRole(r api.Replica) string {
+	role := "joining, no member yet"
+	switch {
+	case r.Voter:
+		role = "voter"
+	case r.Member:
+		role = "member without a vote"
+	}
+	return joined(either(r.Leads, "leads", ""), role, either(r.Seen && !r.Reachable, "cannot be reached", ""))
+}

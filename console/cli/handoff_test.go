@@ -1,0 +1,261 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/console/client"
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/handoff"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
+)
+
+// newMovingRig is a rig whose boot service runs on the appliance, with one Ready
+// node.
+func newMovingRig(t *testing.T) *rig {
+	usual := handoffPause
+	handoffPause = 10 * time.Millisecond
+	t.Cleanup(func() { handoffPause = usual })
+	r := newRig(t)
+	r.setup()
+	r.Must(state.ReplicaTell{ID: "replica-1", Name: "appliance", Endpoint: "192.0.2.2:8300", Key: bytes.Repeat([]byte{1}, 32), Release: "v1", Level: 1})
+	return r
+}
+
+// alpha makes the one Ready node.
+func (r *rig) alpha() {
+	r.t.Helper()
+	id := r.Waiting(1)
+	r.must("", "approve", string(id), "--name", "alpha")
+	r.Installed(id)
+	r.Started(id)
+	r.Node(id, 2, wire.NodeReady)
+}
+
+// move goes on with a handoff as its loop would, which sees gates then.
+func (r *rig) move(to machine.HandoffStep, reason string, gates ...handoff.Gate) {
+	r.t.Helper()
+	h, _ := r.View().Handoff()
+	if h.Step != to {
+		r.Must(state.HandoffMove{ID: h.ID, From: h.Step, To: to, Reason: reason})
+		h, _ = r.View().Handoff()
+	}
+	r.moving.Store(&handoff.Status{Handoff: h, Gates: gates})
+}
+
+func TestHandoff(t *testing.T) {
+	r := newMovingRig(t)
+	const none = `
+REPLICA    RUNS ON        ROLE          BEHIND  TO COPY  ENDPOINT
+appliance  the appliance  leads, voter  -       -        192.0.2.2:8300
+
+No handoff  can be started: no node can carry the boot service: no machine is installed yet
+`
+	r.prints(none, "handoff")
+	r.prints(none, "handoff", "status")
+	r.fails("no handoff can be started: no node can carry the boot service", "yes\n", "handoff", "start")
+	r.fails("no handoff is under way, and there was none", "", "handoff", "status", "-f")
+	for _, command := range []string{"abort", "lost", "resume"} {
+		r.fails("no handoff is under way", "", "handoff", command, map[string]string{"resume": "--yes", "lost": "--confirm=destroyed", "abort": "--output=text"}[command])
+	}
+	if got := r.exits("handoff", "move"); got != ExitUsage {
+		t.Errorf("a command that there is not ends with %d", got)
+	}
+
+	r.alpha()
+	r.fails("there is no machine beta", "", "handoff", "start", "--yes", "--node", "beta")
+	// Elsewhere than at a terminal nothing is asked, and nothing done.
+	r.fails("say --yes if that is meant", "yes\n", "handoff", "start")
+	shown, err := r.types("no\n", "handoff", "start")
+	if err == nil || !strings.Contains(shown, "The boot service moves to alpha.") || !strings.Contains(shown, "alpha alone carries it then") {
+		t.Errorf("answered no: %v\n%s", err, shown)
+	}
+	if _, ok := r.View().Handoff(); ok {
+		t.Fatal("it is started all the same")
+	}
+	if _, err := r.types("yes\n", "handoff", "start", "--no-wait"); err != nil {
+		t.Fatalf("answered yes: %v", err)
+	}
+	r.prints(`
+REPLICA    RUNS ON        ROLE          BEHIND  TO COPY  ENDPOINT
+appliance  the appliance  leads, voter  -       -        192.0.2.2:8300
+
+Handoff    to alpha, started by ann
+Step       preflight: looks whether the nodes are Ready
+Since      NOW, NOW
+Waits for  not known here yet: the replica that leads says it, at the service address
+Possible   rackseed handoff abort
+`, "handoff")
+	r.fails("a handoff is under way (preflight)", "", "handoff", "start", "--yes")
+	r.fails("a handoff is sealing; this one is at preflight", "", "handoff", "lost", "--confirm", "destroyed")
+
+	token := bytes.Repeat([]byte{7}, 32)
+	r.Must(state.ReplicaInvite{TokenHash: token, Name: "alpha", Machine: "m-00000001", Expires: time.Now().Add(time.Minute)})
+	r.Must(state.ReplicaJoin{TokenHash: token, ID: "r-2", Endpoint: "192.0.2.10:8300", Key: bytes.Repeat([]byte{2}, 32), Release: "v1", Level: 1})
+	r.move(machine.HandoffDeploying, "")
+	r.move(machine.HandoffCatchingUp, "", handoff.Gate{Name: "alpha", OK: true, Text: "replica r-2 can be reached"}, handoff.Gate{Name: "alpha log", Text: "9 entries behind"})
+	now := *r.moving.Load()
+	now.Failed, now.Doing = "writing a backup: no space", "giving alpha a vote, with proof"
+	now.Replicas = []handoff.Seen{{ID: "r-2", Reachable: true, Stored: state.Stored{Applied: r.View().Index() - 9}, MissingBytes: 300 << 20}, {ID: "replica-1"}}
+	r.moving.Store(&now)
+	r.prints(`
+REPLICA    RUNS ON        ROLE                             BEHIND  TO COPY  ENDPOINT
+alpha      node alpha     joining, no member yet           9       300 MiB  192.0.2.10:8300
+appliance  the appliance  leads, voter, cannot be reached  -       -        192.0.2.2:8300
+
+Handoff    to alpha, started by ann
+Step       catching-up: the replicas fetch the log and the images
+Since      NOW, NOW
+Now        giving alpha a vote, with proof
+Failed     writing a backup: no space; it is tried again
+Holds      alpha: replica r-2 can be reached
+Waits for  alpha log: 9 entries behind
+Possible   rackseed handoff abort
+`, "handoff", "status")
+	var h api.Handoff
+	if err := json.Unmarshal([]byte(r.must("", "handoff", "-o", "json")), &h); err != nil || h.Plan.Step != machine.HandoffCatchingUp || len(h.Plan.Gates) != 2 {
+		t.Errorf("as JSON: %+v, %v", h, err)
+	}
+	if out := r.must("", "handoff", "status", "-o", "yaml"); !strings.Contains(out, "step: catching-up") {
+		t.Errorf("as YAML:\n%s", out)
+	}
+	if out := r.must("", "handoff", "status", "-o", "wide"); !strings.Contains(out, "JOINED") || !strings.Contains(out, "replica-1  v1") {
+		t.Errorf("wide:\n%s", out)
+	}
+
+	if out := r.must("", "handoff", "abort"); !strings.Contains(out, "Reason     an operator gave it up\n") || !strings.Contains(out, "aborting: it is given up") {
+		t.Errorf("given up:\n%s", out)
+	}
+	r.fails("the appliance leads again", "", "handoff", "resume", "--yes")
+	r.fails("say --yes if that is meant", "", "handoff", "resume")
+	r.move(machine.HandoffAborted, "")
+	if out := r.must("", "handoff"); !strings.Contains(out, "Reason    an operator gave it up\nPossible  rackseed handoff start: it moves to alpha\n") {
+		t.Errorf("it was given up:\n%s", out)
+	}
+	r.fails("the handoff was given up: an operator gave it up", "", "handoff", "status", "-f")
+	if got := r.exits("handoff", "-f"); got != ExitRefused {
+		t.Errorf("following one that was given up ends with %d", got)
+	}
+}
+
+func TestHandoffIsFollowed(t *testing.T) {
+	r := newMovingRig(t)
+	r.alpha()
+	next, stop := r.follow("handoff", "start", "--yes")
+	line := func(want string) {
+		t.Helper()
+		got := moment.ReplaceAllString(next(), "NOW")
+		// Between two steps, and before the first look at one, only the step is known.
+		for got != want && !strings.Contains(got, "waits for") && !strings.Contains(got, "unplug") {
+			got = moment.ReplaceAllString(next(), "NOW")
+		}
+		if got != want {
+			t.Errorf("followed: %q, want %q", got, want)
+		}
+	}
+	line("NOW  preflight     looks whether the nodes are Ready")
+	r.move(machine.HandoffPreflight, "", handoff.Gate{Name: "alpha", Text: "its node is away"})
+	line("NOW  preflight     waits for alpha: its node is away")
+	r.silent.Store(true) // as while the lead goes elsewhere
+	r.move(machine.HandoffDeploying, "", handoff.Gate{Name: "alpha", OK: true, Text: "x"})
+	r.silent.Store(false)
+	line("NOW  deploying     a replica starts on each node, and becomes a member without a vote")
+	for _, to := range []machine.HandoffStep{machine.HandoffCatchingUp, machine.HandoffPromoting, machine.HandoffTransferring, machine.HandoffWatching} {
+		r.move(to, "", handoff.Gate{Name: string(to), Text: "soon"})
+		line(fmt.Sprintf("NOW  %-12s  waits for %s: soon", to, to))
+	}
+	r.move(machine.HandoffSealing, "", handoff.Gate{Name: "appliance", Text: "it is away"})
+	line("NOW  sealing       waits for appliance: it is away")
+
+	// The stick is gone: that is confirmed in so many words.
+	r.fails("--confirm destroyed is needed. The appliance is removed without its word", "destroyed\n", "handoff", "lost")
+	r.fails("nothing was done", "", "handoff", "lost", "--confirm", "yes")
+	if shown, err := r.types("yes\n", "handoff", "lost"); err == nil || !strings.Contains(shown, "must never be booted again as it is") {
+		t.Errorf("answered yes: %v\n%s", err, shown)
+	}
+	if h, _ := r.View().Handoff(); h.Lost {
+		t.Fatal("it is declared destroyed all the same")
+	}
+	r.fails("cannot be given up any more", "", "handoff", "abort")
+	if _, err := r.types("destroyed\n", "handoff", "lost"); err != nil {
+		t.Errorf("confirmed: %v", err)
+	}
+	if h, _ := r.View().Handoff(); !h.Lost {
+		t.Error("it is not declared destroyed")
+	}
+
+	token := bytes.Repeat([]byte{7}, 32)
+	r.Must(state.ReplicaInvite{TokenHash: token, Name: "alpha", Machine: "m-00000001", Expires: time.Now().Add(time.Minute)})
+	r.Must(state.ReplicaJoin{TokenHash: token, ID: "r-2", Endpoint: "192.0.2.10:8300", Key: bytes.Repeat([]byte{2}, 32), Release: "v1", Level: 1})
+	r.Must(state.ReplicaLeave{ID: "replica-1", Reason: "the handoff"})
+	r.move(machine.HandoffDone, "")
+	line("NOW  done          the boot service has moved")
+	line("Safe to unplug. The boot service runs on alpha. The stick can be pulled.")
+	if err := stop(); err != nil {
+		t.Errorf("done: %v", err)
+	}
+	if out := r.must("", "handoff"); !strings.Contains(out, "Stick    Safe to unplug. The boot service runs on alpha. The stick can be pulled.\n") {
+		t.Errorf("done:\n%s", out)
+	}
+	// Each line of JSON is all of it.
+	var h api.Handoff
+	if err := json.Unmarshal([]byte(r.must("", "handoff", "-f", "-o", "json")), &h); err != nil || !h.SafeToUnplug {
+		t.Errorf("followed as JSON: %+v, %v", h, err)
+	}
+}
+
+// TestFollowingIsInterrupted: the handoff is not, and that is said.
+func TestFollowingIsInterrupted(t *testing.T) {
+	r := newMovingRig(t)
+	r.alpha()
+	next, stop := r.follow("handoff", "start", "--yes")
+	next()
+	if err := stop(); !errors.Is(err, client.ErrInterrupted) || ExitCode(err) != ExitInterrupted || !strings.Contains(err.Error(), "the handoff goes on") {
+		t.Errorf("interrupted: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.run(ctx, "", &bytes.Buffer{}, "handoff", "-f"); ExitCode(err) != ExitInterrupted {
+		t.Errorf("interrupted at once: %v", err)
+	}
+}
+
+func TestNewsOfAHandoff(t *testing.T) {
+	begin := time.Date(2026, 5, 20, 12, 0, 0, 0, time.UTC)
+	plan := func(step machine.HandoffStep, doing string, gates ...string) (p api.HandoffPlan) {
+		p.Step, p.Text, p.Doing = step, "what it does", doing
+		for _, g := range gates {
+			name, text, _ := strings.Cut(g, ": ")
+			p.Gates = append(p.Gates, api.HandoffGate{Name: strings.TrimPrefix(name, "ok "), OK: strings.HasPrefix(name, "ok "), Text: text})
+		}
+		return p
+	}
+	var n handoffNewsOf
+	for i, c := range []struct {
+		after int // seconds
+		plan  api.HandoffPlan
+		want  string
+	}{
+		{0, plan("preflight", ""), "preflight     what it does"},
+		{1, plan("preflight", ""), ""},
+		{60, plan("preflight", ""), ""},
+		{61, plan("catching-up", "", "a log: 90 entries behind", "ok b: fine"), "catching-up   waits for a log: 90 entries behind"},
+		{62, plan("catching-up", "", "a log: 80 entries behind"), ""}, // a number is no news at once
+		{71, plan("catching-up", "", "a log: 70 entries behind"), "catching-up   waits for a log: 70 entries behind"},
+		{72, plan("catching-up", "", "a log: 60", "b log: 50", "c log: 40", "d log: 30", "e log: 20"), "catching-up   waits for a log: 60, b log: 50, c log: 40, 2 more"},
+		{73, plan("promoting", "giving a a vote", "b log: 50"), "promoting     now giving a a vote; waits for b log: 50"},
+		{74, plan("promoting", "", "b log: \x1b[2J"), "promoting     waits for b log: �[2J"},
+	} {
+		if got := n.next(c.plan, begin.Add(time.Duration(c.after)*time.Second)); got != c.want {
+			t.Errorf("%d: %q, want %q", i, got, c.want)
+		}
+	}
+}
