@@ -152,6 +152,9 @@ func (l *Loop) forget(leads bool) {
 	}
 	l.close, l.same, l.other, l.checks = map[string]time.Time{}, map[string]bool{}, map[string]bool{}, nil
 	l.failed, l.failures, l.why, l.asked, l.backup = Action{}, 0, "", time.Time{}, 0
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status = Status{} // another one knows better now
 }
 
 // once looks, decides, and does one thing.

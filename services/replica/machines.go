@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -129,11 +128,6 @@ func (r *replica) siteTasks(site machine.Site) []task {
 // most share at once.
 func (r *replica) forwardKubernetes(ctx context.Context, tell report, at netip.Addr, share int) error {
 	listen := net.JoinHostPort(at.String(), apiPort)
-	if view := r.store.Load().View(); r.onNode() && slices.Contains(apiServers(view), net.JoinHostPort(r.host(), apiPort)) {
-		tell(true, "this node's own API server answers at "+listen)
-		<-ctx.Done()
-		return nil
-	}
 	tell(true, "connections to "+listen+" are forwarded to healthy API servers")
 	return address.Forward(ctx, listen, share, func() []string { return apiServers(r.store.Load().View()) })
 }

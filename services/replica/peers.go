@@ -31,12 +31,6 @@ var errStarting = errors.New("this replica is still starting")
 // the appliance finds its own in the site file.
 func (c Config) onNode() bool { return c.Endpoint != "" }
 
-// host is the node's own address, as text.
-func (r *replica) host() string {
-	host, _, _ := net.SplitHostPort(r.Endpoint) // it was checked as it joined
-	return host
-}
-
 func (r *replica) identityDir() string { return filepath.Join(r.Data, "identity") }
 
 // identify finds out who this replica is: who it was, or one that joins by an

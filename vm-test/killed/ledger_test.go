@@ -78,11 +78,16 @@ func (l *ledger) secret(what string) string {
 }
 
 // asked notes a command before it is proposed.
-func (l *ledger) asked(c state.Command) {
+func (l *ledger) asked(by string, c state.Command) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch c := c.(type) {
 	case state.MachineApprove:
+		if by == "list" && c.Erase != "" && c.Erase != machine.BrokenOff && !slices.ContainsFunc(slices.Collect(maps.Values(l.approvals)), func(a state.MachineApprove) bool {
+			return a.Machine == c.Machine && (a.Erase == c.Erase || machine.NodeDisk(a.Name) == c.Erase)
+		}) {
+			l.r.violated("machine %s is approved by the list to lose %s, and nobody confirmed that", c.Machine, c.Erase)
+		}
 		l.approvals[c.Intent] = c
 		l.secrets = append(l.secrets, string(c.NodeSeed), base64.StdEncoding.EncodeToString(c.NodeSeed), hex.EncodeToString(c.NodeSeed))
 	case state.IntentRetry:
@@ -290,10 +295,10 @@ func (l *ledger) audit(v state.View) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	claims := l.history()
-	first := map[string]bool{}  // intent and disk: written already
+	wrote := map[string]bool{}  // intent and disk: written already
 	last := map[string]string{} // by a disk's serial number: the intent that wrote it last
 	for _, w := range l.writes {
-		l.auditWrite(w, claims, first, l.abandoned(last[w.disk.Serial]))
+		l.auditWrite(w, claims, wrote, l.abandoned(last[w.disk.Serial]))
 		last[w.disk.Serial] = w.order.Intent
 	}
 	for _, a := range l.acks {
@@ -351,9 +356,6 @@ func (l *ledger) history() (claims []claim) {
 	return claims
 }
 
-// brokenOff is how a disk reads that an install did not finish.
-const brokenOff = "broken-off Rackseed install"
-
 // abandoned says whether an intent ended otherwise than by a finished install.
 // Whoever revokes one in its last step may find that the disk was finished all the
 // same: what is on it then is what the revoked install left, as was confirmed.
@@ -364,8 +366,9 @@ func (l *ledger) abandoned(intent string) bool {
 }
 
 // auditWrite holds one write to the permission for it. ours says that an abandoned
-// install wrote the disk last.
-func (l *ledger) auditWrite(w write, claims []claim, first map[string]bool, ours bool) {
+// install wrote the disk last. That an install wrote a disk once is no permission
+// for what somebody else wrote there before its next attempt.
+func (l *ledger) auditWrite(w write, claims []claim, wrote map[string]bool, ours bool) {
 	o, what := w.order, fmt.Sprintf("%s wrote disk %s (%s) by intent %s epoch %d", w.box, w.disk.Path, w.disk.Contents, w.order.Intent, w.order.Epoch)
 	a := l.approvals[o.Intent]
 	if !slices.ContainsFunc(claims, func(c claim) bool {
@@ -391,10 +394,11 @@ func (l *ledger) auditWrite(w write, claims []claim, first map[string]bool, ours
 		l.r.violated("%s, and %v was approved", what, hints)
 	}
 	once := o.Intent + " " + w.disk.Serial
-	if !first[once] && !erase[w.disk.Contents] && !(ours && erase[brokenOff]) {
+	own := w.disk.Contents == machine.BrokenOff || strings.HasPrefix(w.disk.Contents, machine.OfNode+" ")
+	if !erase[w.disk.Contents] && !(own && (wrote[once] || ours && erase[machine.BrokenOff])) {
 		l.r.violated("%s, and only %q may be lost", what, a.Erase)
 	}
-	first[once] = true
+	wrote[once] = true
 }
 
 // auditOutput reads all output back.

@@ -150,7 +150,7 @@ const somebodys = `GPT, 1 partition: ext4 "precious"`
 func (b *box) Finds(d machine.Disk) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.wanted && d.Contents == machine.Empty && b.others[d.Path] == "" && !b.r.calm.Load() && b.rng.IntN(1000) < 4*b.r.weather {
+	if b.wanted && (d.Contents == machine.Empty || d.Contents == machine.BrokenOff) && b.others[d.Path] == "" && !b.r.calm.Load() && b.rng.IntN(1000) < 4*b.r.weather {
 		b.others[d.Path] = somebodys
 		b.r.tell("%s: somebody writes to its disk %s", b, d.Path)
 	}

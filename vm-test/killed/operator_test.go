@@ -228,6 +228,8 @@ func (o *operator) mend(ctx context.Context) error {
 				// Once: what fails again is looked at anew.
 				if retried[install.ID] {
 					_ = o.revoke(ctx, v, m)
+					_ = o.invite(ctx, m)
+					b.button()
 				} else {
 					retried[install.ID] = o.retry(ctx, v, m) == nil
 				}

@@ -59,7 +59,7 @@ type audited struct {
 }
 
 func (a audited) Propose(ctx context.Context, by string, c state.Command) (state.Result, error) {
-	a.ledger.asked(c)
+	a.ledger.asked(by, c)
 	return a.Store.Propose(ctx, by, c)
 }
 

@@ -239,12 +239,48 @@ func Start(ctx context.Context, h Host, m Machine) (*VM, error) {
 			return nil, fmt.Errorf("machine %s: firmware variables: %w", m.Name, err)
 		}
 	}
+	return launch(ctx, h, m, m.arguments(h))
+}
+
+// Gateway is a place on a switch from where the host's loopback leads to addresses
+// there, as an operator's laptop that is plugged in. It is QEMU without a machine:
+// its user network and the switch, on one hub.
+type Gateway struct {
+	Name, Dir string
+	Socket    string         // of the switch's port
+	Network   string         // as 10.77.0.0/24
+	Own       string         // its address there
+	Forwards  map[int]string // host port → ADDRESS-PORT there
+}
+
+func (g Gateway) arguments() []string {
+	user := "user,id=user,net=" + g.Network + ",host=" + g.Own
+	for host, to := range g.Forwards {
+		user += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-%s", host, to)
+	}
+	return []string{
+		"-name", g.Name, "-machine", "none", "-nodefaults", "-display", "none", "-no-user-config",
+		"-netdev", user, "-netdev", "stream,id=switch,server=off,reconnect-ms=500,addr.type=unix,addr.path=" + option(g.Socket),
+		"-netdev", "hubport,id=port0,hubid=0,netdev=user", "-netdev", "hubport,id=port1,hubid=0,netdev=switch",
+	}
+}
+
+// StartGateway plugs it in; it is unplugged by Kill, or with ctx.
+func StartGateway(ctx context.Context, h Host, g Gateway) (*VM, error) {
+	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("gateway %s: %w", g.Name, err)
+	}
+	return launch(ctx, h, Machine{Name: g.Name, Dir: g.Dir}, g.arguments())
+}
+
+// launch starts QEMU.
+func launch(ctx context.Context, h Host, m Machine, args []string) (*VM, error) {
 	stderr, err := os.Create(m.path("qemu.log"))
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
 	defer stderr.Close()
-	cmd, err := h.Tools.QEMU(ctx, m.arguments(h)...)
+	cmd, err := h.Tools.QEMU(ctx, args...)
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}

@@ -72,6 +72,7 @@ type Rack struct {
 	Switch    *vswitch.Switch
 	Ports     map[string]*vswitch.Port // by machine name
 	Appliance *qemu.VM
+	Gateway   *qemu.VM // once the stick is pulled
 	Machines  []*qemu.VM
 
 	printed int64 // what the appliance had printed before its last power-on
@@ -140,6 +141,33 @@ func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 	return err
 }
 
+// PullStick takes the appliance away, and its management port with it: the host
+// comes to the service address by a gateway that is plugged in where the
+// appliance was.
+func (r *Rack) PullStick(ctx context.Context) error {
+	if err := r.Appliance.Kill(); err != nil {
+		return err
+	}
+	// The user network has a DHCP server that cannot be switched off: what it says
+	// goes nowhere.
+	r.Ports[machineName(0)].Edit(dropDHCPAnswers)
+	var err error
+	r.Gateway, err = qemu.StartGateway(ctx, r.Host, qemu.Gateway{
+		Name: "gateway", Dir: filepath.Join(r.Dir, "gateway"), Socket: r.socket(0), Network: "10.77.0.0/24", Own: "10.77.0.254",
+		Forwards: map[int]string{r.ConsolePort: ServiceAddress + "-443", r.KubernetesPort: ServiceAddress + "-6443"},
+	})
+	return err
+}
+
+// dropDHCPAnswers makes a frame from a DHCP server (UDP port 67, IPv4) one of a
+// protocol that nobody speaks.
+func dropDHCPAnswers(frame []byte) {
+	const ethernet, ports = 14, 14 + 20
+	if len(frame) >= ports+2 && frame[12] == 0x08 && frame[13] == 0 && frame[ethernet+9] == 17 && frame[ports] == 0 && frame[ports+1] == 67 {
+		frame[12], frame[13] = 0x88, 0xb5 // IEEE 802 - Local Experimental Ethertype 1
+	}
+}
+
 func (r *Rack) start(ctx context.Context, i int, m qemu.Machine) (*qemu.VM, error) {
 	if r.Setup != nil {
 		r.Setup(i, &m)
@@ -172,7 +200,7 @@ func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
 // stay in Dir.
 func (r *Rack) Close() error {
 	var errs []error
-	for _, vm := range append([]*qemu.VM{r.Appliance}, r.Machines...) {
+	for _, vm := range append([]*qemu.VM{r.Appliance, r.Gateway}, r.Machines...) {
 		if vm != nil {
 			errs = append(errs, vm.Kill())
 		}

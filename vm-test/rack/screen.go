@@ -60,6 +60,15 @@ func (r *Rack) WaitScreen(ctx context.Context) (Screen, error) {
 	}
 }
 
+// SafeToUnplug says whether the appliance shows that its stick can be pulled.
+func (r *Rack) SafeToUnplug() (bool, error) {
+	printed, err := os.ReadFile(r.Appliance.SerialLog())
+	if err != nil {
+		return false, fmt.Errorf("appliance: %w", err)
+	}
+	return strings.Contains(string(printed[min(r.printed, int64(len(printed))):]), "SAFE TO UNPLUG."), nil
+}
+
 // LastLines is the end of what a machine printed on its serial line.
 func LastLines(vm *qemu.VM, n int) string {
 	b, err := os.ReadFile(vm.SerialLog())

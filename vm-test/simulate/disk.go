@@ -14,6 +14,7 @@ import (
 
 	config "github.com/coreos/ignition/v2/config/v3_6"
 
+	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -44,7 +45,7 @@ func (m *Machine) readDisk() error {
 		return fmt.Errorf("its disk, %s, holds no node; remove it: %w", m.Disk, errors.Join(err, errNoNode))
 	}
 	m.installed = &c
-	m.write(c.Path, "Rackseed node "+c.Node.Name)
+	m.write(c.Path, machine.NodeDisk(c.Node.Name))
 	return nil
 }
 

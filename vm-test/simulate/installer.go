@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/rackseed/rackseed/images/installer/claim"
 	"github.com/rackseed/rackseed/images/installer/client"
 	"github.com/rackseed/rackseed/images/installer/journal"
 	"github.com/rackseed/rackseed/images/installer/report"
@@ -170,15 +171,13 @@ func (i *install) choose(ctx context.Context) (string, error) {
 	if i.disk, err = machine.ChooseDisk(i.inventory().Disks, i.order.Disk); err != nil {
 		return "", err
 	}
-	claim := wire.ClaimRequest{Intent: i.order.Intent, Epoch: i.order.Epoch, Disk: i.disk}
-	return "installing on " + machine.ListDisks([]machine.Disk{i.disk}), i.service.Retry(ctx, "permission to write to "+i.disk.Path, client.Permanent,
-		func(ctx context.Context) error { return i.service.Claim(ctx, claim) })
+	return "installing on " + machine.ListDisks([]machine.Disk{i.disk}), claim.Ask(ctx, i.service, client.Permanent, i.look, i.order, i.disk)
 }
 
 func (i *install) partition(ctx context.Context) (string, error) {
 	i.writes()
 	i.Machine.installed = nil
-	i.write(i.disk.Path, "broken-off Rackseed install")
+	i.write(i.disk.Path, machine.BrokenOff)
 	return fmt.Sprintf("disk %s has five partitions", i.disk.Path), i.lines(ctx,
 		"partition 1: rs-bios, 1 MiB", "partition 2: rs-esp, 1 GiB, FAT32", "partition 3: rs-root-a, 4 GiB",
 		"partition 4: rs-root-b, 4 GiB", "partition 5: rs-data, the rest, ext4")
@@ -254,6 +253,6 @@ func (i *install) bootloader(ctx context.Context) (string, error) {
 func (i *install) finish(context.Context) (string, error) {
 	i.writes()
 	i.Machine.installed = &contents{Path: i.disk.Path, Node: i.node}
-	i.write(i.disk.Path, "Rackseed node "+i.node.Name)
+	i.write(i.disk.Path, machine.NodeDisk(i.node.Name))
 	return "installed; the machine restarts into the node", i.writeDisk()
 }

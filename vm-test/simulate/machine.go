@@ -13,6 +13,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -78,6 +79,20 @@ func (m *Machine) inventory() machine.Inventory {
 		}
 	}
 	return i
+}
+
+// look looks at the disk at a path again.
+func (m *Machine) look(path string) (machine.Disk, error) {
+	for _, d := range m.known().Disks {
+		if d.Path != path {
+			continue
+		}
+		if m.Observer != nil {
+			d.Contents = m.Observer.Finds(d)
+		}
+		return d, nil
+	}
+	return machine.Disk{}, fmt.Errorf("disk %s is gone: %w", path, fs.ErrNotExist)
 }
 
 // known is the inventory with what installers left on the disks.

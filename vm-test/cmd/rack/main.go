@@ -181,9 +181,36 @@ Try next, from another terminal (out/bin/rackseed is the command line):
   out/bin/kubectl --kubeconfig out/kubeconfig get pods -A
   out/bin/kubectl --kubeconfig out/kubeconfig run hello --image=rackseed.local/pause:3.10.2
   open %s and look at the machine's timeline and log
+  move the boot service into the cluster, on the console's page Handoff: when the
+  appliance's screen says that it is safe, the stick is pulled here
 
 Ctrl-C takes the rack down.
 `, r.ConsoleURL())
+	return pull(ctx, r)
+}
+
+// pull pulls the stick once the appliance's screen says that it is safe.
+func pull(ctx context.Context, r *rack.Rack) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		safe, err := r.SafeToUnplug()
+		if err != nil {
+			return err
+		}
+		if safe {
+			break
+		}
+	}
+	if err := r.PullStick(ctx); err != nil {
+		return err
+	}
+	fmt.Printf("\nThe appliance's screen says SAFE TO UNPLUG: its stick is pulled, and its machine off.\nThe console and the Kubernetes API are where they were, served by the cluster: %s\n", r.ConsoleURL())
 	<-ctx.Done()
 	return nil
 }
