@@ -51,6 +51,30 @@ func (s *Server) registerReads(api huma.API) {
 		func(_ context.Context, in *struct{ Body SiteText }) (*body[SiteCheck], error) {
 			return &body[SiteCheck]{s.checkSite([]byte(in.Body.Text))}, nil
 		})
+	put := operation("site-apply", http.MethodPost, "/api/site/apply", "site",
+		"Apply a site file, where no file of the appliance decides: the boot service runs on nodes", http.StatusConflict)
+	put.MaxBodyBytes = maxSiteBody
+	huma.Register(api, put,
+		func(ctx context.Context, in *struct{ Body SiteText }) (*body[SiteCheck], error) {
+			if !s.SiteByHand {
+				return nil, huma.Error409Conflict("the site file of the appliance decides, and would replace what is applied here: change that one, or wait until the boot service runs on nodes")
+			}
+			check := s.checkSite([]byte(in.Body.Text))
+			if !check.Valid {
+				return &body[SiteCheck]{check}, nil
+			}
+			now, _, err := setup.Examine("site.yaml", []byte(in.Body.Text))
+			if err != nil {
+				return nil, huma.Error500InternalServerError(err.Error())
+			}
+			if before, ok := s.Store.View().Site(); ok && before.ServiceAddress != now.ServiceAddress {
+				return nil, huma.Error409Conflict(fmt.Sprintf("the service address is %s and would become %s: nodes and machines know the boot service by it, so that it stays", before.ServiceAddress, now.ServiceAddress))
+			}
+			if _, err := s.propose(ctx, state.SiteApply{Site: now}); err != nil {
+				return nil, err
+			}
+			return &body[SiteCheck]{check}, nil
+		})
 	huma.Register(api, operation("leases", http.MethodGet, "/api/leases", "site", "DHCP leases, by address"),
 		func(context.Context, *struct{}) (*body[List[machine.Lease]], error) {
 			return items(s.Store.View().Leases()), nil

@@ -57,6 +57,8 @@ type Config struct {
 	// that this replica carries out; nil: neither is known here.
 	Members       Members
 	HandoffStatus func() handoff.Status
+	// SiteByHand says that a site is applied by people, since no file is watched.
+	SiteByHand bool
 	// Setup makes a site file where there is none. nil: it is not set up here.
 	Setup   *setup.Service
 	Log     *support.Ring // the replica's log, for support bundles; nil: none
