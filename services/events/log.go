@@ -24,7 +24,11 @@ type Store interface {
 
 // Log is the machines' output.
 type Log struct {
+	// Others are the other replicas; nil: there are none.
+	Others Others
+
 	store   Store
+	copying copying
 	files   *Files
 	budgets budgets
 	usage   usage
@@ -81,6 +85,11 @@ func (l *Log) Append(ctx context.Context, of machine.ID, out wire.Output) (next 
 		if err != nil {
 			return 0, fmt.Errorf("machine %s: output: stream %s: lines %d to %d: %w", of, out.Stream, r.first, r.last, err)
 		}
+		if l.Others != nil {
+			if err := l.Others.Keep(ctx, of, out.Stream, r.text); err != nil {
+				return 0, fmt.Errorf("machine %s: output: stream %s: lines %d to %d are on one disk only: %w", of, out.Stream, r.first, r.last, err)
+			}
+		}
 		_, err = l.store.Propose(ctx, string(of), state.OutputStore{Chunk: machine.Chunk{
 			Machine: of, Stream: out.Stream, First: r.first, Last: r.last, Digest: digest, Size: int64(len(r.text)),
 		}})
@@ -117,6 +126,9 @@ func (l *Log) next(of machine.ID, stream string) uint64 {
 // that they are no longer kept.
 func (l *Log) Read(ctx context.Context, c machine.Chunk) ([]string, error) {
 	b, err := l.files.read(ctx, c)
+	if errors.Is(err, fs.ErrNotExist) && l.Others != nil {
+		b, err = l.Others.Chunk(ctx, c)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: output: stream %s: lines %d to %d: %w", c.Machine, c.Stream, c.First, c.Last, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"syscall"
@@ -28,8 +29,8 @@ import (
 	"github.com/rackseed/rackseed/services/state"
 )
 
-// Paths; all are POST with JSON both ways, but for blobs, which are read, and
-// backups, which are put.
+// Paths; all are POST with JSON both ways, but for blobs and output, which
+// are read, and backups and output, which are put.
 const (
 	pathPropose = "/propose"
 	pathStored  = "/stored"
@@ -38,6 +39,7 @@ const (
 	pathJoin    = "/join" // without a certificate
 	pathBlob    = "/blob/"
 	pathBackup  = "/backup/"
+	pathOutput  = "/output/"
 )
 
 // Names of the secrets that replicas' certificates are issued by.
@@ -68,10 +70,18 @@ type Server struct {
 	Seal func(h machine.Handoff) error
 	// Backup keeps a backup of the state up to an entry.
 	Backup func(index uint64, from io.Reader) error
+	// Output keeps machines' output.
+	Output Output
 	// Blobs are this replica's.
 	Blobs interface {
 		Open(d blob.Digest) (blob.File, error)
 	}
+}
+
+// Output keeps machines' output; events.Log does.
+type Output interface {
+	Take(ctx context.Context, of machine.ID, stream string, text []byte) error
+	Kept(ctx context.Context, c machine.Chunk) ([]byte, error)
 }
 
 // problem is an answer that is no success.
@@ -99,7 +109,36 @@ func (s *Server) Members() http.Handler {
 	})
 	mux.HandleFunc("GET "+pathBlob+"{digest}", s.blob)
 	mux.HandleFunc("PUT "+pathBackup+"{index}", s.backup)
+	mux.HandleFunc("PUT "+pathOutput+"{machine}/{stream}", s.take)
+	mux.HandleFunc("GET "+pathOutput+"{machine}/{digest}", s.kept)
 	return mux
+}
+
+// take keeps a chunk of a machine's output.
+func (s *Server) take(w http.ResponseWriter, r *http.Request) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = s.Output.Take(r.Context(), machine.ID(r.PathValue("machine")), r.PathValue("stream"), text)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// kept sends a chunk of a machine's output.
+func (s *Server) kept(w http.ResponseWriter, r *http.Request) {
+	text, err := s.Output.Kept(r.Context(), machine.Chunk{Machine: machine.ID(r.PathValue("machine")), Digest: r.PathValue("digest")})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	default:
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Write(text) //nolint // the other side sees that it broke off
+	}
 }
 
 func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
@@ -229,7 +268,43 @@ func (c Client) Blob(ctx context.Context, id string, digest blob.Digest, from in
 
 // Backup has a replica keep a backup of the state up to an entry.
 func (c Client) Backup(ctx context.Context, id string, index uint64, from io.Reader) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPut, fmt.Sprintf("https://%s%s%d", id, pathBackup, index), from)
+	return c.put(ctx, id, fmt.Sprint(pathBackup, index), from)
+}
+
+// Keep has a replica keep a chunk of a machine's output, on its disk.
+func (c Client) Keep(ctx context.Context, id string, of machine.ID, stream string, text []byte) error {
+	return c.put(ctx, id, pathOutput+url.PathEscape(string(of))+"/"+url.PathEscape(stream), bytes.NewReader(text))
+}
+
+// Chunk reads a chunk of a machine's output from a replica; fs.ErrNotExist: it has
+// it not.
+func (c Client) Chunk(ctx context.Context, id string, chunk machine.Chunk) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+id+pathOutput+url.PathEscape(string(chunk.Machine))+"/"+url.PathEscape(chunk.Digest), nil)
+	if err != nil {
+		return nil, err
+	}
+	a, err := c.HTTP.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(a.Body, maxBody))
+	switch {
+	case err != nil:
+	case a.StatusCode == http.StatusNotFound:
+		err = fs.ErrNotExist
+	case a.StatusCode != http.StatusOK:
+		err = fmt.Errorf("status %s: %s", a.Status, text[:min(len(text), 1<<10)])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("replica %s, output %s: %w", id, chunk.Digest, err)
+	}
+	return text, nil
+}
+
+// put sends what has no answer.
+func (c Client) put(ctx context.Context, id, path string, from io.Reader) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://"+id+path, from)
 	if err != nil {
 		return err
 	}
@@ -243,7 +318,7 @@ func (c Client) Backup(ctx context.Context, id string, index uint64, from io.Rea
 		err = fmt.Errorf("status %s: %s", a.Status, text)
 	}
 	if err != nil {
-		return fmt.Errorf("replica %s, backup: %w", id, err)
+		return fmt.Errorf("replica %s, %s: %w", id, path, err)
 	}
 	return nil
 }

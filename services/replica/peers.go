@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/peer"
@@ -262,9 +263,13 @@ func (r *replica) report() (handoff.Report, error) {
 	}
 	medium, _ := store.Medium()
 	index, hash, err := store.Checked()
-	blobs := r.copies.Status()
+	blobs, output := r.copies.Status(), events.Copies{}
+	if log := r.output.Load(); log != nil {
+		output = log.Copies()
+	}
 	return handoff.Report{
-		Stored: store.Stored(), Checked: index, Hash: hash, Counted: blobs.Counted, Missing: blobs.Missing, MissingBytes: blobs.Bytes,
+		Stored: store.Stored(), Checked: index, Hash: hash, Counted: blobs.Counted && output.Counted,
+		Missing: blobs.Missing + output.Missing, MissingBytes: blobs.Bytes + output.Bytes,
 		Sync: medium.Median, Clock: r.Now(), Sealed: r.sealed.Load(),
 	}, err
 }

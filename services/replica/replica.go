@@ -51,6 +51,7 @@ type replica struct {
 	sealed  atomic.Bool // it is over for this replica
 	letGo   atomic.Bool // and those that go on know it
 	log     *events.Log
+	output  atomic.Pointer[events.Log] // log, once it is open
 	api     func() (*api.Server, error)
 	// watchers know of other DHCP servers on the links, by interface; one
 	// dhcp.Server at a time has them.
@@ -162,6 +163,8 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		return err
 	}
 	r.log = events.New(store, files)
+	r.log.Others = peers{r}
+	r.output.Store(r.log)
 	r.api = sync.OnceValues(r.newAPI)
 	var setup sync.WaitGroup
 	setup.Go(func() { r.forgetSetupCode(ctx, store) })
@@ -170,6 +173,7 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		{"membership", r.introduce},
 		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
 		{"handoff", r.runHandoff},
+		{"copies of output", func(ctx context.Context, tell report) error { return r.log.Copy(ctx, tell.plain) }},
 		{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell.plain) }},
 		{"console", r.serveConsole},
 		{"cluster", r.whileServing(r.followCluster)},
@@ -235,7 +239,7 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 		return nil, errors.Join(fmt.Errorf("blob store: %w", err), store.Close())
 	}
 	r.copies = &blobsync.Loop{Blobs: r.blobs, Images: r.images, Source: peers{r}, Logger: r.Logger}
-	r.answers.Store, r.answers.Blobs = store, r.blobs
+	r.answers.Store, r.answers.Blobs, r.answers.Output = store, r.blobs, takes{r}
 	r.store.Store(store)
 	return store, nil
 }
