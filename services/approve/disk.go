@@ -65,7 +65,7 @@ type target struct {
 	hint machine.DiskHint // names the disk and no other
 	by   string           // whose hint named it, in words; "": nobody's, it is the only one
 	// brokenOff says that what is on it is what an install of this machine left
-	// that was cut off: whatever was there before may be gone.
+	// that was cut off.
 	brokenOff bool
 }
 
@@ -106,13 +106,21 @@ func chooseDisk(v View, m machine.Machine, wish *machine.DiskHint, listed machin
 		disk.Contents = machine.BrokenOff
 		return target{disk, Exactly(m.Inventory.Disks, disk), by, true}, nil
 	}
-	left := isCut && cut.Writing && cut.Disk == disk.Exact()
-	if left && !m.Inventory.Tells(disk) {
+	left := isCut && cut.Writing && cut.Disk == disk.Exact() && leftOn(m, disk, cut, v.InstallIntent(m.ID))
+	return target{disk, Exactly(m.Inventory.Disks, disk), by, left}, nil
+}
+
+// leftOn says whether what is on the disk that a cut-off install was to write is
+// what that left, or what it found there if it did not come so far: empty, or what
+// was confirmed. Anything else is somebody's.
+func leftOn(m machine.Machine, d machine.Disk, cut state.CutOff, before *machine.Intent) bool {
+	if !m.Inventory.Tells(d) {
 		// Another disk may be at that path since the machine restarted, so that
 		// only what is on it says that this is the one.
-		left = disk.Contents == machine.BrokenOff
+		return d.Contents == machine.BrokenOff
 	}
-	return target{disk, Exactly(m.Inventory.Disks, disk), by, left}, nil
+	return machine.Left(d.Contents, cut.Name) || d.Contents == machine.Empty ||
+		before != nil && before.Erase != "" && d.Contents == before.Erase
 }
 
 // Exactly is the hint that names one of disks and no other: with its path where

@@ -12,12 +12,19 @@ import (
 // The disk that an approval is for, and what it says may be lost there.
 func TestDisk(t *testing.T) {
 	hint := func(serial string) *machine.DiskHint { return &machine.DiskHint{Serial: serial} }
-	broken := "GPT, 5 partitions: FAT, unknown data"
+	const precious = `GPT, 1 partition: ext4 "precious"`
 	cut := func(v *view, m *machine.Machine, c state.CutOff) {
 		windows(m)
-		m.Inventory.Disks[0].Contents = broken
+		m.Inventory.Disks[0].Contents = machine.BrokenOff
 		v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentRevoked, Disk: machine.DiskHint{Serial: "A"}}
 		v.cut = &c
+	}
+	found := func(contents string) func(*view, *machine.Machine, *Wish) {
+		return func(v *view, m *machine.Machine, w *Wish) {
+			cut(v, m, state.CutOff{Writing: true, Same: true, Disk: *hint("A"), Name: "node-1"})
+			m.Inventory.Disks[0].Contents = contents
+			v.intents["m-1"].Erase = ntfs
+		}
 	}
 	for name, c := range map[string]struct {
 		change func(*view, *machine.Machine, *Wish)
@@ -87,7 +94,12 @@ func TestDisk(t *testing.T) {
 		}, "B"},
 		"cut off": {func(v *view, m *machine.Machine, w *Wish) {
 			cut(v, m, state.CutOff{Writing: true, Same: true, Disk: *hint("A")})
-		}, "A erases " + broken},
+		}, "A erases " + machine.BrokenOff},
+		"cut off before its first write":                  {found(machine.Empty), "A"},
+		"cut off before its first write onto a full disk": {found(ntfs), "A erases " + ntfs},
+		"cut off at its very end":                         {found("Rackseed node node-1"), "A erases Rackseed node node-1"},
+		"cut off, and another node's since":               {found("Rackseed node node-2"), "error|/dev/sda, serial A|Rackseed node node-2: what is on it would be lost"},
+		"cut off, and somebody wrote to the disk since":   {found(precious), "error|/dev/sda, serial A|" + precious + ": what is on it would be lost"},
 		"cut off, and the paths may be others since": {func(v *view, m *machine.Machine, w *Wish) {
 			m.Inventory.Disks = []machine.Disk{drive("/dev/sda", "", ntfs), drive("/dev/sdb", "", machine.BrokenOff)}
 			v.intents["m-1"] = &machine.Intent{ID: "i-0", Status: machine.IntentRevoked, Disk: machine.DiskHint{Path: "/dev/sda"}}

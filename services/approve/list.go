@@ -74,6 +74,9 @@ func ByList(v View, m machine.Machine) Verdict {
 	}
 	if writing && !t.brokenOff {
 		cut, _ := v.CutOff(m.ID)
+		if cut.Disk == t.disk.Exact() {
+			return person("its install was cut off while it wrote the disk with %s, and %s holds %s now", cut.Disk, t.disk.Path, t.disk.Contents)
+		}
 		return person("its install was cut off while it wrote the disk with %s, and the one to install on is %s now", cut.Disk, t.disk.Path)
 	}
 	if t.disk.Contents != machine.Empty && !t.brokenOff {

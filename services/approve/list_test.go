@@ -79,14 +79,18 @@ func TestByList(t *testing.T) {
 		}, "used by machine m-0", true},
 
 		"cut off while writing": {func(v *view, m *machine.Machine) {
-			on(m, "GPT, 5 partitions: FAT")
+			on(m, machine.BrokenOff)
 			cut(v, state.CutOff{Writing: true, Same: true, Disk: a})
 		}, "", false},
 		"cut off while writing, beside a disk that is full": {func(v *view, m *machine.Machine) {
-			on(m, "GPT, 5 partitions: FAT")
+			on(m, machine.BrokenOff)
 			windows(m)
 			cut(v, state.CutOff{Writing: true, Same: true, Disk: a})
 		}, "", false},
+		"cut off while writing, and somebody wrote to the disk since": {func(v *view, m *machine.Machine) {
+			on(m, ntfs)
+			cut(v, state.CutOff{Writing: true, Same: true, Disk: a})
+		}, "cut off while it wrote the disk with serial number A, and /dev/sda holds MBR, 1 partition: NTFS (Windows) now", true},
 		"cut off while writing, the list names another disk that is full": {func(v *view, m *machine.Machine) {
 			windows(m)
 			v.site.Machines[0].Disk = b

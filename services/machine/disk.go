@@ -1,6 +1,9 @@
 package machine
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Empty is the Contents of a disk on which nothing was found.
 const Empty = "empty"
@@ -8,6 +11,28 @@ const Empty = "empty"
 // BrokenOff is the Contents of a disk on which an installer of ours began and
 // did not end.
 const BrokenOff = "broken-off Rackseed install"
+
+// OfNode is the Contents of a node's disk without a name, and what those of one
+// with a name begin with.
+const OfNode = "Rackseed node"
+
+// MaxNodeOnDisk is how much of a node's name its disk has, in bytes.
+const MaxNodeOnDisk = 28
+
+// NodeDisk is the Contents of the disk of the node with a name.
+func NodeDisk(name string) string {
+	if name = name[:min(len(name), MaxNodeOnDisk)]; name == "" {
+		return OfNode
+	}
+	if !IsHostName(name) { // cut, or not ours
+		name = fmt.Sprintf("%q", name)
+	}
+	return OfNode + " " + name
+}
+
+// Left says whether contents are what an install of a node leaves on a disk: it
+// was broken off, or it ended and nobody heard of it.
+func Left(contents, node string) bool { return contents == BrokenOff || contents == NodeDisk(node) }
 
 // Fixed says whether the disk is a part of the machine, and no stick, card or
 // medium that somebody may have put in.

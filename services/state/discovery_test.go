@@ -261,18 +261,49 @@ func TestWhatMayBeErased(t *testing.T) {
 	}
 }
 
+// precious is what somebody else wrote to a disk meanwhile.
+const precious = `GPT, 1 partition: ext4 "precious"`
+
 // TestBrokenOffAttempt: what the attempt before left on the same disk may be
-// written over by the next one of the same intent; another disk's contents not.
+// written over by the next one of the same intent; what anybody else wrote there
+// since, and another disk's contents, not.
 func TestBrokenOffAttempt(t *testing.T) {
+	for contents, want := range map[string]string{
+		machine.Empty:          "", // it failed before it wrote
+		machine.BrokenOff:      "",
+		"Rackseed node node-1": "", // it failed at its very end
+		"Rackseed node node-2": "is not empty (Rackseed node node-2), and the approval names nothing",
+		precious:               "is not empty (" + precious + "), and the approval names nothing",
+		"unreadable: EIO":      "is not empty",
+	} {
+		w := newWorld(t)
+		w.claimed(1)
+		w.must(installReport(1, 1, "image", "failed", "", 0, 0))
+		w.must(IntentRetry{Intent: "i-1"})
+		next := with(claim(1), func(x *IntentClaim) { x.Epoch, x.Disk.Contents = 2, contents })
+		if want != "" {
+			if text := w.refused(next); !strings.Contains(text, want) {
+				t.Errorf("%s: refused with %q", contents, text)
+			}
+			continue
+		}
+		if contents != machine.Empty {
+			w.refused(with(next, func(x *IntentClaim) { x.Disk.Serial = "D2" }))
+		}
+		w.must(next)
+	}
+}
+
+// TestClaimedAgain: who asks again, because the answer was lost, is told no if
+// somebody wrote to the disk meanwhile.
+func TestClaimedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.claimed(1)
-	w.must(installReport(1, 1, "image", "failed", "", 0, 0))
-	w.must(IntentRetry{Intent: "i-1"})
-	half := func(x *IntentClaim) { x.Epoch, x.Disk.Contents = 2, "GPT, 5 partitions" }
-	other := with(claim(1), half)
-	other.Disk.Serial = "D2"
-	w.refused(other)
-	w.must(with(claim(1), half))
+	w.must(claim(1))
+	if text := w.refused(with(claim(1), func(x *IntentClaim) { x.Disk.Contents = precious })); !strings.Contains(text, "nothing may be written") {
+		t.Error(text)
+	}
+	w.must(claim(1))
 }
 
 // TestRevokedInTheMiddle: an install that is revoked while it writes leaves a
@@ -306,6 +337,9 @@ func TestRevokedInTheMiddle(t *testing.T) {
 	other := with(claim(1), half)
 	other.Disk.Serial = "D2"
 	w.refused(other)
+	if text := w.refused(with(claim(1), func(x *IntentClaim) { half(x); x.Disk.Contents = precious })); !strings.Contains(text, "precious") {
+		t.Error(text)
+	}
 	// Revoked once more, before it wrote: the disk is not whole still.
 	w.must(IntentRevoke{Intent: "i-2"})
 	next(machine.BootDiscovery)

@@ -285,11 +285,11 @@ func TestCutOff(t *testing.T) {
 	}{
 		"never approved":    {func(w *world) { w.waiting(1) }, inventory(1), CutOff{}, false},
 		"not begun":         {func(w *world) { w.approved(1) }, inventory(1), CutOff{Same: true}, true},
-		"writing":           {func(w *world) { w.claimed(1) }, full(1), CutOff{Same: true, Writing: true, Disk: disk(1).Exact()}, true},
-		"another interface": {func(w *world) { w.claimed(1) }, nics(1, 1, 2), CutOff{Writing: true, Disk: disk(1).Exact()}, true},
+		"writing":           {func(w *world) { w.claimed(1) }, full(1), CutOff{Same: true, Writing: true, Disk: disk(1).Exact(), Name: "node-1"}, true},
+		"another interface": {func(w *world) { w.claimed(1) }, nics(1, 1, 2), CutOff{Writing: true, Disk: disk(1).Exact(), Name: "node-1"}, true},
 		"another serial": {func(w *world) { w.claimed(1) }, with(inventory(1), func(i *machine.Inventory) { i.Serial = "X" }),
-			CutOff{Writing: true, Disk: disk(1).Exact()}, true},
-		"no UUID":     {func(w *world) { w.claimed(1) }, with(inventory(1), func(i *machine.Inventory) { i.UUID = "" }), CutOff{Writing: true, Disk: disk(1).Exact()}, true},
+			CutOff{Writing: true, Disk: disk(1).Exact(), Name: "node-1"}, true},
+		"no UUID":     {func(w *world) { w.claimed(1) }, with(inventory(1), func(i *machine.Inventory) { i.UUID = "" }), CutOff{Writing: true, Disk: disk(1).Exact(), Name: "node-1"}, true},
 		"by a person": {func(w *world) { w.claimed(1); w.must(IntentRevoke{Intent: "i-1"}) }, inventory(1), CutOff{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

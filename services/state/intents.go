@@ -31,8 +31,8 @@ func (c *change) machineApprove(x MachineApprove) error {
 	}}
 	// The machine did not restart since: what that install wrote is on this disk
 	// still, and the disk is not whole.
-	if half := c.halfWritten(found); half != (machine.DiskHint{}) {
-		intent.Wrote, intent.Intent.Written = half, true
+	if half := c.halfWritten(found); half != nil {
+		intent.Wrote, intent.WroteAs, intent.Intent.Written = half.Wrote, half.WroteAs, true
 	}
 	c.intents = append(c.intents, intent)
 	c.dropEndedIntents(x.Machine)
@@ -44,7 +44,7 @@ func (c *change) machineApprove(x MachineApprove) error {
 	r.Machine.Name, r.Machine.Profile, r.Machine.Address = x.Name, profile.Name, x.Address
 	r.Machine.NodeKey = node
 	r.Machine.Phase, r.Machine.Reason = machine.PhaseApproved, "approved by "+asker(c.by)
-	r.Boot, r.BootReport, r.PastBoots = "", 0, nil
+	r.Boot, r.BootReport, r.BootGoesOn, r.PastBoots = "", 0, false, nil
 	c.put(tableSecrets, &secretRow{Name: nodeSecret(x.Machine), Value: x.NodeSeed})
 	c.event(x.Machine, "machine.approved", machine.Info,
 		fmt.Sprintf("Approved by %s as %s (%s)", asker(c.by), x.Name, profile.Name),
@@ -62,14 +62,14 @@ func (c *change) machineApprove(x MachineApprove) error {
 	return nil
 }
 
-// halfWritten is the disk that a machine's newest install wrote in part before it
-// was revoked, in the session that still waits; zero: there is none.
-func (t tables) halfWritten(r *machineRow) machine.DiskHint {
+// halfWritten is a machine's newest install, if it had begun to write before it was
+// revoked, in the session that still waits; else nil.
+func (t tables) halfWritten(r *machineRow) *intentRow {
 	before, s := t.install(r.Machine.ID), r.Machine.Session
 	if before == nil || s == nil || before.Intent.Status != machine.IntentRevoked || !before.Intent.Written || before.Intent.Session != s.ID {
-		return machine.DiskHint{}
+		return nil
 	}
-	return before.Wrote
+	return before
 }
 
 // mayApprove refuses what an approval must not do.
@@ -183,23 +183,24 @@ func (c *change) intentClaim(x IntentClaim) error {
 	}
 	c.machine, c.intent = r, i
 	disk := clipDisk(x.Disk, maxField)
-	if i.Intent.Status == machine.IntentClaimed {
-		if i.Claimed == nil || !sameDisk(*i.Claimed, disk) {
-			return refuse("install intent %s is claimed for another disk than %s", x.Intent, x.Disk.Path)
-		}
-		return nil // the answer was lost: the same one again
-	}
-	if i.Intent.Status != machine.IntentOpen {
+	again := i.Intent.Status == machine.IntentClaimed
+	switch {
+	case again && (i.Claimed == nil || !sameDisk(*i.Claimed, disk)):
+		return refuse("install intent %s is claimed for another disk than %s", x.Intent, x.Disk.Path)
+	case !again && i.Intent.Status != machine.IntentOpen:
 		return refuse("install intent %s is %s: nothing may be written", x.Intent, i.Intent.Status)
 	}
-	why := c.unfitFor(x.Disk, i)
-	if why != "" {
+	// Also when it asks again: somebody may have written to the disk meanwhile.
+	if why := c.unfitFor(x.Disk, i); why != "" {
 		return refuse("install intent %s: disk %.80s %s: nothing may be written", x.Intent, x.Disk.Path, why)
+	}
+	if again {
+		return nil // the answer was lost: the same one again
 	}
 	claimed, m := c.editIntent(i), c.edit(r)
 	m.Heard = c.at
 	claimed.Intent.Status, claimed.Intent.Written, claimed.Claimed = machine.IntentClaimed, true, &disk
-	claimed.Wrote = disk.Exact()
+	claimed.Wrote, claimed.WroteAs = disk.Exact(), m.Machine.Name
 	m.Machine.Phase, m.Machine.Reason = machine.PhaseInstalling, "writing "+clip(x.Disk.Path)
 	c.event(m.Machine.ID, "intent.claimed", machine.Info,
 		clip(fmt.Sprintf("Permitted to write disk %s (%s)", x.Disk.Path, diskWords(x.Disk))),
@@ -246,13 +247,14 @@ func (c *change) unfitFor(d machine.Disk, i *intentRow) (why string) {
 }
 
 // occupied says why a disk must not be written because of what is on it; "": it
-// may. Whoever approved named what may be lost. What a broken-off attempt of the
-// same intent left on the same disk may be.
+// may. Whoever approved named what may be lost. What an install that began before
+// left on the same disk may be, too: that, and not whatever is there now. That it
+// was permitted does not say that it wrote, nor that nobody did since.
 func (c *change) occupied(d machine.Disk, i *intentRow) string {
 	switch {
 	case d.Contents == machine.Empty || i.Intent.Erase != "" && d.Contents == i.Intent.Erase:
 		return ""
-	case i.Wrote != (machine.DiskHint{}) && i.Wrote == d.Exact():
+	case i.Wrote != (machine.DiskHint{}) && i.Wrote == d.Exact() && machine.Left(d.Contents, i.WroteAs):
 		return ""
 	case i.Intent.Erase == "":
 		return fmt.Sprintf("is not empty (%s), and the approval names nothing that may be lost; revoke it, look, and approve again", clip(d.Contents))

@@ -111,16 +111,21 @@ func (c *change) nodeReport(x NodeReport) error {
 		return refuse("machine %s: node report %d of %.40q is none; reports are numbered from 1", x.Machine, p.Number, p.Event)
 	}
 	c.machine = found
-	if slices.Contains(found.PastBoots, p.BootID) || (found.Boot == p.BootID && p.Number <= found.BootReport) {
-		return nil // late, or repeated
+	past := slices.IndexFunc(found.PastBoots, func(b pastBoot) bool { return b.ID == p.BootID })
+	back := past >= 0
+	if late(found, past, p) {
+		return nil
 	}
 	r := c.edit(found)
-	if r.Boot != p.BootID {
+	r.BootGoesOn = r.Boot == p.BootID
+	if !r.BootGoesOn {
+		r.PastBoots = slices.Clone(r.PastBoots)
+		if back {
+			r.PastBoots = slices.Delete(r.PastBoots, past, past+1)
+		}
 		if r.Boot != "" {
-			r.PastBoots = append(slices.Clone(r.PastBoots), r.Boot)
-			if over := len(r.PastBoots) - maxPastBoots; over > 0 {
-				r.PastBoots = r.PastBoots[over:]
-			}
+			r.PastBoots = append(r.PastBoots, pastBoot{r.Boot, r.BootReport})
+			r.PastBoots = r.PastBoots[max(0, len(r.PastBoots)-maxPastBoots):]
 		}
 		r.Boot = p.BootID
 	}
@@ -148,9 +153,31 @@ func (c *change) nodeReport(x NodeReport) error {
 			c.event(x.Machine, "bootstrap.done", machine.Info, "The cluster is started", "intent", b.Intent.ID)
 		}
 	}
-	c.joined(x.Machine, p)
+	// The boot that is here now may be joining: an older one's failure, if it was
+	// on its way until now, ends nothing.
+	if !back || p.Event != wire.NodeFailed {
+		c.joined(x.Machine, p)
+	}
 	c.machine = r
 	return nil
+}
+
+// late says that a node's report is repeated, or of a boot that has ended. past is
+// where its boot is among the past ones, or less than 0.
+//
+// Which of two boots came first nothing says: a report that was on its way while
+// its node restarted may come after the next boot's. But each is sent once the one
+// before was answered. So a boot that has ended has one on its way at the most, and
+// one that reports again is the one that runs: until the newest did, another one's
+// report that is new takes its place back.
+func late(r *machineRow, past int, p wire.NodeReport) bool {
+	switch {
+	case r.Boot == p.BootID:
+		return p.Number <= r.BootReport
+	case past >= 0:
+		return r.BootGoesOn || p.Number <= r.PastBoots[past].Report
+	}
+	return false
 }
 
 func (c *change) outputStore(x OutputStore) error {

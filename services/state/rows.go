@@ -93,7 +93,9 @@ type machineRow struct {
 	PastSessions [][]byte `json:"pastSessions,omitempty"`
 	Boot         string   `json:"boot,omitempty"`       // the node's newest boot ID
 	BootReport   uint64   `json:"bootReport,omitempty"` // last report number of it
-	PastBoots    []string `json:"pastBoots,omitempty"`
+	// BootGoesOn says that it reported again since it was taken for the newest.
+	BootGoesOn bool       `json:"bootGoesOn,omitempty"`
+	PastBoots  []pastBoot `json:"pastBoots,omitempty"`
 	// Told is the last boot decision that made an event, and when.
 	Told   machine.BootKind `json:"told,omitempty"`
 	ToldAt time.Time        `json:"toldAt,omitzero"`
@@ -104,6 +106,12 @@ type machineRow struct {
 	// Heard is when the newest session last said something that it signed.
 	// Packets do not count: anybody can send them.
 	Heard time.Time `json:"heard,omitzero"`
+}
+
+// pastBoot is a boot of a node that is not its newest.
+type pastBoot struct {
+	ID     string `json:"id"`
+	Report uint64 `json:"report"` // last report number of it
 }
 
 // approved says whether anybody ever approved the machine.
@@ -123,9 +131,10 @@ type intentRow struct {
 	Order  uint64         `json:"order"`
 	// Claimed is the disk that the present epoch was granted for.
 	Claimed *machine.Disk `json:"claimed,omitempty"`
-	// Wrote is the disk that an epoch before was granted for: what is on it now
-	// is a broken-off install's.
-	Wrote machine.DiskHint `json:"wrote,omitzero"`
+	// Wrote is the disk that a permission to write was granted for last. What that
+	// install may have left on it is machine.Left of WroteAs, the node's name then.
+	Wrote   machine.DiskHint `json:"wrote,omitzero"`
+	WroteAs string           `json:"wroteAs,omitempty"`
 	// Hardware is the fingerprint of what was approved (see fingerprint).
 	Hardware string `json:"hardware,omitempty"`
 	// CutOff says that it was revoked because the machine restarted.

@@ -186,9 +186,56 @@ func TestPhases(t *testing.T) {
 	phase(machine.PhaseJoining, "not Ready")
 	w.must(nodeReport(1, "boot-2", 1, wire.NodeBooted))
 	before := w.hash()
-	w.must(nodeReport(1, "boot-1", 4, wire.NodeReady))
+	w.must(nodeReport(1, "boot-1", 3, wire.NodeReady))
 	w.must(nodeReport(1, "boot-2", 1, wire.NodeReady))
-	equal(t, "state after late and repeated reports", w.hash(), before)
+	equal(t, "state after repeated reports", w.hash(), before)
+}
+
+// TestReportOnItsWay: a report may be on its way while its node restarts, and come
+// after the next boot's. The boot that runs is heard all the same.
+func TestReportOnItsWay(t *testing.T) {
+	phase := func(w *world, want machine.Phase) {
+		t.Helper()
+		equal(t, "phase", w.machine(machineID(1)).Phase, want)
+	}
+	t.Run("of a boot that was not heard of", func(t *testing.T) {
+		w := newWorld(t)
+		w.approved(1)
+		w.must(nodeReport(1, "boot-2", 1, wire.NodeBooted))
+		w.must(BootstrapClaim{Machine: machineID(1)})
+		w.must(nodeReport(1, "boot-1", 1, wire.NodeBooted)) // nothing says that it is the older
+		w.must(nodeReport(1, "boot-2", 2, wire.NodeJoined))
+		phase(w, machine.PhaseJoining)
+		equal(t, "the cluster's start", w.view().Bootstrap().Status, machine.IntentDone)
+		w.must(nodeReport(1, "boot-2", 3, wire.NodeReady))
+		phase(w, machine.PhaseReady)
+		before := w.hash()
+		w.must(nodeReport(1, "boot-1", 1, wire.NodeBooted))
+		equal(t, "state after a repeated report", w.hash(), before)
+	})
+	t.Run("of a boot that was", func(t *testing.T) {
+		w := newWorld(t)
+		w.approved(1)
+		w.must(nodeReport(1, "boot-1", 1, wire.NodeBooted))
+		w.must(nodeReport(1, "boot-2", 1, wire.NodeBooted))
+		w.must(nodeReport(1, "boot-1", 2, wire.NodeFailed))
+		phase(w, machine.PhaseFailed)
+		w.must(nodeReport(1, "boot-2", 2, wire.NodeJoining))
+		phase(w, machine.PhaseJoining)
+		w.must(nodeReport(1, "boot-2", 3, wire.NodeReady))
+		before := w.hash()
+		w.must(nodeReport(1, "boot-1", 3, wire.NodeFailed)) // boot-2 goes on: it is the one that runs
+		equal(t, "state after a late report", w.hash(), before)
+	})
+	t.Run("and the join goes on", func(t *testing.T) {
+		w := started(t)
+		w.installed(2, machine.RoleWorker)
+		w.must(nodeReport(2, "boot-3", 1, wire.NodeBooted))
+		w.must(join(2))
+		w.must(nodeReport(2, "boot-2", 2, wire.NodeFailed))
+		w.must(nodeReport(2, "boot-3", 2, wire.NodeJoined))
+		equal(t, "join", w.view().JoinIntent(machineID(2)).Status, machine.IntentDone)
+	})
 }
 
 // TestBootstrapIsRevoked: while nobody used it, the start of the cluster can be

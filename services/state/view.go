@@ -193,8 +193,10 @@ func (v View) InstallIntent(of machine.ID) *machine.Intent { return theIntent(v.
 type CutOff struct {
 	Writing bool // it had begun to write
 	Same    bool // what is there now reported the hardware that was approved
-	// Disk is the one that it was permitted to write; empty: none yet.
+	// Disk is the one that it was permitted to write, as the node of that Name;
+	// empty: none yet.
 	Disk machine.DiskHint
+	Name string
 }
 
 // CutOff says whether the machine's newest install was cut off by a restart,
@@ -205,7 +207,7 @@ func (v View) CutOff(of machine.ID) (CutOff, bool) {
 		return CutOff{}, false
 	}
 	return CutOff{
-		Writing: r.Claimed != nil, Same: m.Machine.Inventory != nil && r.Hardware == fingerprint(*m.Machine.Inventory), Disk: r.Wrote,
+		Writing: r.Claimed != nil, Same: m.Machine.Inventory != nil && r.Hardware == fingerprint(*m.Machine.Inventory), Disk: r.Wrote, Name: r.WroteAs,
 	}, true
 }
 
@@ -218,7 +220,10 @@ func (v View) HalfWritten(of machine.ID) (machine.DiskHint, bool) {
 		return machine.DiskHint{}, false
 	}
 	half := v.t.halfWritten(r)
-	return half, half != (machine.DiskHint{})
+	if half == nil {
+		return machine.DiskHint{}, false
+	}
+	return half.Wrote, true
 }
 
 // ListUsed is the machine that was installed as that entry of the site file's

@@ -34,7 +34,8 @@ var ErrUnsigned = errors.New("the request is not signed by the key it names")
 //   - a report, a line or a claim: nothing; each is numbered, or names an intent
 //     with its epoch, and the state has had it. A node's report is remembered by
 //     its boot: after 1,024 later boots of the same node a recorded one would be
-//     taken for news, and the node shown as it was then.
+//     taken for news, and the node shown as it was then. So is one that never
+//     came in its time, until the node reports again.
 //   - a session: nothing while the machine boots its own disk or is being
 //     written. Otherwise the keys of the machine's last 64 sessions are known and
 //     refused; an older one is opened again, which revokes an approval that was

@@ -134,6 +134,17 @@ func TestParts(t *testing.T) {
 	}
 }
 
+// The boot service knows how the disk of a node reads, whatever its name.
+func TestFinished(t *testing.T) {
+	for _, name := range []string{"", "node-1", "a-name-with-twenty-eight-cha", "a-name-with-more-than-twenty-eight", "a-name-that-is-cut-at-a-hyph-en"} {
+		d := specimen.New(specimen.Size)
+		specimen.GPT(512, specimen.Node(contents.Finished(name))...)(d)
+		if text, err := contents.Describe(d, d.Size, 512); err != nil || text != machine.NodeDisk(name) || !machine.Left(text, name) || machine.Left(text, "node-2") {
+			t.Errorf("%q: %q, %v", name, text, err)
+		}
+	}
+}
+
 func FuzzDescribe(f *testing.F) {
 	for _, s := range specimen.All {
 		head := make([]byte, 72<<10)

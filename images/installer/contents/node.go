@@ -1,7 +1,6 @@
 package contents
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -15,26 +14,19 @@ var (
 	Unfinished = Data + "-new"
 )
 
-const ofNode = "Rackseed node"
-
 // IsNode says whether a disk that is so described holds a node of ours, or what
 // an install that was broken off left of one.
 func IsNode(text string) bool {
-	return text == machine.BrokenOff || text == ofNode || strings.HasPrefix(text, ofNode+" ")
+	return text == machine.BrokenOff || text == machine.OfNode || strings.HasPrefix(text, machine.OfNode+" ")
 }
 
 // Data is the beginning of the data partition's name.
 const Data = "rs-data"
 
-// maxName is what of a node's name fits a partition's, which has 36 characters.
-const maxName = 36 - len(Data+" ")
-
-// Finished is the data partition's name on the disk of a node.
+// Finished is the data partition's name on the disk of a node. It has 36 characters
+// at the most (UEFI 2.10, §5.3.3).
 func Finished(node string) string {
-	if len(node) > maxName {
-		node = node[:maxName]
-	}
-	return strings.TrimSpace(Data + " " + node)
+	return strings.TrimSpace(Data + " " + node[:min(len(node), machine.MaxNodeOnDisk)])
 }
 
 // node recognises a disk that an installer of ours has written, by the names of
@@ -48,13 +40,9 @@ func node(names []string) (string, bool) {
 	case last == Unfinished:
 		return machine.BrokenOff, true
 	case last == Data:
-		return ofNode, true
+		return machine.OfNode, true
 	case strings.HasPrefix(last, Data+" "):
-		name := strings.TrimPrefix(last, Data+" ")
-		if !machine.IsHostName(name) { // cut, or not ours
-			name = fmt.Sprintf("%q", name)
-		}
-		return ofNode + " " + name, true
+		return machine.NodeDisk(strings.TrimPrefix(last, Data+" ")), true
 	}
 	return "", false
 }

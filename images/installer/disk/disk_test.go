@@ -149,6 +149,36 @@ func TestPrepareCutOff(t *testing.T) {
 	}
 }
 
+// Whatever was on a disk, a failure at one of the first writes leaves it described
+// as before, or as ours: the next attempt is permitted to write over nothing else
+// (machine.Left). Between the two tables what lay at its end is gone already: such a
+// disk must be looked at and approved again.
+func TestPrepareFailsAtItsBeginning(t *testing.T) {
+	for _, s := range specimen.All {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			whole := s.Make()
+			before, err := contents.Describe(whole, whole.Size, 512)
+			if err != nil {
+				t.Fatal(err)
+			}
+			table, err := Layout(uint64(whole.Size), 512, gpt.NewGUID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 4 {
+				d := &faulty{Disk: whole.Copy(), left: n, err: errors.New("input/output error")}
+				if err := prepare(t.Context(), d, table); err == nil {
+					t.Fatal("it did not fail")
+				}
+				if text, err := contents.Describe(d, d.Size, 512); err != nil || text != machine.BrokenOff && text != before && (n != 1 || !strings.HasPrefix(before, text+"; ")) {
+					t.Errorf("after %d writes: %q, which was %q, %v", n, text, before, err)
+				}
+			}
+		})
+	}
+}
+
 // faulty fails after some writes.
 type faulty struct {
 	*specimen.Disk

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rackseed/rackseed/images/installer/claim"
 	"github.com/rackseed/rackseed/images/installer/client"
 	"github.com/rackseed/rackseed/images/installer/inventory"
 	"github.com/rackseed/rackseed/services/machine"
@@ -55,13 +56,29 @@ func TestNothingIsWrittenWithoutAClaim(t *testing.T) {
 			}
 		}, "409", 2, false},
 		"holding what nobody named": {func(l *lab, _ context.CancelCauseFunc) {
-			look := l.installer.Look
-			l.installer.Look = func(path string) (machine.Disk, error) {
-				d, err := look(path)
-				d.Contents = `ext4 "the only backup"`
-				return d, err
-			}
+			l.somebodyWrites(0)
 		}, "only backup", 1, false},
+		"tried before in this session, and holding what nobody named since": {func(l *lab, _ context.CancelCauseFunc) {
+			if err := l.client.Claim(l.t.Context(), wire.ClaimRequest{Intent: l.order.Intent, Epoch: l.order.Epoch, Disk: l.installer.Reported.Disks[0]}); err != nil {
+				l.t.Fatal(err)
+			}
+			if err := l.client.Report(l.t.Context(), wire.Report{Number: 1, Intent: l.order.Intent, Epoch: l.order.Epoch, Step: wire.StepPartition, Status: wire.StepFailed}); err != nil {
+				l.t.Fatal(err)
+			}
+			l.propose(state.IntentRetry{Intent: l.order.Intent})
+			l.order.Epoch++
+			l.somebodyWrites(0)
+		}, "only backup", 2, false},
+		"granted, the answer being lost, and holding what nobody named since": {func(l *lab, _ context.CancelCauseFunc) {
+			l.onClaim = func(n int, w http.ResponseWriter, r *http.Request) {
+				if n == 1 { // committed, and never told
+					l.server.ServeHTTP(httptest.NewRecorder(), r)
+					panic(http.ErrAbortHandler)
+				}
+				l.server.ServeHTTP(w, r)
+			}
+			l.somebodyWrites(1)
+		}, "only backup", 2, false},
 		"another disk at its path": {func(l *lab, _ context.CancelCauseFunc) {
 			look := l.installer.Look
 			l.installer.Look = func(path string) (machine.Disk, error) {
@@ -132,6 +149,18 @@ func TestNothingIsWrittenWithoutAClaim(t *testing.T) {
 	}
 }
 
+// somebodyWrites has the disk hold what nobody named, once it was looked at so often.
+func (l *lab) somebodyWrites(after int) {
+	look, looks := l.installer.Look, 0
+	l.installer.Look = func(path string) (machine.Disk, error) {
+		d, err := look(path)
+		if looks++; looks > after {
+			d.Contents = `ext4 "the only backup"`
+		}
+		return d, err
+	}
+}
+
 // A disk that is gone when it is to be written fails the step that names it.
 func TestTheDiskVanishes(t *testing.T) {
 	l := newLab(t)
@@ -196,7 +225,7 @@ func TestAnOldPermissionIsNone(t *testing.T) {
 		claims := 0
 		err := install(t.Context(), func(context.Context) error {
 			if claims++; claims == 1 {
-				time.Sleep(claimFresh + time.Second) // of the bubble's clock
+				time.Sleep(claim.Fresh + time.Second) // of the bubble's clock
 				return nil
 			}
 			return &client.StatusError{Status: http.StatusConflict, Text: "revoked meanwhile"}

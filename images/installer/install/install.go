@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/rackseed/rackseed/images/installer/claim"
 	"github.com/rackseed/rackseed/images/installer/disk"
 	"github.com/rackseed/rackseed/images/installer/efi"
 	"github.com/rackseed/rackseed/images/pid1"
@@ -34,16 +34,13 @@ const (
 	// aliveEvery is how long a step says nothing before it is reported again. The
 	// boot service takes a machine for silent after 20 s.
 	aliveEvery = 10 * time.Second
-	// claimFresh is the age at which a granted claim is asked for again.
-	claimFresh = 10 * time.Second
 )
 
 // Service is what an install needs of the boot service (client.Client).
 type Service interface {
-	Claim(context.Context, wire.ClaimRequest) error
+	claim.Service
 	Ignition(context.Context) (wire.Sealed, error)
 	Fetch(ctx context.Context, f wire.File, w io.WriterAt, progress func(done int64)) error
-	Retry(ctx context.Context, what string, permanent func(error) bool, do func(context.Context) error) error
 }
 
 // Installer installs, one order at a time.
@@ -214,35 +211,7 @@ func (r *run) choose(ctx context.Context) (string, error) {
 	if err := r.LoadFS(); err != nil {
 		return "", err
 	}
-	return "installing on " + machine.ListDisks([]machine.Disk{r.disk}), r.claim(ctx)
-}
-
-// claim asks for the permission to write until the answer is no, or a fresh
-// yes: an old one may have been overtaken by a revocation. Asking again is
-// harmless; the same session is granted the same claim again while it holds.
-// Each time the disk is looked at anew: the boot service compares what is on it
-// with what may be lost.
-func (r *run) claim(ctx context.Context) error {
-	final := func(err error) bool {
-		return r.Permanent(err) || errors.Is(err, errChanged) || errors.Is(err, os.ErrNotExist)
-	}
-	return r.Service.Retry(ctx, "permission to write to "+r.disk.Path, final, func(ctx context.Context) error {
-		now, err := r.Look(r.disk.Path)
-		if err != nil {
-			return err
-		}
-		if err := same(r.disk, now); err != nil {
-			return err
-		}
-		asked := time.Now()
-		if err := r.Service.Claim(ctx, wire.ClaimRequest{Intent: r.order.Intent, Epoch: r.order.Epoch, Disk: now}); err != nil {
-			return err
-		}
-		if time.Since(asked) > claimFresh {
-			return fmt.Errorf("the permission took over %s to come and may have ended meanwhile", claimFresh)
-		}
-		return nil
-	})
+	return "installing on " + machine.ListDisks([]machine.Disk{r.disk}), claim.Ask(ctx, r.Service, r.Permanent, r.Look, r.order, r.disk)
 }
 
 // partition divides the disk and makes the two file systems.

@@ -335,14 +335,14 @@ var All = []Specimen{
 		`MBR, 1 partition: ISO 9660 "Debian 13"; ISO 9660 "Debian 13"`, false},
 	{"Windows dynamic disk", disk(put(0, mbrSector([3]uint32{0x42, 1, 9000})), put(6*512, "PRIVHEAD")), "MBR, 1 partition: empty; Windows dynamic disk", false},
 
-	{"Rackseed, cut off", disk(GPT(512, node("rs-data-new")...), Ext4("x")), "broken-off Rackseed install", false},
-	{"Rackseed's node", disk(GPT(512, node("rs-data node-1")...)), "Rackseed node node-1", false},
-	{"Rackseed's node of a long name", disk(GPT(512, node("rs-data a-name-with-twenty-eight-cha")...)), "Rackseed node a-name-with-twenty-eight-cha", false},
-	{"Rackseed's node of a name that is none", disk(GPT(512, node("rs-data \u202e")...)), `Rackseed node "\u202e"`, false},
-	{"not quite Rackseed's", disk(GPT(512, node("rs-database")...)), `GPT, 5 partitions: 3 × empty, FAT "RS-ESP", ext4 "rs-data"`, false},
+	{"Rackseed, cut off", disk(GPT(512, Node("rs-data-new")...), Ext4("x")), "broken-off Rackseed install", false},
+	{"Rackseed's node", disk(GPT(512, Node("rs-data node-1")...)), "Rackseed node node-1", false},
+	{"Rackseed's node of a long name", disk(GPT(512, Node("rs-data a-name-with-twenty-eight-cha")...)), "Rackseed node a-name-with-twenty-eight-cha", false},
+	{"Rackseed's node of a name that is none", disk(GPT(512, Node("rs-data \u202e")...)), `Rackseed node "\u202e"`, false},
+	{"not quite Rackseed's", disk(GPT(512, Node("rs-database")...)), `GPT, 5 partitions: 3 × empty, FAT "RS-ESP", ext4 "rs-data"`, false},
 }
 
-// node is the table of a node of Rackseed's.
-func node(data string) []Partition {
+// Node is the table of a node of Rackseed's.
+func Node(data string) []Partition {
 	return []Partition{{1, "", "rs-bios", nil}, {1024, esp, "rs-esp", FAT32("RS-ESP")}, {4096, "", "rs-root-a", nil}, {4096, "", "rs-root-b", nil}, {7000, "", data, Ext4("rs-data")}}
 }
