@@ -86,6 +86,9 @@ func (o *options) handoffStart() *cobra.Command {
 			if err := mayStart(now, in.Nodes); err != nil {
 				return err
 			}
+			if len(in.Nodes) == 0 {
+				in.Nodes = now.Targets // what is asked about is what is done
+			}
 			if !yes {
 				if err := consent(cmd, startText(now, in.Nodes), "Start it?"); err != nil {
 					return err
@@ -120,9 +123,6 @@ func mayStart(h api.Handoff, nodes []string) error {
 
 // startText says what a start does.
 func startText(h api.Handoff, nodes []string) string {
-	if len(nodes) == 0 {
-		nodes = h.Targets
-	}
 	list := strings.Join(nodes, ", ")
 	if slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Leads && r.Machine != "" }) {
 		return fmt.Sprintf("Replicas of the boot service start on %s, besides those that there are.", list)
@@ -421,7 +421,7 @@ func (o *options) writeReplicas(w io.Writer, list []api.Replica) error {
 	if len(list) == 0 {
 		return nil
 	}
-	head := []string{"REPLICA", "RUNS ON", "ROLE", "BEHIND", "TO COPY", "ENDPOINT"}
+	head := []string{"REPLICA", "ROLE", "ENDPOINT", "BEHIND", "TO COPY"}
 	if o.output == outputWide {
 		head = append(head, "ID", "RELEASE", "JOINED")
 	}
@@ -431,11 +431,7 @@ func (o *options) writeReplicas(w io.Writer, list []api.Replica) error {
 		if r.Seen && r.Reachable {
 			behind, missing = fmt.Sprint(r.Behind), size(uint64(r.Missing))
 		}
-		on := "the appliance"
-		if r.Machine != "" {
-			on = "node " + r.Name
-		}
-		row := []string{r.Name, on, replicaRole(r), behind, missing, r.Endpoint}
+		row := []string{r.Name, replicaRole(r), r.Endpoint, behind, missing}
 		if o.output == outputWide {
 			row = append(row, r.ID, r.Release, at(r.Joined))
 		}

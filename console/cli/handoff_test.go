@@ -54,8 +54,8 @@ func (r *rig) move(to machine.HandoffStep, reason string, gates ...handoff.Gate)
 func TestHandoff(t *testing.T) {
 	r := newMovingRig(t)
 	const none = `
-REPLICA    RUNS ON        ROLE          BEHIND  TO COPY  ENDPOINT
-appliance  the appliance  leads, voter  -       -        192.0.2.2:8300
+REPLICA    ROLE          ENDPOINT        BEHIND  TO COPY
+appliance  leads, voter  192.0.2.2:8300  -       -
 
 No handoff  can be started: no node can carry the boot service: no machine is installed yet
 `
@@ -85,8 +85,8 @@ No handoff  can be started: no node can carry the boot service: no machine is in
 		t.Fatalf("answered yes: %v", err)
 	}
 	r.prints(`
-REPLICA    RUNS ON        ROLE          BEHIND  TO COPY  ENDPOINT
-appliance  the appliance  leads, voter  -       -        192.0.2.2:8300
+REPLICA    ROLE          ENDPOINT        BEHIND  TO COPY
+appliance  leads, voter  192.0.2.2:8300  -       -
 
 Handoff    to alpha, started by ann
 Step       preflight: looks whether the nodes are Ready
@@ -107,9 +107,9 @@ Possible   rackseed handoff abort
 	now.Replicas = []handoff.Seen{{ID: "r-2", Reachable: true, Stored: state.Stored{Applied: r.View().Index() - 9}, MissingBytes: 300 << 20}, {ID: "replica-1"}}
 	r.moving.Store(&now)
 	r.prints(`
-REPLICA    RUNS ON        ROLE                             BEHIND  TO COPY  ENDPOINT
-alpha      node alpha     joining, no member yet           9       300 MiB  192.0.2.10:8300
-appliance  the appliance  leads, voter, cannot be reached  -       -        192.0.2.2:8300
+REPLICA    ROLE                             ENDPOINT         BEHIND  TO COPY
+alpha      joining, no member yet           192.0.2.10:8300  9       300 MiB
+appliance  leads, voter, cannot be reached  192.0.2.2:8300   -       -
 
 Handoff    to alpha, started by ann
 Step       catching-up: the replicas fetch the log and the images

@@ -152,6 +152,7 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 		out.SafeToUnplug = out.SafeToUnplug && r.Machine != ""
 		out.Replicas = append(out.Replicas, x)
 	}
+	slices.SortFunc(out.Replicas, func(a, b Replica) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID)) })
 	out.SafeToUnplug = out.SafeToUnplug && len(out.Replicas) > 0
 	if planned {
 		out.Plan = &HandoffPlan{

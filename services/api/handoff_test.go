@@ -176,7 +176,7 @@ func TestHandoffOf(t *testing.T) {
 			if len(got.Replicas) != 2 {
 				t.Fatalf("replicas: %+v", got.Replicas)
 			}
-			one := got.Replicas[0] // by ID
+			one := got.Replicas[0] // by name
 			if one.ID != "r-2" || one.Machine != alpha || one.Voter || !one.Member || one.Leads != (m.Leader == "r-2") {
 				t.Errorf("alpha's replica: %+v", one)
 			}

@@ -52,8 +52,10 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 		carries[r.Machine] = true
 	}
 	switch r, ok := v.Replica(leader); {
-	case !ok || !r.InService(): // a plan in which nobody leaves would be another one
+	case leader == "": // a plan in which nobody leaves would be another one
 		return refuse("which replica leads is not known just now: try again in some seconds")
+	case !ok || !r.InService():
+		return refuse("no other replica can join the boot service: that takes a site file with a link that carries the service address")
 	case r.Machine == "":
 		h.From = leader
 	}

@@ -91,7 +91,7 @@ func TestPlan(t *testing.T) {
 		"on nodes, and nobody was named":      {machines: many, carriers: "a b c", leader: "ra", refused: "the boot service runs on nodes already"},
 		// Else the appliance would never be let go.
 		"nobody leads just now": {machines: many, leader: "-", names: "a", refused: "which replica leads is not known just now"},
-		"a stranger leads":      {machines: many, leader: "r-9", refused: "which replica leads is not known just now"},
+		"it has no endpoint":    {machines: many, leader: "r-9", refused: "that takes a site file with a link that carries the service address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, err := Plan(rackOf(c.machines, c.carriers), "h-1", strings.Trim(cmp.Or(c.leader, "stick"), "-"), "operator:ann", strings.Fields(c.names))
