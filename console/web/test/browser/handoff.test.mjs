@@ -112,6 +112,9 @@ test('a handoff is started, watched, given up, and done', async () => {
   await page.getByRole('row').filter({ hasText: 'node-2' }).getByText('312 MiB').waitFor()
   await page.getByRole('row').filter({ hasText: 'node-3' }).getByText('member without a vote, cannot be reached').waitFor()
   await shots(page, 'gates')
+  // Without the table's head each number says what it counts.
+  await page.setViewportSize({ width: 390, height: 844 })
+  assert.match(await page.getByRole('table').innerText(), /480 entries\sbehind[^]*312 MiB\sto copy/)
 
   now = answer({
     replicas: [{ ...appliance, seen: true, reachable: true }, replica(1, { voter: true }), replica(2), replica(3)],
