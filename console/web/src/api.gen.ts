@@ -1236,6 +1236,13 @@ export interface Operations {
     path: "/api/site";
     response: AppliedSite;
   };
+  /** Apply a site file, where no file of the appliance decides: the boot service runs on nodes */
+  "site-apply": {
+    method: "POST";
+    path: "/api/site/apply";
+    request: SiteText;
+    response: SiteCheck;
+  };
   /** What is wrong with a site file; changes nothing */
   "site-validate": {
     method: "POST";
