@@ -133,6 +133,7 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 	// Other replicas first: they may have to tell this one what is committed.
 	var meeting sync.WaitGroup
 	meeting.Go(func() { r.tasks.run(ctx, task{"replicas", r.serveReplicas}) })
+	meeting.Go(func() { r.watchDisk(ctx, store) })
 	meeting.Go(func() {
 		if r.untilLetGo(ctx, store); ctx.Err() == nil {
 			halt(errSealed)

@@ -36,6 +36,9 @@ type Medium struct {
 	Median, Longest time.Duration // of the newest writes to the log, each with its sync
 	Slow            bool          // the median was at slowCommit or above, and not below half of it since
 	Failed          error         // why it takes no writes now, an ErrUnwritable; nil: it does
+	// Since is when what is under way began, or when writes began to fail; zero:
+	// neither is so.
+	Since time.Time
 }
 
 // backing is where entries and Raft's few values are.
@@ -111,6 +114,7 @@ type medium struct {
 	took   []time.Duration
 	slow   bool
 	failed error
+	since  time.Time
 	change chan struct{} // closed at the next change of what status tells
 }
 
@@ -136,7 +140,7 @@ func (m *medium) status() (Medium, <-chan struct{}) {
 }
 
 func (m *medium) statusLocked() Medium {
-	s := Medium{Slow: m.slow, Failed: m.failed}
+	s := Medium{Slow: m.slow, Failed: m.failed, Since: m.since}
 	if n := len(m.took); n > 0 {
 		sorted := slices.Sorted(slices.Values(m.took))
 		s.Median, s.Longest = sorted[n/2], sorted[n-1]
@@ -221,7 +225,7 @@ func (m *medium) do(write func(backing) error) error {
 	if m.failed != nil {
 		m.log.Warn("state: the medium takes writes again")
 	}
-	m.set(func() { m.failed, m.last = nil, newest })
+	m.set(func() { m.failed, m.since, m.last = nil, time.Time{}, newest })
 	return nil
 }
 
@@ -267,6 +271,11 @@ func (m *medium) Close() error {
 func (m *medium) StoreLogs(logs []*raft.Log) error {
 	return m.do(func(b backing) error {
 		begun := time.Now()
+		m.set(func() {
+			if m.failed == nil {
+				m.since = begun
+			}
+		})
 		err := b.StoreLogs(logs)
 		if err == nil {
 			took := time.Since(begun)

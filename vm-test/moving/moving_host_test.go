@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 // once.
 func TestHandoff(t *testing.T) {
 	r := newRoom(t, 4, 3)
-	before := r.events()
+	before, lines := r.events(), r.lines()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	carried := make(chan struct{})
@@ -56,6 +57,10 @@ func TestHandoff(t *testing.T) {
 		if after[i].Seq != e.Seq || after[i].Text != e.Text {
 			t.Fatalf("event %d was %q and is %q", e.Seq, e.Text, after[i].Text)
 		}
+	}
+
+	if now := r.lines(); len(lines) == 0 || !slices.Equal(now, lines) {
+		t.Errorf("of %d lines of machines' output %d are there", len(lines), len(now))
 	}
 
 	// Booted again by mistake it serves nobody.
@@ -105,6 +110,21 @@ func (r *room) leader(h api.Handoff) *host {
 		}
 	}
 	return nil
+}
+
+// lines are the machines' output.
+func (r *room) lines() (all []string) {
+	r.t.Helper()
+	for n := 1; n <= 3; n++ {
+		var page api.List[api.Lines]
+		if err := r.client.Call(r.t.Context(), http.MethodGet, fmt.Sprintf("/api/machines/node-%d/output", n), url.Values{"limit": {"200"}}, nil, &page); err != nil {
+			r.t.Fatal(err)
+		}
+		for _, l := range page.Items {
+			all = append(all, l.Lines...)
+		}
+	}
+	return all
 }
 
 // events are all, which must have no gap.

@@ -72,6 +72,9 @@ func screens(t *testing.T, r *rack.Rack) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the test's own is over
 	defer cancel()
 	for _, vm := range append([]*qemu.VM{r.Appliance}, r.Machines...) {
+		if vm == nil {
+			continue
+		}
 		file := filepath.Join(vm.Dir, "screen.png")
 		if err := vm.Screenshot(ctx, file); err != nil {
 			t.Logf("no screen: %v", err)

@@ -1,0 +1,60 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/rackseed/rackseed/services/state"
+)
+
+const (
+	// hungAfter is how long a write to the log may take while this replica leads
+	// others. Raft goes on heartbeating on a hung disk: nobody else would lead,
+	// and nothing would be committed.
+	hungAfter = 2 * time.Second
+	hungLook  = 100 * time.Millisecond
+	// lastWords is how long the rest has to end in order; a hung disk holds it up.
+	lastWords = time.Second
+)
+
+// hung says how long the log's disk holds up others that could do better: this
+// replica leads them, and a write does not end. "": it does not.
+func hung(now time.Time, m state.Medium, members state.Membership, slower int) string {
+	limit := hungAfter * time.Duration(max(slower, 1))
+	if !members.Leads || len(members.Voters()) < 2 || m.Since.IsZero() || now.Sub(m.Since) < limit {
+		return ""
+	}
+	why := fmt.Sprintf("a write to its log has taken %v", now.Sub(m.Since).Round(100*time.Millisecond))
+	if m.Failed != nil {
+		why = m.Failed.Error()
+	}
+	return "this replica leads no more, since its disk holds up the others: " + why
+}
+
+// watchDisk ends the process when its disk holds up other replicas: with its
+// sockets closed another one leads, and the kernel takes the service address back
+// (services/address). The process is started again, and follows once the disk
+// takes writes.
+func (r *replica) watchDisk(ctx context.Context, store *state.Store) {
+	tick := time.NewTicker(hungLook)
+	defer tick.Stop()
+	for {
+		medium, _ := store.Medium()
+		if why := hung(time.Now(), medium, store.Membership(), r.Slower); why != "" {
+			r.Logger.Error("replica: " + why)
+			r.network.Close()
+			time.AfterFunc(lastWords, func() { os.Exit(hungExit) })
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// hungExit is the process's exit status then.
+const hungExit = 4
