@@ -32,22 +32,16 @@ import (
 	"github.com/rackseed/rackseed/vm-test/simulate"
 )
 
-var program string // rackseed, built
+func TestMain(m *testing.M) { netns.Main(m) }
 
-func TestMain(m *testing.M) {
-	if os.Getenv("RACKSEED_TEST_PROGRAM") == "" { // once, before the namespace
-		dir, err := os.MkdirTemp("", "rackseed-moving-")
-		if err == nil {
-			err = exec.Command("go", "build", "-o", dir+"/rackseed", "../..").Run()
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "building rackseed:", err)
-			os.Exit(1)
-		}
-		os.Setenv("RACKSEED_TEST_PROGRAM", dir+"/rackseed") //nolint // the name is one
+// build builds the program that every host runs.
+func build(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "rackseed")
+	if out, err := exec.Command("go", "build", "-o", program, "../..").CombinedOutput(); err != nil {
+		t.Fatalf("building rackseed: %v\n%s", err, out)
 	}
-	program = os.Getenv("RACKSEED_TEST_PROGRAM")
-	netns.Main(m)
+	return program
 }
 
 const (
@@ -91,6 +85,7 @@ func address(n int) string { return fmt.Sprintf("10.77.0.%d", 10+n) }
 type host struct {
 	*netns.Peer
 	t       *testing.T
+	program string
 	name    string
 	dir     string
 	args    []string
@@ -105,7 +100,7 @@ func (h *host) start() {
 	if h.log, err = os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		h.t.Fatal(err)
 	}
-	h.process = exec.Command("nsenter", append([]string{"-t", h.PID(), "-n", program, "serve"}, h.args...)...)
+	h.process = exec.Command("nsenter", append([]string{"-t", h.PID(), "-n", h.program, "serve"}, h.args...)...)
 	h.process.Stdout, h.process.Stderr = h.log, h.log
 	h.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := h.process.Start(); err != nil {
@@ -126,19 +121,20 @@ func (h *host) kill() {
 
 // room is an appliance and machines on one switch, which the test is plugged into.
 type room struct {
-	t      *testing.T
-	dir    string
-	sw     *netns.Switch
-	stick  *host
-	nodes  []*host
-	boxes  []*simulate.Machine
-	client *client.Client
+	t       *testing.T
+	program string
+	dir     string
+	sw      *netns.Switch
+	stick   *host
+	nodes   []*host
+	boxes   []*simulate.Machine
+	client  *client.Client
 }
 
 // newRoom makes a room with that many machines, of which so many are installed.
 func newRoom(t *testing.T, machines, installed int) *room {
 	t.Helper()
-	r := &room{t: t, dir: t.TempDir(), sw: netns.JoinSwitch(t, "veth0", "10.77.0.50/24")}
+	r := &room{t: t, program: build(t), dir: t.TempDir(), sw: netns.JoinSwitch(t, "veth0", "10.77.0.50/24")}
 	t.Cleanup(func() {
 		if t.Failed() {
 			r.tell()
@@ -176,7 +172,7 @@ func (r *room) install(n int) {
 
 func (r *room) host(name, address string) *host {
 	r.t.Helper()
-	h := &host{Peer: r.sw.Plug(address), t: r.t, name: name, dir: filepath.Join(r.dir, name)}
+	h := &host{Peer: r.sw.Plug(address), t: r.t, program: r.program, name: name, dir: filepath.Join(r.dir, name)}
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		r.t.Fatal(err)
 	}
