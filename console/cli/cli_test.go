@@ -45,13 +45,16 @@ type rig struct {
 	silent      atomic.Bool                    // it does not answer
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigWith(t, func(*api.Config) {}) }
+
+// newRigWith is newRig with something of the API's otherwise.
+func newRigWith(t *testing.T, change func(*api.Config)) *rig {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	for _, name := range []string{"RACKSEED_SERVER", "RACKSEED_FINGERPRINT", "RACKSEED_TOKEN"} {
 		t.Setenv(name, "")
 	}
 	r := &rig{State: statetest.Open(t), t: t}
-	server, err := api.New(api.Config{
+	config := api.Config{
 		Store: r.Store, Members: r.Store, Output: output{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		Status: func() api.Status {
 			return api.Status{Site: "lab", Service: "192.0.2.1", Health: append([]api.Health{{Name: "dhcp", OK: true, Text: "serves eth0"}}, r.health...)}
@@ -67,7 +70,9 @@ func newRig(t *testing.T) *rig {
 		},
 		NewPKI: func(time.Time) (map[string][]byte, error) { return map[string][]byte{"pki/ca.key": []byte("new")}, nil },
 		Files:  func(string) ([]wire.File, error) { return []wire.File{{Name: "root.erofs", Size: 200 << 20}}, nil },
-	})
+	}
+	change(&config)
+	server, err := api.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -167,6 +168,10 @@ func (o *options) site() *cobra.Command {
 			},
 		},
 		&cobra.Command{
+			Use: "apply FILE", Short: "Put a site file into force, once the boot service runs on nodes: before, the appliance's file decides; - is standard input", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error { return o.applySite(cmd, args[0]) },
+		},
+		&cobra.Command{
 			Use: "show", Short: "Show the site file in force, with defaults filled in", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return show(cmd.Context(), o, cmd.OutOrStdout(), "/api/site", nil, func(w io.Writer, s api.AppliedSite) error {
@@ -184,6 +189,41 @@ func (o *options) site() *cobra.Command {
 				})
 			},
 		})
+}
+
+// applySite checks a site file here, where what is wrong has a line, and puts it
+// into force.
+func (o *options) applySite(cmd *cobra.Command, path string) error {
+	var text []byte
+	var err error
+	if path == "-" {
+		path = "standard input"
+		text, err = io.ReadAll(io.LimitReader(newInput(cmd), site.MaxBytes+1))
+	} else {
+		text, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return err
+	}
+	if err := o.validate(cmd.OutOrStdout(), path, bytes.NewReader(text)); err != nil {
+		return err
+	}
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	var check api.SiteCheck
+	if err := c.Call(cmd.Context(), http.MethodPost, "/api/site/apply", nil, api.SiteText{Text: string(text)}, &check); err != nil {
+		return err
+	}
+	if !check.Valid { // by rules that this program does not know
+		list := site.Error{File: path, Problems: check.Problems}
+		return fmt.Errorf("the boot service refuses it: %w", &list)
+	}
+	if o.plain() {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "It is in force.")
+	}
+	return err
 }
 
 func (o *options) validateFile(w io.Writer, path string) (err error) {

@@ -278,3 +278,21 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+// A site file is put into force where no file of the appliance decides.
+func TestSiteApply(t *testing.T) {
+	const text = "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n    dhcp: {from: 192.0.2.9, to: 192.0.2.19}\n"
+	r := newRig(t)
+	r.fails("the site file of the appliance decides", text, "site", "apply", "-")
+	r = newRigWith(t, func(c *api.Config) { c.SiteByHand = true })
+	if out := r.must(text, "site", "apply", "-"); !strings.HasSuffix(out, "It is in force.\n") {
+		t.Errorf("it said %s", out)
+	}
+	if out := r.must("", "site", "show"); !strings.Contains(out, "192.0.2.19") {
+		t.Errorf("in force is %s", out)
+	}
+	// Nodes and machines know the boot service by its address.
+	moved := strings.ReplaceAll(text, "serviceAddress: 192.0.2.1", "serviceAddress: 192.0.2.3")
+	r.fails("the service address is 192.0.2.1 and would become 192.0.2.3", moved, "site", "apply", "-")
+	r.fails("standard input: 1 problem", "version: 1\nname: lab\nserviceAddress: nowhere\n", "site", "apply", "-")
+}
