@@ -283,8 +283,10 @@ func TestCompletion(t *testing.T) {
 func TestSiteApply(t *testing.T) {
 	const text = "version: 1\nname: lab\nserviceAddress: 192.0.2.1\nlinks:\n  - interface: eth0\n    address: 192.0.2.2/24\n    dhcp: {from: 192.0.2.9, to: 192.0.2.19}\n"
 	r := newRig(t)
+	r.setup()
 	r.fails("the site file of the appliance decides", text, "site", "apply", "-")
 	r = newRigWith(t, func(c *api.Config) { c.SiteByHand = true })
+	r.setup()
 	if out := r.must(text, "site", "apply", "-"); !strings.HasSuffix(out, "It is in force.\n") {
 		t.Errorf("it said %s", out)
 	}
