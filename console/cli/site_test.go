@@ -296,5 +296,5 @@ func TestSiteApply(t *testing.T) {
 	// Nodes and machines know the boot service by its address.
 	moved := strings.ReplaceAll(text, "serviceAddress: 192.0.2.1", "serviceAddress: 192.0.2.3")
 	r.fails("the service address is 192.0.2.1 and would become 192.0.2.3", moved, "site", "apply", "-")
-	r.fails("standard input: 1 problem", "version: 1\nname: lab\nserviceAddress: nowhere\n", "site", "apply", "-")
+	r.fails("standard input: 2 problems", "version: 1\nname: lab\nserviceAddress: nowhere\n", "site", "apply", "-")
 }
