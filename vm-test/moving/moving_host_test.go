@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -97,58 +95,5 @@ func TestHandoff(t *testing.T) {
 	again := r.events()
 	if again[len(after)-1].Text != after[len(after)-1].Text {
 		t.Errorf("event %d was %q and is %q", len(after), after[len(after)-1].Text, again[len(after)-1].Text)
-	}
-}
-
-// leader is the node that leads.
-func (r *room) leader(h api.Handoff) *host {
-	for _, x := range h.Replicas {
-		for _, n := range r.nodes {
-			if x.Leads && x.Name == n.name {
-				return n
-			}
-		}
-	}
-	return nil
-}
-
-// lines are the machines' output.
-func (r *room) lines() (all []string) {
-	r.t.Helper()
-	for n := 1; n <= 3; n++ {
-		var page api.List[api.Lines]
-		if err := r.client.Call(r.t.Context(), http.MethodGet, fmt.Sprintf("/api/machines/node-%d/output", n), url.Values{"limit": {"200"}}, nil, &page); err != nil {
-			r.t.Fatal(err)
-		}
-		for _, l := range page.Items {
-			all = append(all, l.Lines...)
-		}
-	}
-	return all
-}
-
-// events are all, which must have no gap.
-func (r *room) events() []machine.Event {
-	r.t.Helper()
-	var all []machine.Event
-	for {
-		var page api.EventList
-		var last uint64
-		if len(all) > 0 {
-			last = all[len(all)-1].Seq
-		}
-		query := url.Values{"after": {fmt.Sprint(last)}}
-		if err := r.client.Call(r.t.Context(), http.MethodGet, "/api/events", query, nil, &page); err != nil {
-			r.t.Fatal(err)
-		}
-		if len(page.Items) == 0 {
-			return all
-		}
-		for _, e := range page.Items {
-			if e.Seq != uint64(len(all))+1 {
-				r.t.Fatalf("event %d follows %d", e.Seq, len(all))
-			}
-			all = append(all, e)
-		}
 	}
 }
