@@ -169,6 +169,16 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, f)
 }
 
+// Resting serves other members for a replica that is sealed: it says that it is.
+func Resting(now func() time.Time) http.Handler {
+	mux := http.NewServeMux()
+	rests := &Server{}
+	handle(mux, pathReport, rests, func(context.Context, struct{}) (handoff.Report, error) {
+		return handoff.Report{Sealed: true, Clock: now()}, nil
+	})
+	return mux
+}
+
 // Joins serves who has no certificate yet.
 func (s *Server) Joins() http.Handler {
 	mux := http.NewServeMux()

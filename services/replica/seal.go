@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"sync"
 	"time"
 
 	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/state"
 )
 
@@ -61,12 +66,65 @@ func (r *replica) untilLetGo(ctx context.Context, store *state.Store) {
 	}
 }
 
-// rest is what a sealed replica does: it says so.
+// rest is what a sealed replica does: it says so, on the screen and, as long as
+// they ask, to those that go on, since its word may have been lost with its power.
 func (r *replica) rest(ctx context.Context) {
 	r.sealed.Store(true)
-	r.letGo.Store(true)
-	r.tasks.set(taskBegin, true, sealedText)
-	<-ctx.Done()
+	r.tasks.run(ctx, task{"rest", r.serveRest})
+}
+
+// restLook is how often a sealed replica looks whether it is a member still.
+const restLook = 5 * time.Second
+
+func (r *replica) serveRest(ctx context.Context, tell report) error {
+	own, err := identity.Load(r.identityDir()) // where the others are now
+	if err != nil {
+		return err
+	}
+	at := own.Endpoints[own.ID]
+	told := func(id string) bool { return id != own.ID && own.Endpoints[id] != "" }
+	network := peer.New(peer.Config{
+		Identity: own.Identity, Member: told,
+		Endpoint: func(id string) (string, error) { return own.Endpoints[id], nil },
+		Members:  peerapi.Resting(r.Now), Joins: http.NotFoundHandler(), Logger: r.Logger,
+	})
+	defer network.Close()
+	// Its link may come later than this does, or never again.
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	serving.Go(func() {
+		for ctx.Err() == nil && at != "" {
+			if l, err := net.Listen("tcp", at); err == nil {
+				err = network.Serve(ctx, l)
+				if err != nil {
+					r.Logger.Warn("replica: answering those that go on", "error", err)
+				}
+			}
+			if !pause(ctx, restLook) {
+				return
+			}
+		}
+	})
+	for {
+		// Who is removed is let in nowhere.
+		member := false
+		for id := range own.Endpoints {
+			if told(id) {
+				one, cancel := context.WithTimeout(ctx, restLook)
+				_, err := peerapi.Client{HTTP: network.Client()}.Stored(one, id)
+				cancel()
+				member = member || err == nil
+			}
+		}
+		if r.letGo.Store(!member); member {
+			tell(true, "It is over for this replica. The nodes take over: leave it plugged in for some seconds.")
+		} else {
+			tell(true, sealedText)
+		}
+		if !pause(ctx, restLook) {
+			return nil
+		}
+	}
 }
 
 const sealedText = "The boot service runs on nodes of the cluster now. Safe to unplug."
