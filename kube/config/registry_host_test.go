@@ -35,6 +35,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/replica"
 	"github.com/rackseed/rackseed/services/state"
@@ -175,11 +176,11 @@ func (s *service) certs(files []ignition.File) string {
 
 func id(t *testing.T, data string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(data, "id"))
+	own, err := identity.Load(filepath.Join(data, "identity"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(b))
+	return own.ID
 }
 
 // built is a program that RACKSEED_… names.
