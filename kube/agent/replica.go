@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -29,8 +31,9 @@ const invitationAge = 8 * time.Minute
 type replicaLeft struct {
 	Manifest []byte // of its static pod; nil: none
 	Folder   bool
-	Invited  bool // its invitation is there
-	Stale    bool // and too old to join by
+	ID       string // its server ID; "": it has not joined
+	Invited  bool   // its invitation is there
+	Stale    bool   // and too old to join by
 }
 
 // replicaStep is what is to be done about a node's replica.
@@ -45,14 +48,20 @@ const (
 )
 
 // nextReplica decides it. manifest is the one that the order asks for. A replica
-// that joined and has no folder was lost with its disk: it must not come back under
-// its name, and so nothing is started.
+// that joined is ended only by its own ID among those that left: the order is not
+// signed, and whoever answers at the service address must not end a voter. One that
+// joined and has no folder was lost with its disk: it must not come back under its
+// name, and so nothing is started. What runs is not started anew by another image
+// here: all of them would be, at once.
 func nextReplica(order wire.ReplicaOrder, left replicaLeft, manifest []byte) replicaStep {
+	over := slices.Contains(order.Left, left.ID) || left.ID == "" && !order.Run
 	switch {
-	case !order.Run && left.Manifest != nil:
+	case over && left.Manifest != nil:
 		return replicaEnd
-	case !order.Run && left.Folder:
+	case over && left.Folder:
 		return replicaForget
+	case left.ID != "" && left.Manifest != nil:
+		return replicaStays
 	case !order.Run || order.Image == "" || order.Joined && !left.Folder:
 		return replicaStays
 	case !order.Joined && (!left.Invited || left.Stale):
@@ -115,7 +124,7 @@ func (a *agent) tendReplica(ctx context.Context) error {
 			a.output.Print("rackseed: this node runs no replica of the boot service any more")
 			return os.Remove(a.host.path(config.ServiceManifest))
 		case replicaForget:
-			return os.RemoveAll(a.host.path(config.ServiceFolder))
+			err = a.host.setReplicaAside(left.ID)
 		}
 		if err != nil {
 			return err
@@ -130,10 +139,29 @@ func (h host) replicaLeft() (left replicaLeft, err error) {
 		return left, err
 	}
 	left.Folder = h.exists(config.ServiceFolder)
+	own, err := identity.Load(h.path(config.ServiceFolder + "/identity"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return left, err
+	}
+	left.ID = own.ID
 	if i, err := os.Stat(h.path(config.ServiceInvitation)); err == nil {
 		left.Invited, left.Stale = true, time.Since(i.ModTime()) > invitationAge
 	}
 	return left, nil
+}
+
+// setReplicaAside takes a replica's folder out of the way: one that joined is kept,
+// since nothing proves that it is over but an answer that is not signed.
+func (h host) setReplicaAside(id string) error {
+	folder := h.path(config.ServiceFolder)
+	if id == "" {
+		return os.RemoveAll(folder)
+	}
+	aside := folder + ".left"
+	if err := os.RemoveAll(aside); err != nil { // the one before
+		return err
+	}
+	return os.Rename(folder, aside)
 }
 
 // inviteReplica gets what the replica joins by, onto the disk.

@@ -89,7 +89,10 @@ func (l *Log) Copy(ctx context.Context, tell func(ok bool, text string)) error {
 		l.counted(wanted)
 		var failed error
 		for _, c := range wanted {
-			if failed = l.fetch(ctx, c); failed != nil {
+			if err := l.fetch(ctx, c); err != nil {
+				failed = err
+			}
+			if ctx.Err() != nil {
 				break
 			}
 		}

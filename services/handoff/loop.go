@@ -164,6 +164,9 @@ func (l *Loop) once(ctx context.Context, h machine.Handoff) {
 	l.show(h, w, d)
 	switch {
 	case d.Abort != "":
+		if l.why != "" {
+			d.Abort += ": " + l.why
+		}
 		l.propose(ctx, state.HandoffMove{ID: h.ID, From: h.Step, To: machine.HandoffAborting, Reason: d.Abort})
 	case d.To != "":
 		l.propose(ctx, state.HandoffMove{ID: h.ID, From: h.Step, To: d.To})

@@ -57,7 +57,7 @@ func (r *room) say(format string, a ...any) {
 
 func (r *room) start(id string, m machine.ID) *replica {
 	_, net := raft.NewInmemTransport(raft.ServerAddress(id))
-	store, err := state.Open(state.Config{ID: id, InMemory: true, Transport: net, Peers: peers{r, id}, Joins: len(r.all) > 0})
+	store, err := state.Open(state.Config{ID: id, InMemory: true, Transport: net, Peers: peers{r, id}, Joins: len(r.all) > 0, Fresh: len(r.all) > 0})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -486,6 +486,11 @@ func (n *planner) watching() {
 			}
 		}
 	}
+	// What came since the vote: the old one may be the only one that has it.
+	for _, t := range n.targets() {
+		s, _ := n.seen(t)
+		ok = n.images(t, s) && ok
+	}
 	fresh := n.backedUp()
 	switch {
 	case ok && fresh:

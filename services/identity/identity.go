@@ -26,6 +26,7 @@ const (
 	fileAuthority = "authority.pem" // a founder's key of the authority, until the cluster has it
 	fileEndpoints = "endpoints.json"
 	fileSealed    = "sealed.json"
+	fileFresh     = "fresh" // of one that joined, until it is a member
 )
 
 // Sealed says that it is over for a replica: it handed its part over, and never
@@ -62,6 +63,8 @@ type Own struct {
 	Endpoints map[string]string
 	// Sealed is nil for a replica that is in service.
 	Sealed *Sealed
+	// Fresh says that it joined, and was no member yet.
+	Fresh bool
 }
 
 // Load reads the identity in a folder; fs.ErrNotExist: there is none.
@@ -95,6 +98,12 @@ func Load(dir string) (Own, error) {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return failed(fmt.Errorf("%s: %w", fileEndpoints, err))
+	}
+	switch _, err := os.Stat(filepath.Join(dir, fileFresh)); {
+	case err == nil:
+		own.Fresh = true
+	case !errors.Is(err, fs.ErrNotExist):
+		return failed(err)
 	}
 	text, err = os.ReadFile(filepath.Join(dir, fileSealed))
 	if err == nil {
@@ -149,6 +158,15 @@ func Given(dir string) error {
 	return err
 }
 
+// Begun notes that the replica was a member: from then on its log must be there.
+func Begun(dir string) error {
+	err := os.Remove(filepath.Join(dir, fileFresh))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // Join makes the identity of a replica that an invitation lets in. Its key is on
 // the disk before it asks: killed at any moment, it asks again with it, and gets
 // the same ID.
@@ -185,7 +203,7 @@ func Join(ctx context.Context, dir string, invitation peer.Invitation, q peerapi
 	if _, err := peer.ParseIdentity(key, r.Certificate, invitation.Authority); err != nil {
 		return Own{}, fmt.Errorf("what cluster %s issued: %w", invitation.Cluster, err)
 	}
-	if err := errors.Join(KeepEndpoints(dir, endpoints), keep(dir, s)); err != nil {
+	if err := errors.Join(KeepEndpoints(dir, endpoints), write(dir, fileFresh, nil), keep(dir, s)); err != nil {
 		return Own{}, err
 	}
 	return Load(dir)

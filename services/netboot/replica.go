@@ -21,6 +21,7 @@ type Replicas interface {
 	Site() (machine.Site, bool)
 	Handoff() (machine.Handoff, bool)
 	Replicas() []machine.Replica
+	LeftReplicas(of machine.ID) []string
 	Image(ref string) (machine.Image, bool)
 }
 
@@ -32,7 +33,7 @@ const serviceImage = "service"
 func replicaOrder(v Replicas, m machine.Machine) wire.ReplicaOrder {
 	site, _ := v.Site()
 	image, ok := v.Image(serviceImage)
-	order := wire.ReplicaOrder{Slower: site.Slower()}
+	order := wire.ReplicaOrder{Slower: site.Slower(), Left: v.LeftReplicas(m.ID)}
 	if ok {
 		order.Image = fmt.Sprintf("%s/rackseed/%s@%s", ignition.RegistryHost, serviceImage, image.Digest)
 	}
@@ -78,7 +79,7 @@ func (s *Server) serveNodeInvite(w http.ResponseWriter, r *http.Request, c calle
 	case !order.Run:
 		return status(http.StatusConflict, fmt.Errorf("%s runs no replica: %s", nameOf(c.machine), order.Reason))
 	case order.Joined:
-		return status(http.StatusConflict, fmt.Errorf("the replica of %s joined already; if its folder is lost, remove it first (rackseed replica remove), since it may have forgotten what it promised", nameOf(c.machine)))
+		return status(http.StatusConflict, fmt.Errorf("the replica of %s joined already; if its folder is lost, take it away first (rackseed handoff remove), since it may have forgotten what it promised", nameOf(c.machine)))
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerLimit)
 	defer cancel()

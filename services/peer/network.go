@@ -95,6 +95,7 @@ func New(c Config) *Network {
 			},
 		})
 	}
+	n.servers[1].ReadTimeout = headerLimit // strangers
 	for i, q := range []*queue{n.members, n.joins} {
 		n.serving.Go(func() { n.servers[i].Serve(q) }) //nolint // it ends with the queue, by Close
 	}
@@ -177,6 +178,12 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 // may says whether a server ID may speak something.
 func (n *Network) may(id, protocol string) bool {
 	return n.Member(id) || protocol == protocolReplica && n.Guest != nil && n.Guest(id)
+}
+
+// Refused says whether an error is the other side's no to who this replica is.
+func Refused(err error) bool {
+	var remote *net.OpError // of crypto/tls, for an alert
+	return errors.As(err, &remote) && remote.Op == "remote error"
 }
 
 // ErrNoMember says that a replica is none that this one talks to.

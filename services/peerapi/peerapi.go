@@ -52,6 +52,9 @@ const (
 // is far smaller.
 const maxBody = 8 << 20
 
+// maxJoin bounds what somebody may send who has no certificate, in bytes.
+const maxJoin = 16 << 10
+
 // Store is what is asked of a replica's state.
 type Store interface {
 	Take(ctx context.Context, p state.Proposal) (state.Result, error)
@@ -183,7 +186,7 @@ func Resting(now func() time.Time) http.Handler {
 func (s *Server) Joins() http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, pathJoin, s, s.join)
-	return mux
+	return http.MaxBytesHandler(mux, maxJoin)
 }
 
 func handle[In, Out any](mux *http.ServeMux, path string, s *Server, do func(context.Context, In) (Out, error)) {
@@ -427,6 +430,11 @@ func (s *Server) join(ctx context.Context, q JoinRequest) (JoinReply, error) {
 	public, err := x509.ParsePKIXPublicKey(q.Public)
 	if err != nil {
 		return JoinReply{}, &state.Refusal{Text: "join: the key is none: " + err.Error()}
+	}
+	// Nothing is proposed for a stranger: what is proposed is in the log, also if it
+	// is refused.
+	if _, invited := s.Store.View().Invitation(hashOf([]byte(q.Token))); !invited {
+		return JoinReply{}, &state.Refusal{Text: "the token was not issued here, or it is from another cluster: get a new one where the replica is to join"}
 	}
 	r, err := s.Store.Propose(ctx, "join", state.ReplicaJoin{
 		TokenHash: hashOf([]byte(q.Token)), ID: peer.NewID("replica-"), Endpoint: q.Endpoint,

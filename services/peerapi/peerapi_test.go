@@ -59,7 +59,7 @@ func run(t *testing.T, l net.Listener, identity peer.Identity, joinsAt map[strin
 		Identity: identity, Member: func(id string) bool { return n.store != nil && n.member(id) }, Endpoint: n.where,
 		Members: server.Members(), Joins: server.Joins(), Logger: slog.New(slog.DiscardHandler),
 	})
-	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Stream: n.network.Raft(), Peers: Client{n.network.Client()}, Joins: joins, Members: n.network.Recheck,
+	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Stream: n.network.Raft(), Peers: Client{n.network.Client()}, Joins: joins, Fresh: joins, Members: n.network.Recheck,
 		Slower: 4, // a busy machine is no dead replica
 	})
 	if err != nil {

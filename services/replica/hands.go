@@ -97,8 +97,9 @@ func (h hands) Backup(ctx context.Context) (uint64, error) {
 			errs = append(errs, err)
 		}
 	}
-	if len(errs) == len(others) {
-		return 0, fmt.Errorf("no other replica took a backup: %w", errors.Join(errs...))
+	if len(errs) == len(others) { // they are away, and may never come back
+		h.Logger.Warn("replica: no other replica took a backup: it is kept here", "error", errors.Join(errs...))
+		return index, h.keepBackup(index, bytes.NewReader(text.Bytes()))
 	}
 	return index, nil
 }

@@ -44,6 +44,7 @@ func (p peers) Keep(ctx context.Context, of machine.ID, stream string, text []by
 // Chunk reads a chunk from whoever has it.
 func (p peers) Chunk(ctx context.Context, c machine.Chunk) ([]byte, error) {
 	var errs []error
+	without := 0
 	for _, id := range p.Peers() {
 		one, cancel := context.WithTimeout(ctx, keepLimit)
 		text, err := p.client().Chunk(one, id, c)
@@ -51,11 +52,14 @@ func (p peers) Chunk(ctx context.Context, c machine.Chunk) ([]byte, error) {
 		if err == nil {
 			return text, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) {
+			without++
+		} else {
 			errs = append(errs, err)
 		}
 	}
-	if len(errs) > 0 {
+	// One that is away may never come back: those that are there decide.
+	if len(errs) > 0 && without == 0 {
 		return nil, errors.Join(errs...)
 	}
 	return nil, fmt.Errorf("output %s of machine %s is on no replica: %w", c.Digest, c.Machine, fs.ErrNotExist)

@@ -38,10 +38,14 @@ func (r *replica) identityDir() string { return filepath.Join(r.Data, "identity"
 // invitation, or the first of a cluster that it begins.
 func (r *replica) identify(ctx context.Context) (identity.Own, error) {
 	own, err := identity.Load(r.identityDir())
-	if !errors.Is(err, fs.ErrNotExist) {
+	_, noState := os.Stat(filepath.Join(r.Data, "state"))
+	switch {
+	case err == nil && own.Sealed == nil && own.Founder && own.AuthorityKey == nil && errors.Is(noState, fs.ErrNotExist):
+		return own, fmt.Errorf("%s has an identity and no state: it was lost, and with it what this replica promised to others; it must not begin anew under its name: remove the folder, or restore all of it", r.Data)
+	case !errors.Is(err, fs.ErrNotExist):
 		return own, err
 	}
-	if _, err := os.Stat(filepath.Join(r.Data, "state")); err == nil {
+	if noState == nil {
 		return own, fmt.Errorf("%s has a state and no identity: it was copied in part, or is of a version before the first release; begin with an empty folder", r.Data)
 	}
 	if r.onNode() {
@@ -93,7 +97,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (r *replica) meet() {
 	r.answers = &peerapi.Server{Report: r.report, Seal: r.seal, Backup: r.keepBackup}
 	r.network = peer.New(peer.Config{
-		Identity: r.own.Identity, Member: r.isMember, Guest: r.isGuest, Endpoint: r.endpointOf,
+		Identity: r.own.Identity, Member: r.isMember, Endpoint: r.endpointOf,
 		Members: r.answers.Members(), Joins: r.answers.Joins(), Logger: r.Logger,
 	})
 }
@@ -104,22 +108,14 @@ func (r *replica) isMember(id string) bool {
 	if store == nil {
 		return false
 	}
-	m := store.Membership()
-	if len(m.Members) == 0 { // it joins, and has no log yet
-		_, told := r.own.Endpoints[id]
-		return told
+	if store.Membership().Has(id) {
+		return true
 	}
-	return m.Has(id)
-}
-
-// isGuest says whether another replica has joined and is no member yet.
-func (r *replica) isGuest(id string) bool {
-	store := r.store.Load()
-	if store == nil {
-		return false
-	}
-	x, ok := store.View().Replica(id)
-	return ok && x.InService()
+	// Its certificate says that the cluster took it in. One that joined is not in
+	// the configuration yet, and one that this replica has not heard of may lead by
+	// now: it can be heard of only from there. Only who left is over.
+	x, known := store.View().Replica(id)
+	return !known || x.InService()
 }
 
 // endpointOf is where another replica listens: as the state says or, before
@@ -210,6 +206,11 @@ func (r *replica) listen(ctx context.Context, tell report, at string) error {
 // are.
 func (r *replica) introduce(ctx context.Context, tell report) error {
 	store := r.store.Load()
+	// What is known until then may be old: what is on disk is newer.
+	tell(false, "catching up with the leader", api.HealthWaiting)
+	if err := store.CatchUp(ctx); err != nil {
+		return err
+	}
 	key := sha256.Sum256(r.own.Public())
 	kept := r.own.Endpoints
 	for ctx.Err() == nil {

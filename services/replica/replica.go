@@ -85,7 +85,7 @@ func Run(ctx context.Context, c Config) error {
 	err := r.work(working, halt)
 	halt(nil)
 	if errors.Is(err, errSealed) {
-		r.Logger.Info("replica: " + sealedText)
+		r.Logger.Info("replica: it is sealed: nodes carry the boot service")
 		r.rest(ctx)
 		err = nil
 	}
@@ -136,6 +136,7 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 	meeting.Go(func() { r.watchDisk(ctx, store) })
 	meeting.Go(func() {
 		if r.untilLetGo(ctx, store); ctx.Err() == nil {
+			r.letGo.Store(true)
 			halt(errSealed)
 		}
 	})
@@ -175,7 +176,14 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
 		{"handoff", r.runHandoff},
 		{"copies of output", func(ctx context.Context, tell report) error { return r.log.Copy(ctx, tell.plain) }},
-		{"output", func(ctx context.Context, tell report) error { return r.log.Run(ctx, tell.plain) }},
+		{"output", func(ctx context.Context, tell report) error {
+			// What the state does not name is removed: it must not be an old one.
+			tell(false, "catching up with the leader", api.HealthWaiting)
+			if err := store.CatchUp(ctx); err != nil {
+				return err
+			}
+			return r.log.Run(ctx, tell.plain)
+		}},
 		{"console", r.serveConsole},
 		{"cluster", r.whileServing(r.followCluster)},
 		{"approval", r.whileServing(func(ctx context.Context, tell report) error {
@@ -191,7 +199,8 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 	if r.onNode() {
 		r.file.once.Do(func() { close(r.file.read) }) // it has none
 	} else {
-		tasks = append(tasks, task{"site file", r.watchSite}, task{"images", r.publish})
+		// While it leads: as a follower it would undo what people did elsewhere.
+		tasks = append(tasks, task{"site file", r.whileLeading(r.watchSite)}, task{"images", r.whileLeading(r.publish)})
 	}
 	r.tasks.run(ctx, tasks...)
 	setup.Wait()
@@ -227,7 +236,7 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 	store, err := state.Open(state.Config{
 		Dir: filepath.Join(r.Data, "state"), ID: r.own.ID, Now: r.Now, Logger: r.Logger, Halt: halt,
 		Stream: r.network.Raft(), Peers: peerapi.Client{HTTP: r.network.Client()}, Members: r.network.Recheck,
-		Joins: !r.own.Founder, Slower: r.Slower,
+		Joins: !r.own.Founder, Fresh: r.own.Fresh, Slower: r.Slower,
 	})
 	if err != nil {
 		r.network.Close()
@@ -271,6 +280,11 @@ func (r *replica) begin(ctx context.Context, store *state.Store) error {
 		case <-changed:
 		case <-ctx.Done():
 			return nil
+		}
+	}
+	if r.own.Fresh {
+		if err := identity.Begun(r.identityDir()); err != nil {
+			return err
 		}
 	}
 	if _, has := store.View().Secret(peerapi.SecretKey); has && r.own.AuthorityKey != nil {

@@ -105,21 +105,26 @@ func (r *replica) serveRest(ctx context.Context, tell report) error {
 			}
 		}
 	})
+	// Who was let go is let in nowhere. While nobody answers it is not known.
+	gone := r.letGo.Load()
 	for {
-		// Who is removed is let in nowhere.
-		member := false
 		for id := range own.Endpoints {
-			if told(id) {
-				one, cancel := context.WithTimeout(ctx, restLook)
-				_, err := peerapi.Client{HTTP: network.Client()}.Stored(one, id)
-				cancel()
-				member = member || err == nil
+			if !told(id) {
+				continue
+			}
+			one, cancel := context.WithTimeout(ctx, restLook)
+			_, err := peerapi.Client{HTTP: network.Client()}.Stored(one, id)
+			cancel()
+			if err == nil {
+				gone = false
+			} else if peer.Refused(err) {
+				gone = true
 			}
 		}
-		if r.letGo.Store(!member); member {
-			tell(true, "It is over for this replica. The nodes take over: leave it plugged in for some seconds.")
-		} else {
+		if r.letGo.Store(gone); gone {
 			tell(true, sealedText)
+		} else {
+			tell(true, "It is over for this replica. Leave it plugged in until the nodes have answered that they know.")
 		}
 		if !pause(ctx, restLook) {
 			return nil

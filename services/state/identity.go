@@ -356,6 +356,16 @@ func (c *change) machineForget(x MachineForget) error {
 	if why := machine.NoForget(r.Machine, c.orders(x.Machine)); why != "" {
 		return refuse("machine %s: %s", x.Machine, why)
 	}
+	carried := ""
+	each(c.tables, tableReplicas, byID, nil, func(x *machine.Replica) bool {
+		if x.Machine == r.Machine.ID && x.InService() {
+			carried = x.Name
+		}
+		return carried == ""
+	})
+	if carried != "" {
+		return refuse("machine %s: its node carries a replica of the boot service, whose vote may be needed: take that away first, with: rackseed handoff remove %s", x.Machine, carried)
+	}
 	c.drop(r)
 	c.event(x.Machine, "machine.forgotten", machine.Info, fmt.Sprintf("Forgotten by %s", asker(c.by)), "by", c.by, "name", r.Machine.Name)
 	return nil

@@ -268,10 +268,13 @@ func (k stores) begun(dir string) (bool, error) {
 		return false, err
 	}
 	if term > 1 {
-		return false, lost(filepath.Join(dir, "raft"), fmt.Sprintf("the log is empty, and a leader was elected in term %d", term))
+		return false, fmt.Errorf("%w: %w", errElected, lost(filepath.Join(dir, "raft"), fmt.Sprintf("the log is empty, and a leader was elected in term %d", term)))
 	}
 	return false, nil
 }
+
+// errElected says that a log is empty which was not when a leader was elected.
+var errElected = errors.New("entries are missing")
 
 // termKey is where Raft keeps its term (raft, keyCurrentTerm).
 var termKey = []byte("CurrentTerm")

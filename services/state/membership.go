@@ -414,6 +414,36 @@ func (s *Store) Checked() (index uint64, hashed string, err error) {
 	if v == nil {
 		return 0, "", nil
 	}
-	hashed, err = hash(v.txn)
-	return v.index, hashed, err
+	s.hashing.Lock() // a large state takes a while, and is asked for each second
+	defer s.hashing.Unlock()
+	if s.hashedIndex != v.index {
+		if s.hashed, err = hash(v.txn); err != nil {
+			return v.index, "", err
+		}
+		s.hashedIndex = v.index
+	}
+	return v.index, s.hashed, nil
+}
+
+// catchUpPause is between two questions of one that has to catch up.
+const catchUpPause = 200 * time.Millisecond
+
+// CatchUp waits until this replica has in its state what the leader had when it was
+// asked. What a start finds may be a snapshot's, which is old: nothing must be
+// removed by it.
+func (s *Store) CatchUp(ctx context.Context) error {
+	for {
+		m := s.Membership()
+		switch {
+		case m.Leads:
+			return nil
+		case m.Leader != "" && m.Leader != s.config.ID && s.config.Peers != nil:
+			if at, err := s.config.Peers.Stored(ctx, m.Leader); err == nil {
+				return s.fsm.await(ctx, at.Applied, s.stopping)
+			}
+		}
+		if err := s.pause(ctx, catchUpPause); err != nil {
+			return fmt.Errorf("waiting for a leader, which knows what is committed: %w", err)
+		}
+	}
 }

@@ -33,7 +33,7 @@ func newRoom(t *testing.T) *room {
 func (r *room) start(id string) *Store {
 	r.t.Helper()
 	_, net := raft.NewInmemTransport(raft.ServerAddress(id))
-	s, err := Open(Config{ID: id, InMemory: true, Transport: net, Peers: peers{r, id}, Joins: len(r.stores) > 0})
+	s, err := Open(Config{ID: id, InMemory: true, Transport: net, Peers: peers{r, id}, Joins: len(r.stores) > 0, Fresh: len(r.stores) > 0})
 	if err != nil {
 		r.t.Fatal(err)
 	}

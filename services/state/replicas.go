@@ -100,9 +100,11 @@ func (c *change) replicaInvite(x ReplicaInvite) error {
 	}
 	kept := 0
 	each(c.tables, tableInvitations, byID, nil, func(i *invitationRow) bool {
-		if i.Expires.After(c.at) {
+		joined := c.replica(i.Replica)
+		switch {
+		case i.Expires.After(c.at):
 			kept++
-		} else {
+		case joined == nil || !joined.InService(): // its answer may have been lost still
 			c.remove(tableInvitations, i)
 		}
 		return true
@@ -123,15 +125,15 @@ func (c *change) replicaJoin(x ReplicaJoin) error {
 	switch {
 	case invitation == nil:
 		return refuse("the token was not issued here, or it is from another cluster: get a new one where the replica is to join")
-	case !invitation.Expires.After(c.at):
-		return refuse("the token of replica %s expired at %s: get a new one", invitation.Name, invitation.Expires.Format(time.RFC3339))
-	case invitation.Replica != "":
+	case invitation.Replica != "": // also later: its answer was lost
 		old := c.replica(invitation.Replica)
 		if old == nil || !old.InService() || subtle.ConstantTimeCompare(old.Key, x.Key) != 1 {
 			return refuse("the token of replica %s was used already, by %s: get a new one", invitation.Name, invitation.Replica)
 		}
 		c.replicaAnswer = old
 		return nil
+	case !invitation.Expires.After(c.at):
+		return refuse("the token of replica %s expired at %s: get a new one", invitation.Name, invitation.Expires.Format(time.RFC3339))
 	case c.replica(x.ID) != nil:
 		return refuse("server ID %s was used before", x.ID)
 	case x.Level < c.cluster().FeatureLevel:
@@ -193,6 +195,26 @@ func (v View) Replica(id string) (machine.Replica, bool) {
 		return *r, true
 	}
 	return machine.Replica{}, false
+}
+
+// Invitation is the name of the replica that a token invites, open or taken; false:
+// there is none of that hash.
+func (v View) Invitation(tokenHash []byte) (name string, ok bool) {
+	if i := first[invitationRow](v.t, tableInvitations, byID, tokenHash); i != nil {
+		return i.Name, true
+	}
+	return "", false
+}
+
+// LeftReplicas lists the server IDs of a machine's replicas that left.
+func (v View) LeftReplicas(of machine.ID) (ids []string) {
+	each(v.t, tableReplicas, byID, nil, func(r *machine.Replica) bool {
+		if r.Machine == of && !r.InService() {
+			ids = append(ids, r.ID)
+		}
+		return true
+	})
+	return ids
 }
 
 // Replicas lists those in service, by ID.

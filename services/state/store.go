@@ -38,9 +38,10 @@ type Config struct {
 	Transport raft.Transport
 	// Peers asks other replicas; needed with Stream.
 	Peers Peers
-	// Joins says that an empty folder is a new replica's, which waits to be made a
-	// member of a cluster that there is: it must never begin one.
-	Joins bool
+	// Joins says that the replica joined a cluster that there is: it must never
+	// begin one. Fresh says that it has not been a member yet, so that an empty log
+	// lost nothing.
+	Joins, Fresh bool
 	// Members is called after each change of the membership that is committed: who
 	// was removed is to be cut off. nil: nobody wants to know.
 	Members func()
@@ -80,6 +81,11 @@ type Store struct {
 	medium   *medium
 	leading  *leadership
 	changing sync.Mutex // held while the membership is changed
+	hashing  sync.Mutex // of the newest hash that was asked for, and its entry
+	hashed   string
+
+	hashedIndex uint64
+
 	stop     context.CancelFunc
 	stopping <-chan struct{} // closed when Close begins
 	stopped  chan struct{}   // the watch over leadership ended
@@ -161,6 +167,12 @@ func (s *Store) start() error {
 		s.fsm.configured.set(list[0].ConfigurationIndex)
 	}
 	begun, err := kept.begun(s.config.Dir)
+	if err != nil && s.config.Fresh && errors.Is(err, errElected) {
+		begun, err = false, nil // by those that it joins
+	}
+	if err == nil && !begun && s.config.Joins && !s.config.Fresh {
+		err = fmt.Errorf("%s: the log is gone; this replica may have forgotten what it promised, and never comes back under its ID: remove its whole folder, and let a new one join", s.config.Dir)
+	}
 	if err != nil {
 		return fmt.Errorf("reading what is there: %w", err)
 	}
@@ -179,7 +191,7 @@ func (s *Store) start() error {
 	if s.raft, err = raft.NewRaft(settings, s.fsm, kept.log, kept.stable, kept.snapshots, transport); err != nil {
 		return fmt.Errorf("starting Raft: %w", err)
 	}
-	if !begun && s.config.Joins {
+	if s.config.Joins { // its log may end before the entry that makes it a member
 		return nil
 	}
 	return s.checkMember()

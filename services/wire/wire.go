@@ -207,10 +207,13 @@ type JoinSecret struct {
 type ReplicaOrder struct {
 	Run bool `json:"run"`
 	// Joined says that its replica is one already, and has been invited.
-	Joined bool   `json:"joined,omitempty"`
-	Image  string `json:"image,omitempty"`  // what it runs, as HOST/REPOSITORY@DIGEST
-	Slower int    `json:"slower,omitempty"` // of an emulated site; see replica.Config
-	Reason string `json:"reason,omitempty"`
+	Joined bool `json:"joined,omitempty"`
+	// Left are the server IDs of its replicas that left for good. Nothing else ends
+	// one: this answer is not signed.
+	Left   []string `json:"left,omitempty"`
+	Image  string   `json:"image,omitempty"`  // what it runs, as HOST/REPOSITORY@DIGEST
+	Slower int      `json:"slower,omitempty"` // of an emulated site; see replica.Config
+	Reason string   `json:"reason,omitempty"`
 }
 
 // ReplicaSecret is what a node's replica joins by, once. It is sealed for
