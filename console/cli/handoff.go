@@ -62,7 +62,7 @@ over one after another. Without a command: how far it is, as handoff status.`,
 	})
 	c.AddCommand(
 		status(&cobra.Command{Use: "status", Short: "Say where the boot service runs, how far its move is, and what it waits for"}),
-		o.handoffStart(), o.handoffAbort(), o.handoffLost(), o.handoffResume(),
+		o.handoffStart(), o.handoffAbort(), o.handoffLost(), o.handoffResume(), o.handoffRemove(),
 	)
 	return c
 }
@@ -225,6 +225,26 @@ func consent(cmd *cobra.Command, told, question string) error {
 		return errors.New("nothing was done: only yes does it")
 	}
 	return nil
+}
+
+func (o *options) handoffRemove() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "remove NAME", Short: "Take a replica of the boot service away for good, as one whose node is dead", Args: cobra.ExactArgs(1),
+		Long: `Take a replica of the boot service away for good, as one whose node is dead or
+lost its disk. It never comes back under its ID; handoff start --node puts another
+one on the same node or on another.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				if err := consent(cmd, fmt.Sprintf("The replica of %s loses its vote and leaves for good.", args[0]), "Take it away?"); err != nil {
+					return err
+				}
+			}
+			return act(cmd.Context(), o, cmd.OutOrStdout(), handoffPath+"/remove", api.RemoveRequest{Replica: args[0]}, o.writeHandoff)
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
 }
 
 // nodeNames completes the name of a node that is Ready.

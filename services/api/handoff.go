@@ -129,6 +129,11 @@ type HandoffRequest struct {
 	Nodes []string `json:"nodes,omitempty" maxItems:"5" doc:"Names of the nodes to move to; absent: three of the control planes and workers that are Ready, or one where there are fewer."`
 }
 
+// RemoveRequest takes a replica away.
+type RemoveRequest struct {
+	Replica string `json:"replica" minLength:"1" maxLength:"64" doc:"Its name, as that of its node, or its ID."`
+}
+
 // HandoffOf is the handoff as a replica sees it. What a loop said of another step
 // than the one that is under way, or before its replica lost the lead, is not true
 // any more.
@@ -213,6 +218,24 @@ func (s *Server) registerHandoff(api huma.API) {
 				return nil, s.problem(ctx, err)
 			}
 			if _, err := s.propose(ctx, state.HandoffStart{Handoff: plan}); err != nil {
+				return nil, err
+			}
+			return answer(), nil
+		})
+	huma.Register(api, operation("handoff-remove", http.MethodPost, "/api/handoff/remove", "handoff",
+		"Take a replica away for good, as one whose node is dead", http.StatusConflict),
+		func(ctx context.Context, in *struct{ Body RemoveRequest }) (*body[Handoff], error) {
+			x, err := handoff.Removable(s.Store.View(), s.handoffLeader(), in.Body.Replica)
+			if err == nil && s.RemoveReplica == nil {
+				err = &state.Refusal{Text: "this boot service has no replicas"}
+			}
+			if err == nil {
+				err = s.RemoveReplica(ctx, x.ID)
+			}
+			if err != nil {
+				return nil, s.problem(ctx, err)
+			}
+			if _, err := s.propose(ctx, state.ReplicaLeave{ID: x.ID, Reason: "taken away"}); err != nil {
 				return nil, err
 			}
 			return answer(), nil

@@ -57,6 +57,8 @@ type Config struct {
 	// that this replica carries out; nil: neither is known here.
 	Members       Members
 	HandoffStatus func() handoff.Status
+	// RemoveReplica takes a replica out of Raft's configuration; nil: there are none.
+	RemoveReplica func(ctx context.Context, id string) error
 	// SiteByHand says that a site is applied by people, since no file is watched.
 	SiteByHand bool
 	// Setup makes a site file where there is none. nil: it is not set up here.

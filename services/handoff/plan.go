@@ -114,3 +114,26 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 	}
 	return h, nil
 }
+
+// Removable is the replica with a name or an ID, which may be taken away: it does
+// not lead, and no plan is under way.
+func Removable(v interface {
+	Replicas() []machine.Replica
+	Handoff() (machine.Handoff, bool)
+}, leader, name string) (machine.Replica, error) {
+	if h, ok := v.Handoff(); ok && !h.Step.Over() {
+		return machine.Replica{}, &state.Refusal{Text: fmt.Sprintf("a handoff is under way (%s), which decides on replicas: wait for its end, or give it up", h.Step)}
+	}
+	var names []string
+	for _, r := range v.Replicas() {
+		if r.ID != name && r.Name != name {
+			names = append(names, r.Name)
+			continue
+		}
+		if r.ID == leader {
+			return r, &state.Refusal{Text: fmt.Sprintf("replica %s leads: another one must lead first, as when its node is off", r.Name)}
+		}
+		return r, nil
+	}
+	return machine.Replica{}, &state.Refusal{Text: fmt.Sprintf("there is no replica %.60s; there are %s", name, strings.Join(names, ", "))}
+}

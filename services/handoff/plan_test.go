@@ -140,3 +140,32 @@ func TestActionsInWords(t *testing.T) {
 		}
 	}
 }
+
+func TestRemovable(t *testing.T) {
+	v := removing{list: []machine.Replica{{ID: "r-1", Name: "node-1"}, {ID: "r-2", Name: "node-2"}}}
+	for name, want := range map[string]string{"node-2": "", "r-2": "", "node-1": "replica node-1 leads", "node-9": "there are node-1, node-2"} {
+		got, err := Removable(v, "r-1", name)
+		if want == "" && (err != nil || got.ID != "r-2") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, %v", name, got.ID, err)
+		}
+	}
+	v.plan = &machine.Handoff{Step: machine.HandoffWatching}
+	if _, err := Removable(v, "r-1", "node-2"); err == nil || !strings.Contains(err.Error(), "under way") {
+		t.Errorf("while a plan is under way: %v", err)
+	}
+}
+
+// removing is replicas and a plan.
+type removing struct {
+	list []machine.Replica
+	plan *machine.Handoff
+}
+
+func (r removing) Replicas() []machine.Replica { return r.list }
+
+func (r removing) Handoff() (machine.Handoff, bool) {
+	if r.plan == nil {
+		return machine.Handoff{}, false
+	}
+	return *r.plan, true
+}

@@ -264,3 +264,22 @@ func (r *replica) invitation(ctx context.Context, view state.View, m machine.Mac
 }
 
 func peerEndpoint(a netip.Addr) string { return netip.AddrPortFrom(a, peer.PortNumber).String() }
+
+// remove takes another replica out of the configuration: its vote first.
+func (r *replica) remove(ctx context.Context, id string) error {
+	store := r.store.Load()
+	for _, change := range []state.ChangeKind{state.Demote, state.Remove} {
+		m := store.Membership()
+		if change == state.Demote && !m.Voter(id) || !m.Has(id) {
+			continue
+		}
+		err := store.Change(ctx, change, id)
+		if errors.Is(err, state.ErrNotLeading) {
+			err = &state.Refusal{Text: "this replica does not lead: ask at the service address, where the one answers that does"}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

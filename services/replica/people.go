@@ -79,7 +79,7 @@ func (r *replica) newAPI() (*api.Server, error) {
 		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
 		Members: store, HandoffStatus: r.handoffStatus,
 		Status: r.peopleStatus, Files: r.imageFiles, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
-		CheckProfile: r.Plugins.CheckProfile, SiteByHand: r.onNode(),
+		CheckProfile: r.Plugins.CheckProfile, RemoveReplica: r.remove, SiteByHand: r.onNode(),
 	})
 }
 

@@ -324,6 +324,19 @@ func TestNewReplicaWaits(t *testing.T) {
 	})
 }
 
+// One that was a member and has no log any more may have forgotten what it promised.
+func TestLostLogNeverComesBack(t *testing.T) {
+	_, err := Open(Config{ID: "n1", Dir: t.TempDir(), Joins: true, Transport: loopback("n1"), Peers: peers{}})
+	if err == nil || !strings.Contains(err.Error(), "never comes back under its ID") {
+		t.Errorf("it was opened: %v", err)
+	}
+}
+
+func loopback(id string) raft.Transport {
+	_, transport := raft.NewInmemTransport(raft.ServerAddress(id))
+	return transport
+}
+
 // Who proposes while the replica is closed is told so at once, and not when its
 // time is over.
 func TestProposalAtTheEnd(t *testing.T) {

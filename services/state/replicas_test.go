@@ -67,6 +67,11 @@ func TestInvitationIsTakenOnce(t *testing.T) {
 	w.must(invite(w, "late"))
 	w.now = w.now.Add(time.Hour)
 	wantText(t, w.refused(joinBy("late", "r-4")), "expired")
+	// The answer was lost, and it was off for a while.
+	w.must(invite(w, "prunes what is over"))
+	if got := w.must(again); got.Replica == nil || got.Replica.ID != "r-2" {
+		t.Errorf("asked again after the invitation's end: %+v", got)
+	}
 	long := invite(w, "long")
 	long.Expires = w.now.Add(2 * time.Hour)
 	wantText(t, w.refused(long), "within 1h")
@@ -100,6 +105,23 @@ func TestReplicaThatLeftNeverComesBack(t *testing.T) {
 	if r, ok := w.view().Replica("r-2"); !ok || r.InService() || r.Proved != 0 {
 		t.Errorf("%+v", r)
 	}
+}
+
+// A node that carries a replica is not forgotten: its vote may be needed.
+func TestCarryingMachineIsNotForgotten(t *testing.T) {
+	w := newWorld(t)
+	w.waiting(1)
+	w.must(tell("r-1", "10.77.0.2:8300"))
+	of := invite(w, "a")
+	of.Machine = machineID(1)
+	w.must(of)
+	w.must(joinBy("a", "r-2"))
+	wantText(t, w.refused(MachineForget{Machine: machineID(1)}), "rackseed handoff remove node-a")
+	w.must(ReplicaLeave{ID: "r-2", Reason: "its board burnt"})
+	if left := w.view().LeftReplicas(machineID(1)); len(left) != 1 || left[0] != "r-2" {
+		t.Errorf("left: %v", left)
+	}
+	w.must(MachineForget{Machine: machineID(1)})
 }
 
 func TestReplicasAreBounded(t *testing.T) {

@@ -626,6 +626,11 @@ export interface Refused {
   why: string;
 }
 
+export interface RemoveRequest {
+  /** Its name, as that of its node, or its ID. */
+  replica: string;
+}
+
 export interface Replica {
   /** Log entries that it has not applied yet. */
   behind?: number;
@@ -1034,6 +1039,13 @@ export interface Operations {
   "handoff-lost": {
     method: "POST";
     path: "/api/handoff/lost";
+    response: Handoff;
+  };
+  /** Take a replica away for good, as one whose node is dead */
+  "handoff-remove": {
+    method: "POST";
+    path: "/api/handoff/remove";
+    request: RemoveRequest;
     response: Handoff;
   };
   /** Let a handoff that is being given up go forward without the appliance and the nodes that are away */
