@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -95,5 +96,22 @@ func TestHandoff(t *testing.T) {
 	again := r.events()
 	if again[len(after)-1].Text != after[len(after)-1].Text {
 		t.Errorf("event %d was %q and is %q", len(after), after[len(after)-1].Text, again[len(after)-1].Text)
+	}
+
+	// One is lost for good, and taken away.
+	var dead *host
+	for _, n := range nodes {
+		now, err := r.handoff()
+		if err == nil && n != r.leader(now) {
+			dead = n
+		}
+	}
+	dead.kill()
+	if err := r.client.Call(t.Context(), http.MethodPost, "/api/handoff/remove", nil, api.RemoveRequest{Replica: dead.name}, nil); err != nil {
+		t.Fatal(err)
+	}
+	now, err := r.handoff()
+	if err != nil || len(now.Replicas) != 2 {
+		t.Errorf("replicas: %+v, %v", now.Replicas, err)
 	}
 }
