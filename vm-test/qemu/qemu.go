@@ -250,11 +250,12 @@ type Gateway struct {
 	Socket    string         // of the switch's port
 	Network   string         // as 10.77.0.0/24
 	Own       string         // its address there
-	Forwards  map[int]string // host port → ADDRESS-PORT there
+	Unused    string         // another one, that QEMU's name server has there
+	Forwards  map[int]string // host port → ADDRESS:PORT there
 }
 
 func (g Gateway) arguments() []string {
-	user := "user,id=user,net=" + g.Network + ",host=" + g.Own
+	user := "user,id=user,net=" + g.Network + ",host=" + g.Own + ",dns=" + g.Unused
 	for host, to := range g.Forwards {
 		user += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-%s", host, to)
 	}
@@ -270,8 +271,20 @@ func StartGateway(ctx context.Context, h Host, g Gateway) (*VM, error) {
 	if err := os.MkdirAll(g.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("gateway %s: %w", g.Name, err)
 	}
-	return launch(ctx, h, Machine{Name: g.Name, Dir: g.Dir}, g.arguments())
+	vm, err := launch(ctx, h, Machine{Name: g.Name, Dir: g.Dir}, g.arguments())
+	if err != nil {
+		return nil, err
+	}
+	select { // what it does not understand it says at once
+	case <-vm.Exited():
+		return nil, vm.Err()
+	case <-time.After(gatewayTrial):
+		return vm, nil
+	}
 }
+
+// gatewayTrial is how long a gateway must last to count as plugged in.
+const gatewayTrial = time.Second
 
 // launch starts QEMU.
 func launch(ctx context.Context, h Host, m Machine, args []string) (*VM, error) {

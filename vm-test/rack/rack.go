@@ -153,8 +153,8 @@ func (r *Rack) PullStick(ctx context.Context) error {
 	r.Ports[machineName(0)].Edit(dropDHCPAnswers)
 	var err error
 	r.Gateway, err = qemu.StartGateway(ctx, r.Host, qemu.Gateway{
-		Name: "gateway", Dir: filepath.Join(r.Dir, "gateway"), Socket: r.socket(0), Network: "10.77.0.0/24", Own: "10.77.0.254",
-		Forwards: map[int]string{r.ConsolePort: ServiceAddress + "-443", r.KubernetesPort: ServiceAddress + "-6443"},
+		Name: "gateway", Dir: filepath.Join(r.Dir, "gateway"), Socket: r.socket(0), Network: "10.77.0.0/24", Own: "10.77.0.254", Unused: "10.77.0.253",
+		Forwards: map[int]string{r.ConsolePort: ServiceAddress + ":443", r.KubernetesPort: ServiceAddress + ":6443"},
 	})
 	return err
 }
