@@ -152,7 +152,7 @@ func checkCluster(t *testing.T, k kubectl) {
 	if _, err := k.with(answering, "apply", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
-	k.until(5*time.Minute, "a Deployment runs on the worker", has("available"),
+	k.until(5*time.Minute, "a Deployment runs on the worker", has("successfully rolled out"),
 		"-n", "kube-system", "rollout", "status", "deployment/answering", "--timeout=30s")
 	pod := k.until(time.Minute, "its pod", has("node-2 10.244."),
 		"-n", "kube-system", "get", "pod", "-l", "app=answering", "-o", "jsonpath={range .items[*]}{.spec.nodeName} {.status.podIP} {.metadata.name}{end}")
