@@ -75,12 +75,8 @@ func (o *options) handoffStart() *cobra.Command {
 		Example: `  rackseed handoff start
   rackseed handoff start --node node-1 --node node-2 --node node-3`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect()
+			c, now, err := o.handoffNow(cmd.Context())
 			if err != nil {
-				return err
-			}
-			var now api.Handoff
-			if err := c.Call(cmd.Context(), http.MethodGet, handoffPath, nil, nil, &now); err != nil {
 				return err
 			}
 			if err := mayStart(now, in.Nodes); err != nil {
@@ -108,6 +104,15 @@ func (o *options) handoffStart() *cobra.Command {
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not follow it")
 	return c
+}
+
+// handoffNow is how far it is, before something is done about it.
+func (o *options) handoffNow(ctx context.Context) (c *client.Client, now api.Handoff, err error) {
+	if c, err = o.connect(); err != nil {
+		return nil, now, err
+	}
+	err = c.Call(ctx, http.MethodGet, handoffPath, nil, nil, &now)
+	return c, now, err
 }
 
 // mayStart refuses what the boot service would refuse, before anything is asked.
@@ -157,12 +162,8 @@ but its word.
 ` + lostText + ` If it can be plugged in
 and booted again, do that instead: the handoff goes on by itself.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect()
+			_, now, err := o.handoffNow(cmd.Context())
 			if err != nil {
-				return err
-			}
-			var now api.Handoff
-			if err := c.Call(cmd.Context(), http.MethodGet, handoffPath, nil, nil, &now); err != nil {
 				return err
 			}
 			switch {

@@ -30,21 +30,6 @@ func TestMain(m *testing.M) {
 	netns.Main(m)
 }
 
-// until waits for a condition, at most 20 seconds.
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s did not happen", what)
-		}
-	}
-}
-
 func has(t *testing.T, link string) bool {
 	t.Helper()
 	return strings.Contains(netns.Run(t, "ip", "-4", "addr", "show", "dev", link), "10.77.0.3/24")
@@ -62,11 +47,11 @@ func TestHoldAndRelease(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24"), func(error) {}) }()
-	until(t, "taking the address", func() bool { return has(t, "veth0") })
+	netns.Until(t, "taking the address", func() bool { return has(t, "veth0") })
 	// The peer learns by ARP who has the address.
 	peer.Run("bash", "-c", "echo > /dev/udp/10.77.0.3/9")
 	own := mac(netns.Run(t, "ip", "-o", "link", "show", "veth0"))
-	until(t, "answering ARP", func() bool {
+	netns.Until(t, "answering ARP", func() bool {
 		return strings.Contains(peer.Run("ip", "neigh", "show", "10.77.0.3"), own)
 	})
 	// It outlives what the kernel grants.
@@ -235,11 +220,11 @@ func TestKilledHolderLosesIt(t *testing.T) {
 		if err := holder.Start(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "taking the address", func() bool { return has(t, "veth2") })
+		netns.Until(t, "taking the address", func() bool { return has(t, "veth2") })
 		if err := holder.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "losing the address", func() bool { return !has(t, "veth2") })
+		netns.Until(t, "losing the address", func() bool { return !has(t, "veth2") })
 		holder.Process.Kill() // may be dead already
 		holder.Wait()         // tells of the kill
 	}

@@ -74,34 +74,6 @@ const (
 	HandoffResume HandoffAction = "resume"
 )
 
-// stepText says what each step does.
-var stepText = map[machine.HandoffStep]string{
-	machine.HandoffPreflight:    "looks whether the nodes are Ready",
-	machine.HandoffDeploying:    "a replica starts on each node, and becomes a member without a vote",
-	machine.HandoffCatchingUp:   "the replicas fetch the log and the images",
-	machine.HandoffPromoting:    "one after another gets a vote, with proof",
-	machine.HandoffTransferring: "one of them takes the lead, and the appliance gives up its vote",
-	machine.HandoffWatching:     "they serve, and are put to their trials; the appliance can still take over",
-	machine.HandoffSealing:      "the appliance writes that it is over for it, and is removed",
-	machine.HandoffDone:         "the boot service has moved",
-	machine.HandoffAborting:     "it is given up: the appliance takes the lead again, and the replicas on nodes leave",
-	machine.HandoffAborted:      "it was given up, and all is as it was",
-}
-
-// joinText is stepText where nobody leaves.
-var joinText = map[machine.HandoffStep]string{
-	machine.HandoffDone:     "these nodes carry the boot service, too",
-	machine.HandoffAborting: "it is given up: the replicas that were added leave",
-}
-
-// handoffText is a plan's step in words.
-func handoffText(h machine.Handoff) string {
-	if h.From == "" {
-		return cmp.Or(joinText[h.Step], stepText[h.Step])
-	}
-	return stepText[h.Step]
-}
-
 // handoffActions are what the state would not refuse now.
 func handoffActions(h machine.Handoff, leader string) []HandoffAction {
 	list := []HandoffAction{}
@@ -161,7 +133,7 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 	out.SafeToUnplug = out.SafeToUnplug && len(out.Replicas) > 0
 	if planned {
 		out.Plan = &HandoffPlan{
-			Handoff: h, Step: h.Step, Over: !active, Text: handoffText(h), Known: known, Gates: []HandoffGate{}, Actions: handoffActions(h, m.Leader),
+			Handoff: h, Step: h.Step, Over: !active, Text: h.Words(), Known: known, Gates: []HandoffGate{}, Actions: handoffActions(h, m.Leader),
 		}
 	}
 	if known {

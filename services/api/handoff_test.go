@@ -223,13 +223,13 @@ func TestHandoffSteps(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s: %v, want %q", step, got, want)
 		}
-		if handoffText(machine.Handoff{Step: step, From: "r-1"}) == "" {
+		if (machine.Handoff{Step: step, From: "r-1"}).Words() == "" {
 			t.Errorf("%s has no words", step)
 		}
 	}
 	// Nobody leaves: nothing is said of an appliance.
 	for _, step := range []machine.HandoffStep{machine.HandoffDone, machine.HandoffAborting} {
-		if text := handoffText(machine.Handoff{Step: step}); text == "" || strings.Contains(text, "appliance") || strings.Contains(text, "moved") {
+		if text := (machine.Handoff{Step: step}).Words(); text == "" || strings.Contains(text, "appliance") || strings.Contains(text, "moved") {
 			t.Errorf("%s where nobody leaves: %q", step, text)
 		}
 	}

@@ -177,21 +177,6 @@ func readMAC(t *testing.T, line string) machine.MAC {
 	return m
 }
 
-// until waits for a condition, at most 20 seconds.
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s did not happen", what)
-		}
-	}
-}
-
 func join(t *testing.T) *netns.Peer {
 	t.Helper()
 	p := netns.Join(t, "veth0", "10.77.0.2/24", "")
@@ -236,8 +221,8 @@ func TestUdhcpc(t *testing.T) {
 		t.Fatal(err)
 	}
 	bound := func() time.Time { l, _ := store.View().LeaseByMAC(mac); return l.Bound }
-	until(t, "binding again", func() bool { return bound().After(lease.Bound) })
-	until(t, "setting the address", func() bool {
+	netns.Until(t, "binding again", func() bool { return bound().After(lease.Bound) })
+	netns.Until(t, "setting the address", func() bool {
 		return strings.Contains(peer.Run("ip", "addr", "show", "eth0"), lease.Address.String())
 	})
 	before := bound()
@@ -245,13 +230,13 @@ func TestUdhcpc(t *testing.T) {
 	if err := running.Process.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "renewing", func() bool { return bound().After(before) })
-	until(t, "hearing of it", func() bool { return strings.Count(got(t, dir), "ip="+lease.Address.String()+"\n") >= 3 })
+	netns.Until(t, "renewing", func() bool { return bound().After(before) })
+	netns.Until(t, "hearing of it", func() bool { return strings.Count(got(t, dir), "ip="+lease.Address.String()+"\n") >= 3 })
 	// It releases when it ends (-R).
 	if err := running.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the release", func() bool { _, held := store.View().LeaseByMAC(mac); return !held })
+	netns.Until(t, "the release", func() bool { _, held := store.View().LeaseByMAC(mac); return !held })
 	running.Wait() // tells of the signal
 }
 
@@ -270,7 +255,7 @@ func TestDhclient(t *testing.T) {
 		t.Error("a client that does not netboot became a machine")
 	}
 	peer.Run("dhclient", append([]string{"-r"}, args...)...)
-	until(t, "the release", func() bool { _, held := store.View().LeaseByMAC(mac); return !held })
+	netns.Until(t, "the release", func() bool { _, held := store.View().LeaseByMAC(mac); return !held })
 }
 
 // dnsmasq is somebody's DHCP server, until the test ends or off is called.
@@ -325,7 +310,7 @@ func TestForeignServer(t *testing.T) {
 			dnsmasq(t, other, append(args, "--domain=example.org")...)
 			store, hindered := serveLink(t, dir, hostLink())
 			var why string
-			until(t, "finding the other server", func() bool {
+			netns.Until(t, "finding the other server", func() bool {
 				select {
 				case list := <-hindered:
 					if len(list) == 0 {
@@ -336,7 +321,7 @@ func TestForeignServer(t *testing.T) {
 				}
 				return strings.Contains(why, "10.77.0.9")
 			})
-			until(t, "the event", func() bool { _, n := note(store, "dhcp.foreign"); return n == 1 })
+			netns.Until(t, "the event", func() bool { _, n := note(store, "dhcp.foreign"); return n == 1 })
 			e, _ := note(store, "dhcp.foreign")
 			if e.Severity != machine.Error || e.Data["server"] != "10.77.0.9" || e.Data["hardware"] != string(peerMAC(t, other)) ||
 				e.Data["domain"] != "example.org" || !strings.HasPrefix(e.Data["offered"], "10.77.0.2") {
@@ -364,12 +349,12 @@ func TestForeignServerComesLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	bound := func() time.Time { l, _ := store.View().LeaseByMAC(peerMAC(t, first)); return l.Bound }
-	until(t, "binding", func() bool { return !bound().IsZero() })
-	until(t, "setting the address", func() bool { return strings.Contains(first.Run("ip", "addr", "show", "eth0"), "10.77.0.") })
+	netns.Until(t, "binding", func() bool { return !bound().IsZero() })
+	netns.Until(t, "setting the address", func() bool { return strings.Contains(first.Run("ip", "addr", "show", "eth0"), "10.77.0.") })
 
 	off := dnsmasq(t, other, "--no-ping")
 	// It shows when a client asks, or when it is asked.
-	until(t, "finding it", func() bool {
+	netns.Until(t, "finding it", func() bool {
 		asks(t, second, script(t, dir), asFirmware...)
 		_, n := note(store, "dhcp.foreign")
 		return n > 0
@@ -379,7 +364,7 @@ func TestForeignServerComesLater(t *testing.T) {
 	if err := running.Process.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "renewing", func() bool { return bound().After(before) })
+	netns.Until(t, "renewing", func() bool { return bound().After(before) })
 	third := wire.Plug("")
 	if told, ok := asks(t, third, script(t, dir), asFirmware...); ok {
 		t.Errorf("a new client: %s", told)
@@ -403,7 +388,7 @@ func TestForeignServerBehindSpanningTree(t *testing.T) {
 	wire.Run("ip", "link", "set", "eth0", "down")
 	wire.Run("ip", "link", "set", "eth0", "up")
 	store := serve(t, t.TempDir())
-	until(t, "finding the other server", func() bool { _, n := note(store, "dhcp.foreign"); return n > 0 })
+	netns.Until(t, "finding the other server", func() bool { _, n := note(store, "dhcp.foreign"); return n > 0 })
 }
 
 // Of two appliances on a wire the later one serves nobody that is new, and both
@@ -446,7 +431,7 @@ func TestSecondAppliance(t *testing.T) {
 			t.Fatalf("the later one says %q, want %q", heard, want)
 		}
 	}
-	until(t, "the first one's event", func() bool { _, n := note(store, "dhcp.asked"); return n == 1 })
+	netns.Until(t, "the first one's event", func() bool { _, n := note(store, "dhcp.asked"); return n == 1 })
 	if e, _ := note(store, "dhcp.asked"); !strings.Contains(e.Text, `site "rack2"`) {
 		t.Errorf("event %+v", e)
 	}

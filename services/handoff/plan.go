@@ -23,19 +23,14 @@ type Sites interface {
 
 // CanCarry says whether a machine's node can carry a replica, as far as the state
 // knows.
-func CanCarry(v Sites, id machine.ID) Node {
-	for _, m := range v.Machines() {
-		switch {
-		case m.ID != id:
-		case m.Phase != machine.PhaseReady:
-			return Node{Why: fmt.Sprintf("%s is %s: its node must be Ready", cmp.Or(m.Name, string(id)), m.Phase)}
-		case !m.Address.IsValid():
-			return Node{Why: m.Name + " has no static address: approve it anew with one"}
-		default:
-			return Node{Ready: true}
-		}
+func CanCarry(m machine.Machine) Node {
+	switch {
+	case m.Phase != machine.PhaseReady:
+		return Node{Why: fmt.Sprintf("%s is %s: its node must be Ready", cmp.Or(m.Name, string(m.ID)), m.Phase)}
+	case !m.Address.IsValid():
+		return Node{Why: m.Name + " has no static address: approve it anew with one"}
 	}
-	return Node{Why: fmt.Sprintf("there is no machine %s", id)}
+	return Node{Ready: true}
 }
 
 // Plan makes a plan: to the nodes that are named or, without names, to the best:
@@ -67,7 +62,7 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 				return refuse("there is no machine %.60s; machines are listed with: rackseed machines", name)
 			}
 			m := all[i]
-			if node := CanCarry(v, m.ID); !node.Ready {
+			if node := CanCarry(m); !node.Ready {
 				return refuse("%s", node.Why)
 			}
 			if carries[m.ID] {
@@ -86,7 +81,7 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 	var fit []machine.Machine
 	var why []string
 	for _, m := range all {
-		switch node := CanCarry(v, m.ID); {
+		switch node := CanCarry(m); {
 		case node.Ready:
 			fit = append(fit, m)
 		case m.Name != "":

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -26,6 +27,34 @@ const (
 
 // Over says whether nothing is left to do.
 func (s HandoffStep) Over() bool { return s == HandoffDone || s == HandoffAborted }
+
+// handoffWords say what each step does.
+var handoffWords = map[HandoffStep]string{
+	HandoffPreflight:    "looks whether the nodes are Ready",
+	HandoffDeploying:    "a replica starts on each node, and becomes a member without a vote",
+	HandoffCatchingUp:   "the replicas fetch the log and the images",
+	HandoffPromoting:    "one after another gets a vote, with proof",
+	HandoffTransferring: "one of them takes the lead, and the appliance gives up its vote",
+	HandoffWatching:     "they serve, and are put to their trials; the appliance can still take over",
+	HandoffSealing:      "the appliance writes that it is over for it, and is removed",
+	HandoffDone:         "the boot service has moved",
+	HandoffAborting:     "it is given up, and the appliance leads alone again",
+	HandoffAborted:      "it was given up, and all is as it was",
+}
+
+// joinWords are handoffWords where nobody leaves.
+var joinWords = map[HandoffStep]string{
+	HandoffDone:     "these nodes carry the boot service, too",
+	HandoffAborting: "it is given up: the replicas that were added leave",
+}
+
+// Words are a plan's step for people.
+func (h Handoff) Words() string {
+	if h.From == "" {
+		return cmp.Or(joinWords[h.Step], handoffWords[h.Step])
+	}
+	return handoffWords[h.Step]
+}
 
 // Handoff is a plan to move the boot service to other replicas, one log whose
 // members change: kept in the log, gone on with by whoever leads.

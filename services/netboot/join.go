@@ -22,12 +22,9 @@ const joinLimit = 20 * time.Second
 // a token, which may fail and is asked for again; and that one was made is told
 // before it is handed out. The token itself is told nowhere.
 func (s *Server) serveNodeJoin(w http.ResponseWriter, r *http.Request, c caller) error {
-	var q wire.JoinRequest
-	if err := readJSON(c.body, &q); err != nil {
+	key, err := sealKey(c, "join")
+	if err != nil {
 		return err
-	}
-	if _, err := ecdh.X25519().NewPublicKey(q.SealKey); err != nil {
-		return status(http.StatusBadRequest, fmt.Errorf("machine %s: join: sealing key: %w", c.machine.ID, err))
 	}
 	if s.JoinSecret == nil {
 		return status(http.StatusServiceUnavailable, errors.New("this boot service was built without Kubernetes: no node joins"))
@@ -46,11 +43,7 @@ func (s *Server) serveNodeJoin(w http.ResponseWriter, r *http.Request, c caller)
 	if err != nil {
 		return status(http.StatusServiceUnavailable, fmt.Errorf("machine %s: join: %w", c.machine.ID, err))
 	}
-	plaintext, err := json.Marshal(secret)
-	if err != nil {
-		return err
-	}
-	sealed, err := wire.Seal(q.SealKey, wire.JoinPurpose(string(c.machine.ID)), plaintext)
+	sealed, err := sealFor(key, wire.JoinPurpose(string(c.machine.ID)), secret)
 	if err != nil {
 		return fmt.Errorf("machine %s: join: %w", c.machine.ID, err)
 	}
@@ -68,6 +61,27 @@ func (s *Server) serveNodeJoin(w http.ResponseWriter, r *http.Request, c caller)
 		return status(http.StatusConflict, fmt.Errorf("machine %s: join intent %s has changed meanwhile: ask for the order again", c.machine.ID, intent.ID))
 	}
 	return writeJSON(w, sealed)
+}
+
+// sealKey is the key of a node's request, which a secret is sealed to.
+func sealKey(c caller, what string) ([]byte, error) {
+	var q wire.JoinRequest
+	if err := readJSON(c.body, &q); err != nil {
+		return nil, err
+	}
+	if _, err := ecdh.X25519().NewPublicKey(q.SealKey); err != nil {
+		return nil, status(http.StatusBadRequest, fmt.Errorf("machine %s: %s: sealing key: %w", c.machine.ID, what, err))
+	}
+	return q.SealKey, nil
+}
+
+// sealFor seals a secret to a key.
+func sealFor(key []byte, purpose string, secret any) (wire.Sealed, error) {
+	plaintext, err := json.Marshal(secret)
+	if err != nil {
+		return wire.Sealed{}, err
+	}
+	return wire.Seal(key, purpose, plaintext)
 }
 
 // nameOf is a machine's name for people.

@@ -2,8 +2,6 @@ package netboot
 
 import (
 	"context"
-	"crypto/ecdh"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -64,12 +62,9 @@ func (s *Server) serveNodeReplica(w http.ResponseWriter, _ *http.Request, c call
 // serveNodeInvite hands out what a node's replica joins by, sealed to a key of the
 // request. One that joined already is not invited again: its folder is its own.
 func (s *Server) serveNodeInvite(w http.ResponseWriter, r *http.Request, c caller) error {
-	var q wire.JoinRequest
-	if err := readJSON(c.body, &q); err != nil {
+	key, err := sealKey(c, "replica")
+	if err != nil {
 		return err
-	}
-	if _, err := ecdh.X25519().NewPublicKey(q.SealKey); err != nil {
-		return status(http.StatusBadRequest, fmt.Errorf("machine %s: replica: sealing key: %w", c.machine.ID, err))
 	}
 	view := s.Store.View()
 	order := replicaOrder(view, c.machine)
@@ -87,11 +82,7 @@ func (s *Server) serveNodeInvite(w http.ResponseWriter, r *http.Request, c calle
 	if err != nil {
 		return err
 	}
-	plaintext, err := json.Marshal(secret)
-	if err != nil {
-		return err
-	}
-	sealed, err := wire.Seal(q.SealKey, wire.ReplicaPurpose(string(c.machine.ID)), plaintext)
+	sealed, err := sealFor(key, wire.ReplicaPurpose(string(c.machine.ID)), secret)
 	if err != nil {
 		return fmt.Errorf("machine %s: replica: %w", c.machine.ID, err)
 	}

@@ -40,16 +40,12 @@ const (
 	keepAlive                   = 15 * time.Second
 )
 
-// Config is what a Network is made of. Everything but Guest and Dial is
-// needed.
+// Config is what a Network is made of. Everything but Dial is needed.
 type Config struct {
 	Identity Identity
-	// Member says whether Raft's newest configuration, or where there is none
-	// yet what the join told, names a server ID.
+	// Member says whether this replica talks to a server ID, which has a certificate
+	// of the cluster.
 	Member func(id string) bool
-	// Guest says whether a server ID that is no member yet may ask and be asked,
-	// though not speak Raft: one that has joined. nil: nobody may.
-	Guest func(id string) bool
 	// Endpoint is where a server ID listens, as host:port.
 	Endpoint func(id string) (string, error)
 	// Members serves other members (see From); Joins serves who has no
@@ -145,7 +141,7 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 	failed := func(err error) (net.Conn, error) {
 		return nil, fmt.Errorf("replica %s: %w", id, err)
 	}
-	if !n.may(id, protocol) {
+	if !n.Member(id) {
 		return failed(ErrNoMember)
 	}
 	at, err := n.Endpoint(id)
@@ -175,11 +171,6 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 	return n.keep(secure, id)
 }
 
-// may says whether a server ID may speak something.
-func (n *Network) may(id, protocol string) bool {
-	return n.Member(id) || protocol == protocolReplica && n.Guest != nil && n.Guest(id)
-}
-
 // Refused says whether an error is the other side's no to who this replica is.
 func Refused(err error) bool {
 	var remote *net.OpError // of crypto/tls, for an alert
@@ -204,7 +195,7 @@ func (n *Network) admit(s tls.ConnectionState, want string) (string, error) {
 		return "", fmt.Errorf("%s answers where %s should", name.ID, want)
 	case name.ID == own.ID:
 		return "", fmt.Errorf("it says that it is %s, as this replica: its folder was copied, and one of them must not run", name.ID)
-	case !n.may(name.ID, s.NegotiatedProtocol):
+	case !n.Member(name.ID):
 		return "", fmt.Errorf("%s: %w", name.ID, ErrNoMember)
 	}
 	return name.ID, nil
@@ -287,7 +278,7 @@ func (c *conn) Close() error {
 
 // may says whether the other side may still speak: who joins always.
 func (c *conn) may() bool {
-	return c.id == "" || c.n.may(c.id, c.ConnectionState().NegotiatedProtocol)
+	return c.id == "" || c.n.Member(c.id)
 }
 
 // cut closes without the farewell, which would wait for a peer that hangs.
@@ -307,7 +298,7 @@ func (n *Network) keep(secure *tls.Conn, id string) (net.Conn, error) {
 	return c, nil
 }
 
-// Recheck cuts who is neither member nor guest any more. It is to be called after each
+// Recheck cuts who is not a member any more. It is to be called after each
 // change of the configuration.
 func (n *Network) Recheck() {
 	n.mu.Lock()

@@ -433,7 +433,7 @@ func (s *Server) join(ctx context.Context, q JoinRequest) (JoinReply, error) {
 	}
 	// Nothing is proposed for a stranger: what is proposed is in the log, also if it
 	// is refused.
-	if _, invited := s.Store.View().Invitation(hashOf([]byte(q.Token))); !invited {
+	if !s.Store.View().Invited(hashOf([]byte(q.Token))) {
 		return JoinReply{}, &state.Refusal{Text: "the token was not issued here, or it is from another cluster: get a new one where the replica is to join"}
 	}
 	r, err := s.Store.Propose(ctx, "join", state.ReplicaJoin{

@@ -134,11 +134,7 @@ func Files(store *blob.Store, digest string) ([]wire.File, error) {
 }
 
 func list(store *blob.Store, digest blob.Digest, before string, depth int, seen map[blob.Digest]bool, files *[]wire.File) error {
-	content, err := store.Document(digest)
-	if err != nil {
-		return err
-	}
-	m, err := parseManifest(content, "")
+	m, err := readManifest(store, digest)
 	if err != nil {
 		return err
 	}
@@ -160,6 +156,15 @@ func list(store *blob.Store, digest blob.Digest, before string, depth int, seen 
 		}
 	}
 	return nil
+}
+
+// readManifest reads a manifest or an index that is here.
+func readManifest(store *blob.Store, digest blob.Digest) (manifest, error) {
+	content, err := store.Document(digest)
+	if err != nil {
+		return manifest{}, err
+	}
+	return parseManifest(content, "")
 }
 
 // Lack is a blob of an image that is not here. Size is -1 where it is not known,
@@ -186,11 +191,7 @@ func missing(store *blob.Store, of Lack, depth int, seen map[blob.Digest]bool, l
 		*lacks = append(*lacks, of)
 		return nil
 	}
-	content, err := store.Document(of.Digest)
-	if err != nil {
-		return err
-	}
-	m, err := parseManifest(content, "")
+	m, err := readManifest(store, of.Digest)
 	if err != nil {
 		return err
 	}

@@ -26,15 +26,9 @@ func (p peers) Peers() []string {
 			list = append(list, x.ID)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b string) int {
-		switch {
-		case a == m.Leader && b != m.Leader:
-			return -1
-		case b == m.Leader && a != m.Leader:
-			return 1
-		}
-		return 0
-	})
+	if i := slices.Index(list, m.Leader); i > 0 {
+		list[0], list[i] = list[i], list[0]
+	}
 	return list
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,7 +52,13 @@ func (h hands) Look(ctx context.Context, id string) (handoff.Report, error) {
 	return h.client().Report(ctx, id)
 }
 
-func (h hands) Node(m machine.ID) handoff.Node { return handoff.CanCarry(h.store.Load().View(), m) }
+func (h hands) Node(id machine.ID) handoff.Node {
+	m, ok := h.store.Load().View().Machine(id)
+	if !ok {
+		return handoff.Node{Why: fmt.Sprintf("there is no machine %s", id)}
+	}
+	return handoff.CanCarry(m)
+}
 
 // Deploy waits for a target's replica to join: its node asks every few seconds
 // whether it is to run one (netboot, /v1/node/replica), and the plan says so.
@@ -260,10 +265,8 @@ func (r *replica) invitation(ctx context.Context, view state.View, m machine.Mac
 	for _, x := range view.Replicas() {
 		i.Endpoints = append(i.Endpoints, x.Endpoint)
 	}
-	return wire.ReplicaSecret{Invitation: i.JSON(), Endpoint: peerEndpoint(m.Address)}, nil
+	return wire.ReplicaSecret{Invitation: i.JSON()}, nil
 }
-
-func peerEndpoint(a netip.Addr) string { return netip.AddrPortFrom(a, peer.PortNumber).String() }
 
 // remove takes another replica out of the configuration: its vote first.
 func (r *replica) remove(ctx context.Context, id string) error {

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -14,8 +16,8 @@ import (
 func here(site machine.Site, present map[string][]netip.Prefix) machine.Site {
 	var links []machine.SiteLink
 	for _, l := range site.Links {
-		for name, list := range present {
-			for _, a := range list {
+		for _, name := range slices.Sorted(maps.Keys(present)) {
+			for _, a := range present[name] {
 				if a.Masked() != l.Address.Masked() || a.Addr() == site.ServiceAddress {
 					continue
 				}

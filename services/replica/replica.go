@@ -235,7 +235,7 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 	r.meet()
 	store, err := state.Open(state.Config{
 		Dir: filepath.Join(r.Data, "state"), ID: r.own.ID, Now: r.Now, Logger: r.Logger, Halt: halt,
-		Stream: r.network.Raft(), Peers: peerapi.Client{HTTP: r.network.Client()}, Members: r.network.Recheck,
+		Stream: r.network.Raft(), Peers: r.client(), Members: r.network.Recheck,
 		Joins: !r.own.Founder, Fresh: r.own.Fresh, Slower: r.Slower,
 	})
 	if err != nil {

@@ -76,12 +76,7 @@ func (s *supervisor) keep(ctx context.Context, t task) {
 		}
 		s.log.Error("replica: task failed", "task", t.name, "error", err, "again", wait)
 		s.set(t.name, false, fmt.Sprintf("%v; it is tried again in %v", err, wait))
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		pause(ctx, wait)
 	}
 }
 

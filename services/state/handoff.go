@@ -94,25 +94,13 @@ func (c *change) handoffMove(x HandoffMove) error {
 		return refuse("handoff %s cannot go from %s to %s", x.ID, h.Step, x.To)
 	}
 	h.Step, h.Since, h.Moved = x.To, c.at, c.at
-	severity, text := machine.Info, "Handoff: "+handoffWords[x.To]
+	severity, text := machine.Info, "Handoff: "+h.Words()
 	if x.To == machine.HandoffAborting {
 		h.Reason, severity, text = clip(x.Reason), machine.Warning, text+": "+clip(x.Reason)
 	}
 	c.put(tableHandoff, h)
 	c.event("", "handoff.step", severity, text, "handoff", h.ID, "step", string(x.To), "by", c.by)
 	return nil
-}
-
-var handoffWords = map[machine.HandoffStep]string{
-	machine.HandoffDeploying:    "replicas are started on the nodes",
-	machine.HandoffCatchingUp:   "they fetch the log and the images",
-	machine.HandoffPromoting:    "they become voters, one after another",
-	machine.HandoffTransferring: "the lead goes to one of them",
-	machine.HandoffWatching:     "they serve, and are put to their trials",
-	machine.HandoffSealing:      "the appliance is told that it is over for it",
-	machine.HandoffDone:         "done; the stick may be pulled",
-	machine.HandoffAborting:     "it is given up, and the appliance leads alone again",
-	machine.HandoffAborted:      "it was given up, and all is as it was",
 }
 
 func (c *change) handoffDid(x HandoffDid) error {

@@ -267,15 +267,21 @@ func (m *medium) Close() error {
 	return err
 }
 
+// begun notes when a write began, unless writes fail since before: nobody waits for
+// that, as for what set changes.
+func (m *medium) begun(at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failed == nil {
+		m.since = at
+	}
+}
+
 // StoreLogs implements raft.LogStore.
 func (m *medium) StoreLogs(logs []*raft.Log) error {
 	return m.do(func(b backing) error {
 		begun := time.Now()
-		m.set(func() {
-			if m.failed == nil {
-				m.since = begun
-			}
-		})
+		m.begun(begun)
 		err := b.StoreLogs(logs)
 		if err == nil {
 			took := time.Since(begun)

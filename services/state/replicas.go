@@ -197,13 +197,10 @@ func (v View) Replica(id string) (machine.Replica, bool) {
 	return machine.Replica{}, false
 }
 
-// Invitation is the name of the replica that a token invites, open or taken; false:
-// there is none of that hash.
-func (v View) Invitation(tokenHash []byte) (name string, ok bool) {
-	if i := first[invitationRow](v.t, tableInvitations, byID, tokenHash); i != nil {
-		return i.Name, true
-	}
-	return "", false
+// Invited says whether there is an invitation of a token with that hash, open or
+// taken.
+func (v View) Invited(tokenHash []byte) bool {
+	return first[invitationRow](v.t, tableInvitations, byID, tokenHash) != nil
 }
 
 // LeftReplicas lists the server IDs of a machine's replicas that left.

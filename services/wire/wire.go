@@ -220,7 +220,6 @@ type ReplicaOrder struct {
 // ReplicaPurpose.
 type ReplicaSecret struct {
 	Invitation json.RawMessage `json:"invitation"` // a peer.Invitation
-	Endpoint   string          `json:"endpoint"`   // HOST:PORT where the other replicas find it
 }
 
 // Sealed is a secret for one machine: HPKE base mode, DHKEM(X25519,

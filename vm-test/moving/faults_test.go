@@ -4,8 +4,10 @@ package moving
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -24,17 +26,16 @@ type fault struct {
 var faults = []fault{
 	{"power cut", func(h *host) {
 		h.kill()
-		time.Sleep(3 * time.Second) // its start
-		h.start()
+		h.start() // which takes a while
 	}},
 	{"stopped for 10 s", func(h *host) {
-		h.process.Process.Signal(syscall.SIGSTOP) //nolint // it runs
-		time.Sleep(10 * time.Second)
-		h.process.Process.Signal(syscall.SIGCONT) //nolint // it is there
+		h.signal(syscall.SIGSTOP)
+		time.Sleep(10 * time.Second) // it is the fault, and waits for nothing
+		h.signal(syscall.SIGCONT)
 	}},
 	{"its cable out for 10 s", func(h *host) {
 		h.Run("ip", "link", "set", "eth0", "down")
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // as above
 		h.Run("ip", "link", "set", "eth0", "up")
 	}},
 }
@@ -88,22 +89,35 @@ func underFault(t *testing.T, step machine.HandoffStep, who string, f fault) {
 	if who != "appliance" {
 		h = r.nodes[0]
 	}
-	if h.process == nil {
-		t.Skip("its replica has not started yet")
-	}
+	r.until("its replica runs", time.Minute, func() error {
+		if !h.running() {
+			return errors.New("it was not started yet")
+		}
+		return nil
+	})
 	f.does(h)
-	var end machine.HandoffStep
+	var end api.Handoff
 	r.until("the handoff is over", 25*time.Minute, func() error {
 		h, err := r.handoff()
 		if err == nil && !h.Plan.Over {
 			err = fmt.Errorf("it is %s: %s %s %v", h.Plan.Step, h.Plan.Doing, h.Plan.Failed, h.Plan.Gates)
 		}
-		if err == nil {
-			end = h.Plan.Step
-		}
+		end = h
 		return err
 	})
-	t.Logf("it ended as %s", end)
+	t.Logf("it ended as %s: %s", end.Plan.Step, end.Plan.Reason)
+	// Moved, or all as it was: nothing in between.
+	onNodes := slices.DeleteFunc(slices.Clone(end.Replicas), func(x api.Replica) bool { return x.Machine == "" })
+	switch end.Plan.Step {
+	case machine.HandoffDone:
+		if len(onNodes) != 3 || len(end.Replicas) != 3 {
+			t.Errorf("done, and replicas are %+v", end.Replicas)
+		}
+	case machine.HandoffAborted:
+		if len(onNodes) != 0 || len(end.Replicas) != 1 || end.Plan.Reason == "" {
+			t.Errorf("given up (%s), and replicas are %+v", end.Plan.Reason, end.Replicas)
+		}
+	}
 	stop()
 	all.Wait()
 	events := r.events()

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/netns"
+	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/wire"
 	"github.com/rackseed/rackseed/vm-test/simulate"
 )
@@ -88,15 +90,37 @@ type host struct {
 	t       *testing.T
 	program string
 	name    string
+	address string
 	dir     string
 	args    []string
+
+	mu      sync.Mutex // of what follows: the nodes' agents start theirs beside the test
 	process *exec.Cmd
 	log     *os.File
+}
+
+// running says whether its replica was started.
+func (h *host) running() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.process != nil
+}
+
+// signal sends its replica a signal.
+func (h *host) signal(s os.Signal) {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.process.Process.Signal(s); err != nil {
+		h.t.Error(err)
+	}
 }
 
 // start starts its replica.
 func (h *host) start() {
 	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var err error
 	if h.log, err = os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		h.t.Fatal(err)
@@ -111,6 +135,8 @@ func (h *host) start() {
 
 // kill ends its replica as a power cut would.
 func (h *host) kill() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.process == nil {
 		return
 	}
@@ -145,7 +171,7 @@ func newRoom(t *testing.T, machines, installed int) *room {
 	if err := simulate.WriteImages(images); err != nil {
 		t.Fatal(err)
 	}
-	r.stick = r.host("appliance", "10.77.0.2/24")
+	r.stick = r.host("appliance", "10.77.0.2")
 	if err := os.WriteFile(filepath.Join(r.stick.dir, "site.yaml"), []byte(site(machines)), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -168,12 +194,13 @@ func (r *room) install(n int) {
 		r.t.Fatal(err)
 	}
 	r.boxes = append(r.boxes, box)
-	r.nodes = append(r.nodes, r.host(fmt.Sprintf("node-%d", n), address(n)+"/24"))
+	r.nodes = append(r.nodes, r.host(fmt.Sprintf("node-%d", n), address(n)))
 }
 
+// host is one with an address in the room's network.
 func (r *room) host(name, address string) *host {
 	r.t.Helper()
-	h := &host{Peer: r.sw.Plug(address), t: r.t, program: r.program, name: name, dir: filepath.Join(r.dir, name)}
+	h := &host{Peer: r.sw.Plug(address + "/24"), t: r.t, program: r.program, name: name, address: address, dir: filepath.Join(r.dir, name)}
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		r.t.Fatal(err)
 	}
@@ -285,8 +312,7 @@ func (r *room) run(h *host, secret wire.ReplicaSecret) {
 	if err := os.WriteFile(invitation, secret.Invitation, 0o600); err != nil {
 		r.t.Error(err)
 	}
-	host, _, _ := net.SplitHostPort(secret.Endpoint)
-	h.args = []string{"--data", filepath.Join(h.dir, "data"), "--endpoint", secret.Endpoint, "--join", invitation, "--https", net.JoinHostPort(host, "8443"), "--local", filepath.Join(h.dir, "local.sock")}
+	h.args = []string{"--data", filepath.Join(h.dir, "data"), "--endpoint", net.JoinHostPort(h.address, peer.Port), "--join", invitation, "--https", net.JoinHostPort(h.address, "8443"), "--local", filepath.Join(h.dir, "local.sock")}
 	h.start()
 }
 
