@@ -20,7 +20,7 @@ import (
 
 // node is a replica on loopback, with its log on disk.
 type node struct {
-	t         *testing.T
+	t         testing.TB
 	id        string
 	store     *state.Store
 	network   *peer.Network
@@ -51,7 +51,7 @@ func (n *node) where(id string) (string, error) {
 }
 
 // run runs a replica with its identity. joins: an empty one.
-func run(t *testing.T, l net.Listener, identity peer.Identity, joinsAt map[string]string, joins bool) *node {
+func run(t testing.TB, l net.Listener, identity peer.Identity, joinsAt map[string]string, joins bool) *node {
 	t.Helper()
 	n := &node{t: t, id: identity.ID, endpoint: l.Addr().String(), joinsAt: joinsAt}
 	server := &Server{Report: func() (handoff.Report, error) { return handoff.Report{Stored: n.store.Stored()}, nil }, Seal: func(h machine.Handoff) error { n.sealed = h; return nil }}
@@ -82,7 +82,7 @@ func run(t *testing.T, l net.Listener, identity peer.Identity, joinsAt map[strin
 	return n
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -91,7 +91,7 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-func key(t *testing.T) (crypto.Signer, []byte) {
+func key(t testing.TB) (crypto.Signer, []byte) {
 	t.Helper()
 	private, pem, err := peer.NewKey()
 	if err != nil {
@@ -101,7 +101,7 @@ func key(t *testing.T) (crypto.Signer, []byte) {
 }
 
 // first makes a cluster of one.
-func first(t *testing.T) (*node, []byte) {
+func first(t testing.TB) (*node, []byte) {
 	t.Helper()
 	authorityKey, authority, err := peer.NewAuthority("c-1", 1)
 	if err != nil {
@@ -128,7 +128,7 @@ func first(t *testing.T) (*node, []byte) {
 
 func (n *node) must(c state.Command) state.Result {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	r, err := n.store.Propose(ctx, "test", c)
 	if err != nil {
@@ -184,7 +184,7 @@ func (n *node) grow(authority []byte, at ...string) *node {
 	return m
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -38,7 +38,7 @@ import (
 func TestMain(m *testing.M) { netns.Main(m) }
 
 // build builds the program that every host runs.
-func build(t *testing.T) string {
+func build(t testing.TB) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "rackseed")
 	if out, err := exec.Command("go", "build", "-o", program, "../..").CombinedOutput(); err != nil {
@@ -87,7 +87,7 @@ func address(n int) string { return fmt.Sprintf("10.77.0.%d", 10+n) }
 // host is one machine with a replica.
 type host struct {
 	*netns.Peer
-	t       *testing.T
+	t       testing.TB
 	program string
 	name    string
 	address string
@@ -148,7 +148,7 @@ func (h *host) kill() {
 
 // room is an appliance and machines on one switch, which the test is plugged into.
 type room struct {
-	t       *testing.T
+	t       testing.TB
 	program string
 	dir     string
 	sw      *netns.Switch
@@ -159,7 +159,7 @@ type room struct {
 }
 
 // newRoom makes a room with that many machines, of which so many are installed.
-func newRoom(t *testing.T, machines, installed int) *room {
+func newRoom(t testing.TB, machines, installed int) *room {
 	t.Helper()
 	r := &room{t: t, program: build(t), dir: t.TempDir(), sw: netns.JoinSwitch(t, "veth0", "10.77.0.50/24")}
 	t.Cleanup(func() {
