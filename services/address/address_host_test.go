@@ -5,6 +5,7 @@ package address
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -22,7 +23,7 @@ const holdHere = "RACKSEED_TEST_HOLD"
 
 func TestMain(m *testing.M) {
 	if link := os.Getenv(holdHere); link != "" {
-		if err := Hold(context.Background(), link, netip.MustParsePrefix("10.77.0.3/24"), func(error) {}); err != nil {
+		if err := Hold(context.Background(), link, netip.MustParsePrefix("10.77.0.3/24"), nil, func(error) {}); err != nil {
 			println(err.Error())
 		}
 		os.Exit(1)
@@ -46,7 +47,7 @@ func TestHoldAndRelease(t *testing.T) {
 	peer := netns.Join(t, "veth0", "10.77.0.2/24", "10.77.0.9/24")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24"), func(error) {}) }()
+	go func() { done <- Hold(ctx, "veth0", netip.MustParsePrefix("10.77.0.3/24"), nil, func(error) {}) }()
 	netns.Until(t, "taking the address", func() bool { return has(t, "veth0") })
 	// The peer learns by ARP who has the address.
 	peer.Run("bash", "-c", "echo > /dev/udp/10.77.0.3/9")
@@ -77,13 +78,49 @@ func TestHoldAndRelease(t *testing.T) {
 func TestHoldFindsAnotherOwner(t *testing.T) {
 	peer := netns.Join(t, "veth1", "10.77.0.2/24", "10.77.0.3/24")
 	owner := mac(peer.Run("ip", "-o", "link", "show", "eth0"))
-	err := Hold(t.Context(), "veth1", netip.MustParsePrefix("10.77.0.3/24"), func(error) {})
+	err := Hold(t.Context(), "veth1", netip.MustParsePrefix("10.77.0.3/24"), nil, func(error) {})
 	var conflict *Conflict
 	if !errors.As(err, &conflict) || conflict.Owner.String() != owner {
 		t.Fatalf("got %v, want a conflict with %s", err, owner)
 	}
 	if has(t, "veth1") {
 		t.Error("the address was taken all the same")
+	}
+}
+
+// The replica that had the address was killed, and its kernel has it for a while:
+// the next one takes it all the same, and says so as long as the other may answer.
+func TestHoldAfterAReplica(t *testing.T) {
+	sw := netns.JoinSwitch(t, "veth8", "10.77.0.2/24")
+	dead, client := sw.Plug("10.77.0.8/24"), sw.Plug("10.77.0.9/24")
+	dead.Run("ip", "addr", "add", "10.77.0.3/24", "valid_lft", "3", "preferred_lft", "3", "dev", "eth0")
+	its := mac(dead.Run("ip", "-o", "link", "show", "eth0"))
+	ctx, cancel := context.WithCancel(t.Context())
+	done, told := make(chan error, 1), make(chan error, 16)
+	go func() {
+		done <- Hold(ctx, "veth8", netip.MustParsePrefix("10.77.0.3/24"), func(hw net.HardwareAddr) bool { return hw.String() == its }, func(err error) { told <- err })
+	}()
+	if err := <-told; err != nil || !has(t, "veth8") {
+		t.Fatalf("told %v, and it is taken: %v", err, has(t, "veth8"))
+	}
+	if !strings.Contains(dead.Run("ip", "addr", "show", "dev", "eth0"), "10.77.0.3/24") {
+		t.Error("it waited until the other's kernel had forgotten it")
+	}
+	// Who asked the dead one meanwhile learns better.
+	client.Run("ip", "neigh", "replace", "10.77.0.3", "lladdr", its, "dev", "eth0", "nud", "stale")
+	own := mac(netns.Run(t, "ip", "-o", "link", "show", "veth8"))
+	netns.Until(t, "the client knows who has it", func() bool { return strings.Contains(client.Run("ip", "neigh", "show", "10.77.0.3"), own) })
+	netns.Until(t, "the dead one's kernel forgot it", func() bool {
+		return !strings.Contains(dead.Run("ip", "addr", "show", "dev", "eth0"), "10.77.0.3/24")
+	})
+	select {
+	case err := <-told:
+		t.Errorf("told %v", err)
+	default:
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -99,7 +136,7 @@ func TestHoldBehindSpanningTree(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	taken := false
-	err := Hold(ctx, "veth6", netip.MustParsePrefix("10.77.0.3/24"), func(err error) { taken = taken || err == nil })
+	err := Hold(ctx, "veth6", netip.MustParsePrefix("10.77.0.3/24"), nil, func(err error) { taken = taken || err == nil })
 	var conflict *Conflict
 	if !errors.As(err, &conflict) || conflict.Held || conflict.Owner.String() != mac(other.Run("ip", "-o", "link", "show", "eth0")) {
 		t.Errorf("got %v, want a conflict with the one who had it", err)
@@ -120,7 +157,7 @@ func TestHoldWaitsForCarrier(t *testing.T) {
 	defer cancel()
 	done, told := make(chan error, 1), make(chan error, 10)
 	go func() {
-		done <- Hold(ctx, "veth7", netip.MustParsePrefix("10.77.0.3/24"), func(err error) { told <- err })
+		done <- Hold(ctx, "veth7", netip.MustParsePrefix("10.77.0.3/24"), nil, func(err error) { told <- err })
 	}()
 	if err := <-told; err == nil || !strings.Contains(err.Error(), "10.77.0.3 on veth7: the link has no carrier") {
 		t.Errorf("told %v", err)
@@ -142,7 +179,7 @@ func TestHoldDefends(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done, told := make(chan error, 1), make(chan error, 10)
 	go func() {
-		done <- hold(ctx, "veth3", netip.MustParsePrefix("10.77.0.3/24"), func(err error) { told <- err }, 0)
+		done <- hold(ctx, "veth3", netip.MustParsePrefix("10.77.0.3/24"), nil, func(err error) { told <- err }, 0)
 	}()
 	if err := <-told; err != nil {
 		t.Errorf("told %v, not that it is taken", err)
@@ -182,7 +219,7 @@ func TestHoldAfterRestart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Hold(ctx, "veth4", netip.MustParsePrefix("10.77.0.3/24"), func(err error) {
+		done <- Hold(ctx, "veth4", netip.MustParsePrefix("10.77.0.3/24"), nil, func(err error) {
 			if err != nil {
 				t.Errorf("told of %v", err)
 			}

@@ -331,7 +331,7 @@ func TestHoldRefuses(t *testing.T) {
 		{"lo", "fd00::1/64", "address fd00::1/64 on lo: it is not IPv4"},
 		{"rs-nothing0", "10.77.0.3/24", "address 10.77.0.3/24 on rs-nothing0: Link not found"},
 	} {
-		err := Hold(t.Context(), test.link, netip.MustParsePrefix(test.prefix), func(error) {})
+		err := Hold(t.Context(), test.link, netip.MustParsePrefix(test.prefix), nil, func(error) {})
 		if err == nil || err.Error() != test.want {
 			t.Errorf("got %v, want %s", err, test.want)
 		}

@@ -18,6 +18,10 @@ const (
 	// contestTime without a conflict, and it counts as over. A host that has
 	// the address is asked at each announceTime.
 	contestTime = 2 * announceTime
+	// lingerTime after the address was taken the kernel of the replica that had it
+	// before may still answer for it, and lingerTicks are the seconds in it.
+	lingerTime  = 2 * lifetime
+	lingerTicks = int(lingerTime / renewal)
 )
 
 // defence is what is done about another host that uses the address while it is
@@ -52,6 +56,7 @@ type tenure struct {
 	trial time.Duration
 	up    bool      // the link has a carrier
 	since time.Time // it has
+	taken time.Time
 	later net.HardwareAddr
 	defence
 }
@@ -70,6 +75,9 @@ func (t *tenure) carrier(up bool, now time.Time) (changed bool) {
 
 // onTrial says whether who has the address now may have had it first.
 func (t *tenure) onTrial(now time.Time) bool { return !t.up || now.Sub(t.since) < t.trial }
+
+// lingers says whether the replica that had the address before may have it still.
+func (t *tenure) lingers(now time.Time) bool { return now.Sub(t.taken) < lingerTime }
 
 // seen judges another host that uses the address: it had it first, so that it
 // keeps it, or came later, when it is not given up. Who once came later does not

@@ -28,10 +28,13 @@ const (
 	// lifetime of the address in the kernel, renewed each renewal.
 	lifetime = 3 * time.Second
 	renewal  = time.Second
-	// Three probes within a second: a live owner answers in microseconds.
-	probes       = 3
-	probePause   = 250 * time.Millisecond
-	announceTime = 30 * time.Second // a switch or a neighbour may have missed it
+	// Three probes within a second: a live owner answers in microseconds. Where
+	// another replica had the address a moment ago, machines wait for it, and a
+	// stranger would have shown there.
+	probes         = 3
+	probePause     = 250 * time.Millisecond
+	successorPause = 50 * time.Millisecond
+	announceTime   = 30 * time.Second // a switch or a neighbour may have missed it
 	// failures in a row until Hold gives up.
 	maxFailures = 3
 	// look is how often a link without a carrier is looked at.
@@ -68,16 +71,24 @@ func (c *Conflict) Error() string {
 // a *Conflict of it, at most each ten seconds, and with another error while the
 // link has no carrier; and with nil when the address is taken and when that is
 // over. It must not block.
-func Hold(ctx context.Context, link string, prefix netip.Prefix, told func(error)) error {
-	return hold(ctx, link, prefix, told, trialTime)
+//
+// replica says whether a hardware address is that of another replica, which may
+// have had the address until now: its kernel has it for three seconds more if its
+// process was killed. It is taken all the same, and announced each second for
+// twice as long. nil: there is no other one.
+func Hold(ctx context.Context, link string, prefix netip.Prefix, replica func(net.HardwareAddr) bool, told func(error)) error {
+	return hold(ctx, link, prefix, replica, told, trialTime)
 }
 
-func hold(ctx context.Context, link string, prefix netip.Prefix, told func(error), trial time.Duration) error {
+func hold(ctx context.Context, link string, prefix netip.Prefix, replica func(net.HardwareAddr) bool, told func(error), trial time.Duration) error {
 	h, err := newHolder(link, prefix)
 	if err != nil {
 		return err
 	}
-	h.told, h.tenure.trial = told, trial
+	h.told, h.tenure.trial, h.probePause, h.replica = told, trial, successorPause, replica
+	if replica == nil {
+		h.probePause, h.replica = probePause, func(net.HardwareAddr) bool { return false }
+	}
 	if err := h.take(ctx); err != nil || ctx.Err() != nil {
 		return errors.Join(err, h.conn.Close())
 	}
@@ -100,6 +111,9 @@ type holder struct {
 	log    *slog.Logger
 	told   func(error)
 	tenure tenure // take's, then keep's
+	// replica says whether a hardware address is another replica's.
+	replica    func(net.HardwareAddr) bool
+	probePause time.Duration
 }
 
 func newHolder(name string, prefix netip.Prefix) (*holder, error) {
@@ -143,6 +157,7 @@ func (h *holder) take(ctx context.Context) error {
 		return err
 	}
 	h.log.Info("address taken")
+	h.tenure.taken = time.Now()
 	h.announce()
 	h.told(nil)
 	return nil
@@ -193,6 +208,10 @@ func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, faile
 		case err := <-failed:
 			return err
 		case owner := <-owners:
+			if h.tenure.lingers(time.Now()) && h.replica(owner) {
+				early = lingerTicks // its neighbours may have asked it just now
+				continue
+			}
 			first, defend := h.tenure.seen(owner, time.Now())
 			if first {
 				return &Conflict{h.prefix.Addr(), h.name, owner, false}
@@ -247,9 +266,12 @@ func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, faile
 func (h *holder) probe(ctx context.Context) error {
 	for range probes {
 		h.send(probe(h.own, h.prefix.Addr()))
-		owner, err := h.listen(time.Now().Add(probePause), func(p arp) bool { return p.claims(h.own, h.prefix.Addr()) && !ownHardware(p.senderMAC) })
+		owner, err := h.listen(time.Now().Add(h.probePause), func(p arp) bool { return p.claims(h.own, h.prefix.Addr()) && !ownHardware(p.senderMAC) })
 		if err != nil {
 			return err
+		}
+		if owner != nil && h.replica(owner) {
+			return nil // a stranger beside it shows while it is held
 		}
 		if owner != nil {
 			return &Conflict{h.prefix.Addr(), h.name, owner, false}

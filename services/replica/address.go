@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/rackseed/rackseed/services/address"
 	"github.com/rackseed/rackseed/services/bounded"
@@ -43,7 +46,11 @@ func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Sit
 		}
 	})
 	var conflict *address.Conflict
-	err = address.Hold(ctx, link, prefix, func(err error) {
+	var replica func(net.HardwareAddr) bool
+	if len(r.store.Load().Membership().Members) > 1 {
+		replica = func(hw net.HardwareAddr) bool { return r.hardwareOfReplica(link, hw) }
+	}
+	err = address.Hold(ctx, link, prefix, replica, func(err error) {
 		if err == nil {
 			tell(true, held)
 			return
@@ -62,6 +69,28 @@ func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Sit
 		r.tellConflict(ctx, conflict, told)
 	}
 	return err
+}
+
+// hardwareOfReplica says whether another replica's own address is at a hardware
+// address, as far as this kernel, which talks to it all the time, knows.
+func (r *replica) hardwareOfReplica(link string, hw net.HardwareAddr) bool {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return false
+	}
+	neighbours, err := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_V4)
+	if err != nil {
+		return false
+	}
+	for _, x := range r.store.Load().View().Replicas() {
+		host, _, err := net.SplitHostPort(x.Endpoint)
+		if ip := net.ParseIP(host); err == nil && x.ID != r.own.ID && slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool {
+			return n.IP.Equal(ip) && bytes.Equal(n.HardwareAddr, hw)
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // conflictPause is between events about one host that has the service address.
