@@ -102,6 +102,8 @@ func TestHealth(t *testing.T) {
 	})
 	if a := r.want(200, "GET", "/api/health", ""); strings.Contains(a.body, "dhcp") {
 		t.Errorf("a stranger is told: %s", a.body)
+	} else if cluster, _ := r.View().Cluster(); a.Header.Get(HeaderAuthority) != fmt.Sprintf("%d/%d", cluster.Generation, cluster.Epoch) {
+		t.Errorf("%s: %q", HeaderAuthority, a.Header.Get(HeaderAuthority))
 	}
 	if a := r.want(200, "GET", "/api/health", "", bearer("wrong")); strings.Contains(a.body, "dhcp") {
 		t.Errorf("a wrong token is told: %s", a.body)

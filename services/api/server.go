@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -97,8 +98,24 @@ func New(c Config) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", http.NewCrossOriginProtection().Handler(s.guard(routes)))
 	mux.Handle("/", console(c.Console))
-	s.handler = headers(mux)
+	s.handler = headers(s.authority(mux))
 	return s, nil
+}
+
+// HeaderAuthority is in every answer: how far the cluster is as the replica that
+// answers knows it, as GENERATION/EPOCH. A copy of an old stick reads from it that the
+// boot service went on without it.
+const HeaderAuthority = "Rackseed-Authority"
+
+func (s *Server) authority(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.Store != nil {
+			if c, created := s.Store.View().Cluster(); created {
+				w.Header().Set(HeaderAuthority, fmt.Sprintf("%d/%d", c.Generation, c.Epoch))
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Handler serves the API below /api/ and the console below /.

@@ -46,7 +46,23 @@ func WriteFile(path string, content []byte, mode fs.FileMode) (err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	// The name is durable once its folder is.
+	return SyncFolder(dir)
+}
+
+// Remove removes a file so that it is gone after a loss of power, too. One that is
+// not there is removed.
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return SyncFolder(filepath.Dir(path))
+}
+
+// SyncFolder makes durable which names a folder has.
+func SyncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

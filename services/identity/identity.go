@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -27,6 +28,7 @@ const (
 	fileEndpoints = "endpoints.json"
 	fileSealed    = "sealed.json"
 	fileFresh     = "fresh" // of one that joined, until it is a member
+	fileNamed     = "named.json"
 )
 
 // Sealed says that it is over for a replica: it handed its part over, and never
@@ -36,6 +38,12 @@ type Sealed struct {
 	Epoch   uint64    `json:"epoch"`   // as far as it knew
 	Index   uint64    `json:"index"`   // newest entry of its log
 	At      time.Time `json:"at"`
+}
+
+// Named are the replicas that may have got a vote after an entry of the log.
+type Named struct {
+	Index     uint64            `json:"index"`
+	Endpoints map[string]string `json:"endpoints"` // by server ID
 }
 
 // stored is identity.json. It is written last: without it there is no identity.
@@ -61,6 +69,10 @@ type Own struct {
 	// one tells it what is committed: were they nowhere else, then after a power
 	// cut everywhere nobody would find anybody.
 	Endpoints map[string]string
+	// Named are those that may have a vote beside this one. It is written before the
+	// vote is given, outside of the log: a log whose newest entries are lost knows of
+	// no others. Zero: this replica gave no vote away, or is the only member again.
+	Named Named
 	// Sealed is nil for a replica that is in service.
 	Sealed *Sealed
 	// Fresh says that it joined, and was no member yet.
@@ -92,25 +104,20 @@ func Load(dir string) (Own, error) {
 		return failed(err)
 	}
 	own := Own{Identity: i, Founder: s.Founder, AuthorityCrt: s.Authority, Endpoints: map[string]string{}}
-	text, err = os.ReadFile(filepath.Join(dir, fileEndpoints))
-	if err == nil {
-		err = json.Unmarshal(text, &own.Endpoints)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return failed(fmt.Errorf("%s: %w", fileEndpoints, err))
+	for name, to := range map[string]any{fileEndpoints: &own.Endpoints, fileNamed: &own.Named, fileSealed: &own.Sealed} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = json.Unmarshal(text, to)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return failed(fmt.Errorf("%s: %w", name, err))
+		}
 	}
 	switch _, err := os.Stat(filepath.Join(dir, fileFresh)); {
 	case err == nil:
 		own.Fresh = true
 	case !errors.Is(err, fs.ErrNotExist):
 		return failed(err)
-	}
-	text, err = os.ReadFile(filepath.Join(dir, fileSealed))
-	if err == nil {
-		err = json.Unmarshal(text, &own.Sealed)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return failed(fmt.Errorf("%s: %w", fileSealed, err))
 	}
 	if own.AuthorityKey, err = os.ReadFile(filepath.Join(dir, fileAuthority)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return failed(err)
@@ -211,12 +218,26 @@ func Join(ctx context.Context, dir string, invitation peer.Invitation, q peerapi
 
 // KeepEndpoints keeps where the replicas are now, by server ID.
 func KeepEndpoints(dir string, endpoints map[string]string) error {
-	text, err := json.MarshalIndent(endpoints, "", "  ")
+	return writeJSON(dir, fileEndpoints, endpoints)
+}
+
+// Name notes which other replicas may have a vote from now on. Those that were named
+// stay so.
+func Name(dir string, n Named) error {
+	own, err := Load(dir)
 	if err != nil {
 		return err
 	}
-	return write(dir, fileEndpoints, text)
+	all := maps.Clone(own.Named.Endpoints)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, n.Endpoints)
+	return writeJSON(dir, fileNamed, Named{max(n.Index, own.Named.Index), all})
 }
+
+// Unname notes that no other replica has a vote any more.
+func Unname(dir string) error { return durable.Remove(filepath.Join(dir, fileNamed)) }
 
 // Seal writes that it is over for the replica: on return it is on the disk. What
 // was written first stays.
@@ -225,19 +246,17 @@ func Seal(dir string, s Sealed) error {
 	if err != nil || own.Sealed != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	return write(dir, fileSealed, text)
+	return writeJSON(dir, fileSealed, s)
 }
 
-func keep(dir string, s stored) error {
-	text, err := json.MarshalIndent(s, "", "  ")
+func keep(dir string, s stored) error { return writeJSON(dir, fileIdentity, s) }
+
+func writeJSON(dir, name string, what any) error {
+	text, err := json.MarshalIndent(what, "", "  ")
 	if err != nil {
 		return err
 	}
-	return write(dir, fileIdentity, text)
+	return write(dir, name, text)
 }
 
 func write(dir, name string, content []byte) error {

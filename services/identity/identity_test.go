@@ -155,3 +155,33 @@ func TestJoin(t *testing.T) {
 		t.Error("an empty invitation")
 	}
 }
+
+// Who was named stays named until this replica is alone again, and what is spoilt
+// is told: it must not be taken for nobody.
+func TestNamed(t *testing.T) {
+	dir := t.TempDir()
+	own, err := Found(dir)
+	if err != nil || len(own.Named.Endpoints) != 0 {
+		t.Fatalf("%v, %v", own.Named, err)
+	}
+	for i, others := range []map[string]string{{"replica-1": "10.77.0.11:8300"}, {"replica-2": "10.77.0.12:8300"}, {"replica-1": "10.77.0.21:8300"}} {
+		if err := Name(dir, Named{uint64(100 + i), others}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if own, err = Load(dir); err != nil || own.Named.Index != 102 || len(own.Named.Endpoints) != 2 || own.Named.Endpoints["replica-1"] != "10.77.0.21:8300" {
+		t.Errorf("%v, %v", own.Named, err)
+	}
+	if err := os.Truncate(filepath.Join(dir, fileNamed), 5); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), fileNamed) {
+		t.Errorf("half a file: %v", err)
+	}
+	if err := errors.Join(Unname(dir), Unname(dir)); err != nil {
+		t.Error(err)
+	}
+	if own, err = Load(dir); err != nil || len(own.Named.Endpoints) != 0 {
+		t.Errorf("%v, %v", own.Named, err)
+	}
+}

@@ -201,6 +201,39 @@ func TestWhoIsRefused(t *testing.T) {
 }
 
 // A member that is removed loses the connections that it has, and only that one.
+// One of a generation that was recovered from is told so, and one that goes on
+// knows whom it was that it left behind.
+func TestOtherGeneration(t *testing.T) {
+	l := newLab(t, "c-1")
+	old := l.start("replica-1")
+	key, crt, err := NewAuthority("c-1", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := ParseAuthority(key, crt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := &lab{t: t, cluster: "c-1", authority: authority, crt: crt, members: l.members, endpoints: l.endpoints}
+	l.set("replica-2", true)
+	recovered := next.startAs(next.identity(Name{"c-1", 2, "replica-2"}), "replica-2")
+	dial := func(from *Network, to string) (name Name) {
+		t.Helper()
+		_, err := from.Client().Get("https://" + to + "/")
+		var other *OtherGenerationError
+		if !errors.As(err, &other) {
+			t.Fatalf("to %s: %v", to, err)
+		}
+		return other.There
+	}
+	if there := dial(old, "replica-2"); there.Generation != 2 || old.Newer() == nil || !strings.Contains(old.Newer().Error(), "is over; remove its folder") {
+		t.Errorf("%+v, %v", there, old.Newer())
+	}
+	if there := dial(recovered, "replica-1"); there.Generation != 1 || recovered.Newer() != nil {
+		t.Errorf("%+v, %v", there, recovered.Newer())
+	}
+}
+
 func TestRemovedIsCut(t *testing.T) {
 	l := newLab(t, "c-1")
 	a, b := l.start("replica-a"), l.start("replica-b")

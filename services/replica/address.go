@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/rackseed/rackseed/services/address"
+	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/dhcp"
 	"github.com/rackseed/rackseed/services/machine"
@@ -39,7 +41,9 @@ func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Sit
 		for {
 			select {
 			case c := <-conflicts:
-				r.tellConflict(noting, c, told)
+				err := r.explained(noting, c)
+				tell(false, err.Error())
+				r.tellConflict(noting, c, err, told)
 			case <-noting.Done():
 				return
 			}
@@ -66,7 +70,8 @@ func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Sit
 	stop()
 	watching.Wait()
 	if errors.As(err, &conflict) {
-		r.tellConflict(ctx, conflict, told)
+		err = r.explained(ctx, conflict)
+		r.tellConflict(ctx, conflict, err, told)
 	}
 	return err
 }
@@ -93,18 +98,62 @@ func (r *replica) hardwareOfReplica(link string, hw net.HardwareAddr) bool {
 	return false
 }
 
-// conflictPause is between events about one host that has the service address.
-const conflictPause = 5 * time.Minute
+// explained is a conflict with what can be said of the other host: that it is this
+// very cluster, which went on without this replica.
+func (r *replica) explained(ctx context.Context, c *address.Conflict) error {
+	view := r.store.Load().View()
+	cluster, _ := view.Cluster()
+	_, print, err := consoleCertificate(view)
+	if err != nil {
+		return c
+	}
+	ctx, cancel := context.WithTimeout(ctx, conflictAsk)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+c.Address.String()+"/", nil)
+	if err != nil {
+		return c
+	}
+	answer, err := pinned(print).Do(request)
+	if err != nil { // another program, or nobody who can be asked
+		return c
+	}
+	answer.Body.Close() // of a HEAD
+	if text := wentOn(cluster, answer.Header.Get(api.HeaderAuthority)); text != "" {
+		return fmt.Errorf("%w. %s", c, text)
+	}
+	return c
+}
+
+// wentOn says that the same cluster answers elsewhere and is further than this
+// replica's; "": it is not. there is api.HeaderAuthority.
+func wentOn(own state.Cluster, there string) string {
+	var generation, epoch uint64
+	if n, err := fmt.Sscanf(there, "%d/%d", &generation, &epoch); n != 2 || err != nil {
+		return ""
+	}
+	if generation < own.Generation || generation == own.Generation && epoch <= own.Epoch {
+		return ""
+	}
+	return fmt.Sprintf("This very cluster answers there, in epoch %d of generation %d, and this replica is in epoch %d of generation %d: it is an old copy, and serves nobody. Switch it off, and write its stick anew",
+		epoch, generation, own.Epoch, own.Generation)
+}
+
+const (
+	// conflictPause is between events about one host that has the service address.
+	conflictPause = 5 * time.Minute
+	// conflictAsk is how long that host may take to say who it is.
+	conflictAsk = 2 * time.Second
+)
 
 // tellConflict makes an event of another host with the service address.
-func (r *replica) tellConflict(ctx context.Context, c *address.Conflict, told *bounded.Repeat) {
+func (r *replica) tellConflict(ctx context.Context, c *address.Conflict, why error, told *bounded.Repeat) {
 	if !told.Due(c.Owner.String(), r.Now()) {
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	_, err := r.store.Load().Propose(limited, by, state.Note{
-		What: "address.conflict", Severity: machine.Error, Text: "The service address is another host's too: " + c.Error(),
+		What: "address.conflict", Severity: machine.Error, Text: "The service address is another host's too: " + why.Error(),
 		Data: map[string]string{"address": c.Address.String(), "link": c.Interface, "hardware": c.Owner.String()},
 	})
 	if err != nil && ctx.Err() == nil {

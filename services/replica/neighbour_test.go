@@ -12,6 +12,7 @@ import (
 	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/dhcp"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/statetest"
 )
 
@@ -38,6 +39,18 @@ func TestDHCPHealth(t *testing.T) {
 	}
 }
 
+// That the same cluster went on elsewhere is read from what answers there.
+func TestWentOn(t *testing.T) {
+	own := state.Cluster{Generation: 2, Epoch: 7}
+	for there, further := range map[string]bool{
+		"": false, "x": false, "2/7": false, "2/6": false, "1/90": false, "2/8": true, "3/1": true,
+	} {
+		if got := wentOn(own, there); (got != "") != further {
+			t.Errorf("%q: %q", there, got)
+		}
+	}
+}
+
 // A host with the service address is told of once, and after a while again.
 func TestTellConflict(t *testing.T) {
 	s := statetest.Open(t)
@@ -50,10 +63,10 @@ func TestTellConflict(t *testing.T) {
 	other := *one
 	other.Owner, other.Held = net.HardwareAddr{2, 0, 0, 0, 0, 2}, true
 	for _, c := range []*address.Conflict{one, one, &other, one} {
-		r.tellConflict(t.Context(), c, told)
+		r.tellConflict(t.Context(), c, c, told)
 	}
 	now = now.Add(conflictPause)
-	r.tellConflict(t.Context(), one, told)
+	r.tellConflict(t.Context(), one, one, told)
 	var owners []string
 	for _, e := range s.View().Events(0, "", 0) {
 		if e.Kind == "address.conflict" {

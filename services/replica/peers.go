@@ -227,6 +227,9 @@ func (r *replica) introduce(ctx context.Context, tell report) error {
 			}
 			kept = now
 		}
+		if err := r.forgetNamed(store); err != nil {
+			return err
+		}
 		known, told := view.Replica(r.own.ID)
 		want := state.ReplicaTell{
 			ID: r.own.ID, Name: cmp.Or(known.Name, applianceName), Machine: known.Machine, Endpoint: r.endpoint(view),

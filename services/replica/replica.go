@@ -232,11 +232,14 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 	if r.Slower == 0 && !r.onNode() {
 		r.Slower = r.siteFiles().Read().Site.Slower()
 	}
+	if err := r.mayOpen(ctx); err != nil {
+		return nil, err
+	}
 	r.meet()
 	store, err := state.Open(state.Config{
 		Dir: filepath.Join(r.Data, "state"), ID: r.own.ID, Now: r.Now, Logger: r.Logger, Halt: halt,
 		Stream: r.network.Raft(), Peers: r.client(), Members: r.network.Recheck,
-		Joins: !r.own.Founder, Fresh: r.own.Fresh, Slower: r.Slower,
+		Joins: !r.own.Founder, Fresh: r.own.Fresh, Slower: r.Slower, BeforeVote: r.beforeVote,
 	})
 	if err != nil {
 		r.network.Close()

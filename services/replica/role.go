@@ -26,7 +26,7 @@ func (r *replica) whileLeading(run func(context.Context, report) error) func(con
 		for ctx.Err() == nil {
 			leads, changed := store.Leading()
 			if !leads {
-				follows(store.View(), store.Membership(), tell)
+				r.follows(store.View(), store.Membership(), tell)
 				look := time.NewTimer(roleLook)
 				select {
 				case <-changed:
@@ -58,8 +58,12 @@ func (r *replica) whileLeading(run func(context.Context, report) error) func(con
 }
 
 // follows tells who does a part that this replica does not do now.
-func follows(view state.View, m state.Membership, tell report) {
+func (r *replica) follows(view state.View, m state.Membership, tell report) {
 	if m.Leader == "" {
+		if newer := r.network.Newer(); newer != nil {
+			tell(false, newer.Error())
+			return
+		}
 		tell(false, fmt.Sprintf("no replica leads, so that no machine is served: more than half of the voters must reach each other, of %s", m), api.HealthWaiting)
 		return
 	}

@@ -271,6 +271,11 @@ func (s *Store) promote(ctx context.Context, id string) error {
 		return err
 	}
 	failed := func(err error) error { return fmt.Errorf("%s replica %s: %w", Promote, id, err) }
+	if s.config.BeforeVote != nil {
+		if err := s.config.BeforeVote(id); err != nil {
+			return failed(err)
+		}
+	}
 	proof, cancel := context.WithTimeout(ctx, changeLimit)
 	defer cancel()
 	proof, silent := context.WithCancelCause(proof)
@@ -367,11 +372,15 @@ type Stored struct {
 	Last    uint64 `json:"last"`    // the newest entry of its log
 	Applied uint64 `json:"applied"` // the newest one in its state
 	Voter   bool   `json:"voter"`   // it is a voter, as far as it knows
+	Epoch   uint64 `json:"epoch"`   // of its state
 }
 
 // Stored is what this replica has.
 func (s *Store) Stored() Stored {
-	return Stored{Last: s.raft.LastIndex(), Applied: s.raft.AppliedIndex(), Voter: s.Membership().Voter(s.config.ID)}
+	return Stored{
+		Last: s.raft.LastIndex(), Applied: s.raft.AppliedIndex(), Voter: s.Membership().Voter(s.config.ID),
+		Epoch: s.View().t.cluster().Epoch,
+	}
 }
 
 // Transfer hands the lead to another voter. It returns once this replica does

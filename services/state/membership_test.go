@@ -225,6 +225,31 @@ func TestMembershipMoves(t *testing.T) {
 
 // A new voter that is dead, or dies at that moment, is undone before its silence
 // costs the leader its lead: the dangerous step is the one from one to two.
+// No vote is given before it is noted outside of the log.
+func TestBeforeVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(t)
+		defer r.stop()
+		stick := r.start("stick")
+		r.grow("n1")
+		full := errors.New("no space left on device")
+		var noted []string
+		stick.config.BeforeVote = func(id string) error {
+			noted = append(noted, id)
+			if len(noted) == 1 {
+				return full
+			}
+			return nil
+		}
+		if err := stick.Change(t.Context(), Promote, "n1"); !errors.Is(err, full) || stick.Membership().Voter("n1") {
+			t.Errorf("it could not be noted: %v; members %v", err, stick.Membership())
+		}
+		if err := stick.Change(t.Context(), Promote, "n1"); err != nil || !slices.Equal(noted, []string{"n1", "n1"}) {
+			t.Errorf("%v; noted %v", err, noted)
+		}
+	})
+}
+
 func TestDeadVoterIsUndone(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run(when, func(t *testing.T) {

@@ -45,6 +45,10 @@ type Config struct {
 	// Members is called after each change of the membership that is committed: who
 	// was removed is to be cut off. nil: nobody wants to know.
 	Members func()
+	// BeforeVote notes outside of the log that another replica is about to get a
+	// vote, and returns once a loss of power cannot undo that; without it the vote is
+	// not given. nil: nothing is noted.
+	BeforeVote func(id string) error
 	// Slower multiplies Raft's times; 0 is 1. For emulated machines, where a
 	// second's silence means nothing.
 	Slower int
