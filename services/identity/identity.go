@@ -127,8 +127,12 @@ func Load(dir string) (Own, error) {
 
 // Found makes the identity of a cluster's first replica, with the cluster's ID
 // and its authority. Killed in between, it is made anew: nobody knows it yet.
-func Found(dir string) (Own, error) {
-	name := peer.Name{Cluster: peer.NewID("c-"), Generation: 1, ID: peer.NewID("replica-")}
+func Found(dir string) (Own, error) { return Begin(dir, peer.NewID("c-"), 1) }
+
+// Begin makes the identity of the first replica of a generation of a cluster, with
+// its authority.
+func Begin(dir, cluster string, generation uint64) (Own, error) {
+	name := peer.Name{Cluster: cluster, Generation: generation, ID: peer.NewID("replica-")}
 	authorityKey, authority, err := peer.NewAuthority(name.Cluster, name.Generation)
 	if err != nil {
 		return Own{}, err

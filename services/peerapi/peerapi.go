@@ -15,10 +15,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -334,6 +336,36 @@ func (c Client) put(ctx context.Context, id, path string, from io.Reader) error 
 		return fmt.Errorf("replica %s, %s: %w", id, path, err)
 	}
 	return nil
+}
+
+// Answer is what a replica has, or why it did not say so.
+type Answer struct {
+	Stored state.Stored
+	Err    error
+}
+
+// AskAll asks replicas at once what they have, for one that does not run yet: in its
+// name, at their endpoints by server ID.
+func AskAll(ctx context.Context, as peer.Identity, endpoints map[string]string, logger *slog.Logger) map[string]Answer {
+	network := peer.New(peer.Config{
+		Identity: as, Member: func(id string) bool { return endpoints[id] != "" },
+		Endpoint: func(id string) (string, error) { return endpoints[id], nil },
+		Members:  http.NotFoundHandler(), Joins: http.NotFoundHandler(), Logger: logger,
+	})
+	defer network.Close()
+	var mu sync.Mutex
+	all := map[string]Answer{}
+	var asking sync.WaitGroup
+	for id := range endpoints {
+		asking.Go(func() {
+			has, err := Client{HTTP: network.Client()}.Stored(ctx, id)
+			mu.Lock()
+			defer mu.Unlock()
+			all[id] = Answer{has, err}
+		})
+	}
+	asking.Wait()
+	return all
 }
 
 // errOther is an answer that says what is wrong.

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/rackseed/rackseed/services/api"
@@ -119,15 +117,15 @@ func (r *replica) mayOpen(ctx context.Context) error {
 	if err := past.Close(); err != nil || !alone {
 		return err
 	}
-	network := peer.New(peer.Config{
-		Identity: r.own.Identity, Member: func(id string) bool { return ask[id] != "" },
-		Endpoint: func(id string) (string, error) { return ask[id], nil },
-		Members:  http.NotFoundHandler(), Joins: http.NotFoundHandler(), Logger: r.Logger,
-	})
-	defer network.Close()
 	defer r.tasks.drop(taskBegin)
 	for told := ""; ; {
-		askAll(ctx, peerapi.Client{HTTP: network.Client()}, others)
+		one, cancel := context.WithTimeout(ctx, aloneAsk)
+		answers := peerapi.AskAll(one, r.own.Identity, ask, r.Logger)
+		cancel()
+		for i := range others {
+			x := &others[i]
+			x.stored, x.err = answers[x.id].Stored, answers[x.id].Err
+		}
 		v, why := judge(own, others)
 		if v == goesOn {
 			return nil
@@ -144,18 +142,6 @@ func (r *replica) mayOpen(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// askAll asks replicas at once what they have.
-func askAll(ctx context.Context, client peerapi.Client, others []heard) {
-	ctx, cancel := context.WithTimeout(ctx, aloneAsk)
-	defer cancel()
-	var asking sync.WaitGroup
-	for i := range others {
-		x := &others[i]
-		asking.Go(func() { x.stored, x.err = client.Stored(ctx, x.id) })
-	}
-	asking.Wait()
 }
 
 // beforeVote notes, beside the log, which others may have a vote from now on.

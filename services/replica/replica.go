@@ -24,6 +24,7 @@ import (
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
+	"github.com/rackseed/rackseed/services/recovery"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
@@ -222,6 +223,11 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 	err := os.MkdirAll(r.Data, 0o700)
 	if err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	if finished, err := recovery.Finish(r.Data); err != nil {
+		return nil, fmt.Errorf("completing a recovery: %w", err)
+	} else if finished {
+		r.Logger.Warn("replica: a recovery that was cut off is complete")
 	}
 	if r.own, err = r.identify(ctx); err != nil {
 		return nil, fmt.Errorf("who this replica is: %w", err)

@@ -60,6 +60,20 @@ func (c *change) imagePublish(x ImagePublish) error {
 	return nil
 }
 
+func (c *change) setupRenew(x SetupRenew) error {
+	cluster := c.cluster()
+	switch {
+	case !cluster.Created:
+		return refuse("there is no cluster yet to set up")
+	case len(x.SetupHash) != 32:
+		return refuse("setup code: its hash has %d bytes, 32 are expected", len(x.SetupHash))
+	}
+	cluster.SetupHash, cluster.SetupUsed = x.SetupHash, false
+	c.put(tableCluster, &cluster)
+	c.event("", "setup.renewed", machine.Warning, fmt.Sprintf("A new setup code was made by %s: whoever uses it first becomes an administrator", asker(c.by)), "by", c.by)
+	return nil
+}
+
 func (c *change) userPut(x UserPut) error {
 	if err := word("user name", x.Name); err != nil {
 		return err

@@ -36,6 +36,33 @@ type ClusterCreate struct {
 	SetupHash []byte `json:"setupHash"`
 }
 
+// ClusterRecover begins a new generation of a cluster that lost the majority of its
+// replicas for ever. Its log is the past of one of them; the new replica leads it
+// alone.
+type ClusterRecover struct {
+	Generation uint64            `json:"generation"` // later than the one before
+	Secrets    map[string][]byte `json:"secrets"`    // the new authority of replicas' certificates
+	Replica    string            `json:"replica"`    // server ID, never used before
+	// Of the replica, where it is known where others find it.
+	Name     string     `json:"name,omitempty"`
+	Machine  machine.ID `json:"machine,omitempty"`
+	Endpoint string     `json:"endpoint,omitempty"`
+	Key      []byte     `json:"key,omitempty"`
+	Release  string     `json:"release,omitempty"`
+	Level    uint64     `json:"level,omitempty"`
+	// From is whose past it is, by server ID or as a backup's name, and Index its
+	// newest entry.
+	From  string `json:"from"`
+	Index uint64 `json:"index"`
+}
+
+// SetupRenew makes a new setup code, by which one person becomes an administrator:
+// for when nobody can log in any more. Only root on a machine with a replica can ask
+// for it.
+type SetupRenew struct {
+	SetupHash []byte `json:"setupHash"` // SHA-256 of the code; it works once
+}
+
 // EpochBegin begins a leader's authority; the epoch is the last one plus one.
 type EpochBegin struct {
 	Leader string `json:"leader"`
@@ -406,6 +433,8 @@ func (ReplicaInvite) Kind() string    { return "replica.invite/1" }
 func (ReplicaJoin) Kind() string      { return "replica.join/1" }
 func (ReplicaProve) Kind() string     { return "replica.prove/1" }
 func (ReplicaLeave) Kind() string     { return "replica.leave/1" }
+func (ClusterRecover) Kind() string   { return "cluster.recover/1" }
+func (SetupRenew) Kind() string       { return "setup.renew/1" }
 func (HandoffStart) Kind() string     { return "handoff.start/1" }
 func (HandoffMove) Kind() string      { return "handoff.move/1" }
 func (HandoffDid) Kind() string       { return "handoff.did/1" }

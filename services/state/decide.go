@@ -69,6 +69,10 @@ func decide(t tables, at time.Time, by string, index, term uint64, command Comma
 		err = c.machineSilent(x)
 	case OutputStore:
 		err = c.outputStore(x)
+	case ClusterRecover:
+		err = c.clusterRecover(x)
+	case SetupRenew:
+		err = c.setupRenew(x)
 	case UserPut:
 		err = c.userPut(x)
 	case LoginOpen:

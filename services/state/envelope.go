@@ -36,6 +36,7 @@ var kinds = []kindInfo{
 	known[RescueOpen](1), known[SessionLeave](1), known[SessionRefuse](1), known[SessionHere](1), known[MachineSilent](1),
 	known[ReplicaTell](1), known[ReplicaInvite](1), known[ReplicaJoin](1), known[ReplicaProve](1), known[ReplicaLeave](1),
 	known[HandoffStart](1), known[HandoffMove](1), known[HandoffDid](1), known[HandoffLost](1), known[HandoffResume](1), known[StateCheck](1),
+	known[ClusterRecover](1), known[SetupRenew](1),
 	known[UserPut](1), known[LoginOpen](1), known[LoginEnd](1), known[Note](1),
 }
 

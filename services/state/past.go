@@ -43,12 +43,8 @@ func ReadPast(config Config) (*Past, error) {
 	if _, err := os.Stat(filepath.Join(config.Dir, "raft")); err != nil {
 		return nil, fmt.Errorf("state in %s: %w", config.Dir, err)
 	}
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.DiscardHandler)
-	}
-	config.segment = cmp.Or(config.segment, segmentSize)
 	var halted error
-	s := &Store{config: config}
+	s := offline(config)
 	s.config.Halt = func(err error) { halted = err }
 	p := &Past{close: s.closeStores}
 	err := s.readPast(p)
@@ -56,6 +52,15 @@ func ReadPast(config Config) (*Past, error) {
 		return nil, errors.Join(fmt.Errorf("state in %s: %w", config.Dir, err), s.closeStores())
 	}
 	return p, nil
+}
+
+// offline is a store without Raft.
+func offline(config Config) *Store {
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	config.segment = cmp.Or(config.segment, segmentSize)
+	return &Store{config: config}
 }
 
 func (s *Store) readPast(p *Past) (err error) {

@@ -228,7 +228,7 @@ func (s *Store) openStores() (stores, error) {
 		if err := os.MkdirAll(filepath.Join(s.config.Dir, "raft"), 0o700); err != nil {
 			return stores{}, err
 		}
-		held, err := lock(filepath.Join(s.config.Dir, "lock"))
+		held, err := Lock(LockOf(s.config.Dir))
 		if err != nil {
 			return stores{}, err
 		}
@@ -270,9 +270,9 @@ func (s *Store) openLog() (opened, error) {
 	return opened{entries, meta, entries}, nil
 }
 
-// lock keeps a second process out of the folder. The kernel drops it with the
-// process.
-func lock(path string) (io.Closer, error) {
+// Lock keeps other processes from what goes by a lock file. The kernel drops it with
+// the process.
+func Lock(path string) (io.Closer, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
@@ -282,6 +282,9 @@ func lock(path string) (io.Closer, error) {
 	}
 	return f, nil
 }
+
+// LockOf is the lock file of the state in a folder.
+func LockOf(dir string) string { return filepath.Join(dir, "lock") }
 
 // Close stops the replica. What was committed stays.
 func (s *Store) Close() error {

@@ -1,0 +1,385 @@
+// Package recovery makes a new generation of a cluster that lost the majority of its
+// replicas for ever: out of what one of them has on its disk, or of a backup. It is a
+// deliberate act, done while that replica does not run. What the others committed
+// after that is lost; they cannot join the new generation, with which they share no
+// authority.
+//
+// It is killed at any moment without loss: the new identity and the new state are
+// prepared beside the old ones, and one rename decides (Finish does the rest).
+package recovery
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rackseed/rackseed/services/durable"
+	"github.com/rackseed/rackseed/services/identity"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/peerapi"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+// What is in a replica's folder.
+const (
+	folderIdentity = "identity"
+	folderState    = "state"
+	folderPrepared = "recovering" // being made: nothing of it counts yet
+	folderDecided  = "recovered"  // it takes the place of what is there
+	folderAside    = "before-generation-"
+	fileLock       = "recovery.lock"
+	fileGeneration = "generation" // in folderDecided
+)
+
+const (
+	askLimit    = 3 * time.Second // for other replicas to answer
+	leadLimit   = time.Minute     // for the new state to be led
+	commitLimit = 30 * time.Second
+)
+
+// Node is the node that a replica runs on; zero: it is the appliance's.
+type Node struct {
+	Machine  machine.ID
+	Name     string
+	Endpoint string // HOST:PORT for other replicas
+}
+
+// Options say what is recovered.
+type Options struct {
+	Data    string // a replica's folder
+	From    string // a file of some replica's backup/; "": what the folder has
+	Node    Node
+	Release string
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+// Recovery is one that was looked at, and not done yet. It keeps the replica from
+// starting until Close.
+type Recovery struct {
+	Options
+	// Cluster is the cluster's ID, and Site its name, by which it is confirmed.
+	Cluster, Site string
+	Generation    uint64 // the new one
+
+	own     identity.Own // zero: there is none
+	past    *state.Past
+	from    string // server ID or name of the backup
+	newest  time.Time
+	others  []machine.Replica
+	answers []string // of others that are there
+	locks   []io.Closer
+}
+
+// Begin looks at what there is, and refuses what must not be recovered.
+func Begin(ctx context.Context, o Options) (r *Recovery, err error) {
+	r = &Recovery{Options: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("recovering %s: %w", o.Data, err), r.Close())
+			r = nil
+		}
+	}()
+	if _, err := os.Stat(o.Data); err != nil {
+		return r, err
+	}
+	if err := r.lock(filepath.Join(o.Data, fileLock)); err != nil {
+		return r, err
+	}
+	if r.own, err = identity.Load(r.path(folderIdentity)); err != nil && (o.From == "" || !errors.Is(err, fs.ErrNotExist)) {
+		return r, fmt.Errorf("whose it was: %w", err)
+	}
+	if err := r.read(); err != nil {
+		return r, err
+	}
+	cluster, created := r.past.View.Cluster()
+	switch {
+	case !created:
+		return r, errors.New("it holds no cluster: this replica was never a member; recover another one, or from a backup (--from)")
+	case r.own.ID != "" && r.own.Cluster != cluster.ID:
+		return r, fmt.Errorf("%s is of cluster %s, and the replica in this folder of %s: use an empty folder", cmp.Or(o.From, folderState), cluster.ID, r.own.Cluster)
+	}
+	site, _ := r.past.View.Site()
+	r.Cluster, r.Site = cluster.ID, site.Name
+	r.Generation = max(cluster.Generation, r.own.Generation) + 1
+	if last := r.past.View.LastEvent(); last > 0 {
+		for _, e := range r.past.View.Events(last-1, "", 1) {
+			r.newest = e.Time
+		}
+	}
+	for _, x := range r.past.View.Replicas() {
+		if x.ID != r.own.ID {
+			r.others = append(r.others, x)
+		}
+	}
+	return r, r.askOthers(ctx)
+}
+
+func (r *Recovery) path(name string) string { return filepath.Join(r.Data, name) }
+
+func (r *Recovery) lock(path string) error {
+	held, err := state.Lock(path)
+	if err == nil {
+		r.locks = append(r.locks, held)
+	}
+	return err
+}
+
+// read reads the past that is recovered. The folder's state is locked either way.
+func (r *Recovery) read() (err error) {
+	dir := r.path(folderState)
+	if r.From == "" {
+		r.from = r.own.ID
+		r.past, err = state.ReadPast(state.Config{Dir: dir, ID: r.own.ID, Logger: r.Logger})
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errors.New("there is no state in it: recover another replica, or from a backup (--from)")
+		}
+		return err
+	}
+	if _, err := os.Stat(dir); err == nil {
+		if err := r.lock(state.LockOf(dir)); err != nil {
+			return err
+		}
+	}
+	f, err := os.Open(r.From)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r.from = "backup " + filepath.Base(r.From)
+	if r.past, err = state.ReadBackup(f); err != nil {
+		return fmt.Errorf("%s: %w", r.From, err)
+	}
+	return nil
+}
+
+// askOthers refuses while a majority is there: then nothing is lost, and there would
+// be two clusters.
+func (r *Recovery) askOthers(ctx context.Context) error {
+	if r.own.ID == "" {
+		return nil // nobody would answer it
+	}
+	at := maps.Clone(r.own.Endpoints)
+	if at == nil {
+		at = map[string]string{}
+	}
+	for _, x := range r.others {
+		at[x.ID] = x.Endpoint
+	}
+	delete(at, r.own.ID)
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	there := map[string]bool{}
+	var other *peer.OtherGenerationError
+	answers := peerapi.AskAll(ctx, r.own.Identity, at, r.Logger)
+	for _, id := range slices.Sorted(maps.Keys(answers)) {
+		a := answers[id]
+		x, _ := r.past.View.Replica(id)
+		name := cmp.Or(x.Name, id)
+		switch {
+		case peer.Refused(a.Err):
+			return fmt.Errorf("replica %s is there and goes on without this one, which was removed: nothing is lost", name)
+		case errors.As(a.Err, &other) && other.There.Generation > r.own.Generation:
+			return fmt.Errorf("replica %s: %w", name, a.Err)
+		case a.Err != nil:
+			continue
+		}
+		there[id] = true
+		text := fmt.Sprintf("replica %s answers, and has entry %d", name, a.Stored.Last)
+		if a.Stored.Last > r.past.Last {
+			text += ", which is more than this one has: recover that one instead"
+		}
+		r.answers = append(r.answers, text)
+	}
+	return majority(state.Membership{Members: r.past.Members}.Voters(), r.own.ID, there)
+}
+
+// majority refuses to recover where more than half of the voters are there.
+func majority(voters []string, own string, there map[string]bool) error {
+	n := 0
+	for _, id := range voters {
+		if id == own || there[id] {
+			n++
+		}
+	}
+	if len(voters) > 1 && n > len(voters)/2 {
+		return fmt.Errorf("%d of %d voters are there, which is a majority: nothing is lost; start this replica again, and they elect a leader", n, len(voters))
+	}
+	return nil
+}
+
+// Text says for people what is done, and what is lost by it.
+func (r *Recovery) Text() string {
+	var t strings.Builder
+	at := ""
+	if !r.newest.IsZero() {
+		at = ", of " + r.newest.UTC().Format(time.RFC3339)
+	}
+	fmt.Fprintf(&t, "Cluster %s (site %s) is recovered as generation %d from %s, up to entry %d%s.\n", r.Cluster, cmp.Or(r.Site, "without a name"), r.Generation, r.from, r.past.Last, at)
+	fmt.Fprintf(&t, "- What was committed after that entry is lost.\n- This replica leads alone, under a new server ID.\n")
+	if len(r.others) > 0 {
+		var names []string
+		for _, x := range r.others {
+			names = append(names, x.Name)
+		}
+		fmt.Fprintf(&t, "- The replicas of %s have left for good; they can be invited anew.\n", strings.Join(names, ", "))
+	}
+	if h, ok := r.past.View.Handoff(); ok && !h.Step.Over() {
+		fmt.Fprintf(&t, "- The handoff that is under way (%s) is given up.\n", h.Step)
+	}
+	fmt.Fprintf(&t, "- Installs that are not over are stopped: look at their machines, and retry them.\n- What is there now is kept in %s.\n", r.aside())
+	for _, a := range r.answers {
+		fmt.Fprintf(&t, "! %s\n", a)
+	}
+	return t.String()
+}
+
+func (r *Recovery) aside() string { return r.path(fmt.Sprint(folderAside, r.Generation)) }
+
+// Do recovers. by is who does it, as "root@node-1".
+func (r *Recovery) Do(ctx context.Context, by string) error {
+	dir := r.path(folderPrepared)
+	if err := os.RemoveAll(dir); err != nil { // one that was killed
+		return err
+	}
+	own, err := identity.Begin(filepath.Join(dir, folderIdentity), r.Cluster, r.Generation)
+	if err != nil {
+		return err
+	}
+	key := sha256.Sum256(own.Public())
+	c := state.ClusterRecover{
+		Generation: r.Generation, Secrets: map[string][]byte{peerapi.SecretKey: own.AuthorityKey, peerapi.SecretCrt: own.AuthorityCrt},
+		Replica: own.ID, From: r.from, Index: r.past.Last,
+	}
+	if node := r.node(); node.Endpoint != "" {
+		c.Name, c.Machine, c.Endpoint = node.Name, node.Machine, node.Endpoint
+		c.Key, c.Release, c.Level = key[:], r.Release, state.FeatureLevel
+	}
+	if err := r.commit(ctx, state.Config{Dir: filepath.Join(dir, folderState), ID: own.ID, Now: r.Now, Logger: r.Logger}, by, c); err != nil {
+		return fmt.Errorf("the new state: %w", err)
+	}
+	identities := filepath.Join(dir, folderIdentity)
+	if c.Endpoint != "" {
+		if err := identity.KeepEndpoints(identities, map[string]string{own.ID: c.Endpoint}); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(identity.Given(identities), os.WriteFile(filepath.Join(dir, fileGeneration), fmt.Append(nil, r.Generation), 0o600), durable.SyncTree(dir)); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, r.path(folderDecided)); err != nil {
+		return err
+	}
+	if err := durable.SyncFolder(r.Data); err != nil {
+		return err
+	}
+	return finish(r.Data)
+}
+
+// node is where the replica runs: as the state says of the one that was in the folder,
+// or as was told.
+func (r *Recovery) node() Node {
+	if x, known := r.past.View.Replica(r.own.ID); known {
+		return Node{x.Machine, x.Name, x.Endpoint}
+	}
+	if _, known := r.past.View.Machine(r.Node.Machine); !known {
+		return Node{} // the appliance, which tells of itself
+	}
+	return r.Node
+}
+
+// commit makes the new state, with what recovers it as its newest entry.
+func (r *Recovery) commit(ctx context.Context, config state.Config, by string, c state.ClusterRecover) (err error) {
+	if err := state.Seed(config, r.past); err != nil {
+		return err
+	}
+	store, err := state.Open(config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	lead, cancel := context.WithTimeout(ctx, leadLimit)
+	defer cancel()
+	if err := store.WaitLeader(lead); err != nil {
+		return err
+	}
+	commit, cancel := context.WithTimeout(ctx, commitLimit)
+	defer cancel()
+	_, err = store.Propose(commit, by, c)
+	return err
+}
+
+// Close lets the replica start again.
+func (r *Recovery) Close() error {
+	var errs []error
+	if r.past != nil {
+		errs = append(errs, r.past.Close())
+	}
+	for _, l := range r.locks {
+		errs = append(errs, l.Close())
+	}
+	r.past, r.locks = nil, nil
+	return errors.Join(errs...)
+}
+
+// Finish completes a recovery that was decided and then cut off, and says whether
+// there was one. It comes before anything in the folder is read.
+func Finish(data string) (bool, error) {
+	if _, err := os.Stat(filepath.Join(data, folderDecided)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	held, err := state.Lock(filepath.Join(data, fileLock))
+	if err != nil {
+		return false, err
+	}
+	return true, errors.Join(finish(data), held.Close())
+}
+
+// finish puts what was decided into the place of what is there, which it keeps.
+func finish(data string) error {
+	decided := filepath.Join(data, folderDecided)
+	generation, err := os.ReadFile(filepath.Join(decided, fileGeneration))
+	if err != nil {
+		return fmt.Errorf("a recovery that was decided: %w", err)
+	}
+	aside := filepath.Join(data, folderAside+string(generation))
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return err
+	}
+	// The identity last: without a state beside it, it is refused, and not taken for
+	// a new one.
+	for _, name := range []string{folderState, folderIdentity} {
+		if _, err := os.Stat(filepath.Join(decided, name)); errors.Is(err, fs.ErrNotExist) {
+			continue // it is in its place
+		}
+		for _, move := range [][2]string{{filepath.Join(data, name), filepath.Join(aside, name)}, {filepath.Join(decided, name), filepath.Join(data, name)}} {
+			if err := os.Rename(move[0], move[1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err := errors.Join(durable.SyncFolder(aside), durable.SyncFolder(data), durable.SyncFolder(decided)); err != nil {
+				return err
+			}
+		}
+	}
+	// Not half of it under this name: it counts.
+	over := filepath.Join(data, folderPrepared)
+	if err := errors.Join(os.RemoveAll(over), os.Rename(decided, over), durable.SyncFolder(data)); err != nil {
+		return err
+	}
+	return os.RemoveAll(over)
+}

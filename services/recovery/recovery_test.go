@@ -1,0 +1,262 @@
+package recovery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rackseed/rackseed/services/identity"
+	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/peerapi"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+func options(data string) Options {
+	return Options{Data: data, Release: "v1", Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
+}
+
+func open(t *testing.T, data, id string) *state.Store {
+	t.Helper()
+	s, err := state.Open(state.Config{Dir: filepath.Join(data, folderState), ID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.WaitLeader(t.Context()); err != nil {
+		t.Fatal(errors.Join(err, s.Close()))
+	}
+	return s
+}
+
+// newReplica makes a folder of one with a cluster, and a backup of its state.
+func newReplica(t *testing.T) (data, backup string, own identity.Own) {
+	t.Helper()
+	data = t.TempDir()
+	own, err := identity.Found(filepath.Join(data, folderIdentity))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, data, own.ID)
+	var text bytes.Buffer
+	for i, c := range []state.Command{
+		state.ClusterCreate{ID: own.Cluster, Generation: own.Generation, Secrets: map[string][]byte{peerapi.SecretKey: own.AuthorityKey, peerapi.SecretCrt: own.AuthorityCrt}},
+		state.ReplicaTell{ID: own.ID, Name: "appliance", Endpoint: "127.0.0.1:1", Key: make([]byte, 32), Release: "v1", Level: 1},
+		state.UserPut{Name: "ann", PasswordHash: []byte("hash")},
+		state.Note{What: "note", Severity: machine.Info, Text: "after the backup"},
+	} {
+		if i == 3 {
+			if _, err := s.Export(&text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Propose(t.Context(), "test", c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backup = filepath.Join(t.TempDir(), "state-1")
+	if err := errors.Join(s.Close(), identity.Given(filepath.Join(data, folderIdentity)), os.WriteFile(backup, text.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return data, backup, own
+}
+
+func recover1(t *testing.T, o Options) (text string) {
+	t.Helper()
+	r, err := Begin(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = r.Text()
+	if _, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("two at once: %v", err)
+	}
+	if err := errors.Join(r.Do(t.Context(), "root@lab"), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// A cluster goes on as a new generation: with its users and events, without a gap,
+// under a new ID and authority; twice in turn; and what was is kept.
+func TestRecover(t *testing.T) {
+	data, backup, old := newReplica(t)
+	s := open(t, data, old.ID)
+	if _, err := Begin(t.Context(), options(data)); err == nil || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("while it runs: %v", err)
+	}
+	before := s.View().Events(0, "", 0)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text := recover1(t, options(data))
+	if !strings.Contains(text, "generation 2 from "+old.ID) {
+		t.Errorf("it said: %s", text)
+	}
+	check(t, data, "", old, 2, before)
+	// And again, from the backup of before.
+	o := options(data)
+	o.From = backup
+	text = recover1(t, o)
+	if !strings.Contains(text, "generation 3 from backup state-1") {
+		t.Errorf("it said: %s", text)
+	}
+	check(t, data, backup, old, 3, before[:len(before)-2])
+}
+
+func check(t *testing.T, data, from string, old identity.Own, generation uint64, before []machine.Event) {
+	t.Helper()
+	own, err := identity.Load(filepath.Join(data, folderIdentity))
+	if err != nil || own.Cluster != old.Cluster || own.Generation != generation || own.ID == old.ID || own.AuthorityKey != nil || bytes.Equal(own.AuthorityCrt, old.AuthorityCrt) {
+		t.Errorf("generation %d: %+v, %v", generation, own.Name, err)
+	}
+	if _, err := os.Stat(filepath.Join(data, fmt.Sprint(folderAside, generation), folderIdentity, "identity.json")); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(data, "recover*")); err != nil || !slices.Equal(left, []string{filepath.Join(data, fileLock)}) {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	s := open(t, data, own.ID)
+	defer s.Close()
+	events := s.View().Events(0, "", 0)
+	for i, e := range events {
+		if e.Seq != uint64(i)+1 || i < len(before) && e.Text != before[i].Text {
+			t.Fatalf("event %d: %+v", i, e)
+		}
+	}
+	recovered := slices.IndexFunc(events, func(e machine.Event) bool {
+		return e.Kind == "cluster.recovered" && e.Data["generation"] == fmt.Sprint(generation)
+	})
+	if recovered < 0 || !strings.Contains(events[recovered].Text, "root@lab") {
+		t.Errorf("events %+v", events)
+	}
+	if _, ok := s.View().User("ann"); !ok {
+		t.Error("its user is gone")
+	}
+	if r, ok := s.View().Replica(old.ID); !ok || r.InService() {
+		t.Errorf("the old replica: %+v", r)
+	}
+	// From its own folder it knows where it is found; from a backup the folder's
+	// replica of a later generation is not in the state.
+	if r, ok := s.View().Replica(own.ID); from == "" && (!ok || r.Endpoint != "127.0.0.1:1" || own.Endpoints[own.ID] != "127.0.0.1:1") {
+		t.Errorf("the new replica: %+v, %v", r, own.Endpoints)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	data, _, _ := newReplica(t)
+	_, foreign, _ := newReplica(t)
+	empty := t.TempDir()
+	spoilt := filepath.Join(t.TempDir(), "spoilt")
+	if err := os.WriteFile(spoilt, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, o := range map[string]Options{
+		"no such file":            {Data: filepath.Join(empty, "none")},
+		"whose it was":            {Data: empty},
+		"use an empty folder":     {Data: data, From: foreign},
+		"another release wrote":   {Data: data, From: spoilt},
+		"backup/none: no such fi": {Data: data, From: "backup/none"},
+	} {
+		o.Now, o.Logger = time.Now, slog.New(slog.DiscardHandler)
+		if _, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	// Into an empty folder a backup may go.
+	o := options(empty)
+	o.From = foreign
+	recover1(t, o)
+}
+
+func TestMajority(t *testing.T) {
+	for there, refused := range map[string]bool{"": false, "b": true, "b c": true, "x": false} {
+		answering := map[string]bool{}
+		for _, id := range strings.Fields(there) {
+			answering[id] = true
+		}
+		if err := majority([]string{"a", "b", "c"}, "a", answering); (err != nil) != refused {
+			t.Errorf("%q: %v", there, err)
+		}
+	}
+	if err := majority([]string{"a"}, "a", nil); err != nil {
+		t.Errorf("alone: %v", err)
+	}
+	if err := majority([]string{"a", "b", "c"}, "sealed", map[string]bool{"a": true}); err != nil {
+		t.Errorf("a sealed one, with one of three: %v", err)
+	}
+}
+
+// Wherever it is cut off after it was decided, it is completed; before, nothing
+// happened.
+func TestFinishAnywhere(t *testing.T) {
+	put := func(path, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	moves := [][2]string{
+		{"state", "before-generation-2/state"}, {"recovered/state", "state"},
+		{"identity", "before-generation-2/identity"}, {"recovered/identity", "identity"}, {"recovered", "recovering"},
+	}
+	for done := range len(moves) + 1 {
+		data := t.TempDir()
+		for _, name := range []string{folderState, folderIdentity} {
+			put(filepath.Join(data, name, "file"), "old "+name)
+			put(filepath.Join(data, folderDecided, name, "file"), "new "+name)
+		}
+		put(filepath.Join(data, folderDecided, fileGeneration), "2")
+		if err := os.MkdirAll(filepath.Join(data, "before-generation-2"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range moves[:done] {
+			if err := os.Rename(filepath.Join(data, m[0]), filepath.Join(data, m[1])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for again := range 2 {
+			finished, err := Finish(data)
+			if err != nil || finished != (again == 0 && done < len(moves)) {
+				t.Fatalf("after %d moves: %v, %v", done, finished, err)
+			}
+		}
+		for _, name := range []string{folderState, folderIdentity} {
+			for at, want := range map[string]string{name: "new ", "before-generation-2/" + name: "old "} {
+				if text, err := os.ReadFile(filepath.Join(data, at, "file")); err != nil || string(text) != want+name {
+					t.Errorf("after %d moves: %s has %q, %v", done, at, text, err)
+				}
+			}
+		}
+	}
+}
+
+// One that was killed while it was prepared is begun anew.
+func TestBegunAnew(t *testing.T) {
+	data, _, old := newReplica(t)
+	r, err := Begin(t.Context(), options(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Do(over, "root@lab"); err == nil {
+		t.Error("it went on after it was interrupted")
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if finished, err := Finish(data); finished || err != nil {
+		t.Errorf("%v, %v", finished, err)
+	}
+	if own, err := identity.Load(filepath.Join(data, folderIdentity)); err != nil || own.ID != old.ID {
+		t.Errorf("%v, %v", own.Name, err)
+	}
+	recover1(t, options(data))
+}
