@@ -149,18 +149,18 @@ func (o *options) handoffAbort() *cobra.Command {
 	}
 }
 
-const lostText = "The appliance is removed without its word that it is over for it. Its stick does not know, and must never be booted again as it is: " +
+const lostText = "The handoff goes forward with the nodes that are there, and cannot be given up any more. The appliance is removed without its word that it is over for it. Its stick does not know, and must never be booted again as it is: " +
 	"destroy it, or write it anew."
 
 func (o *options) handoffLost() *cobra.Command {
 	var confirm string
 	c := &cobra.Command{
-		Use: "lost", Short: "Declare the appliance destroyed, where a handoff waits for nothing but its word", Args: cobra.NoArgs,
-		Long: `Declare the appliance destroyed, where a handoff is sealing and waits for nothing
-but its word.
+		Use: "lost", Short: "Declare the appliance destroyed, where a handoff is under way and a node leads", Args: cobra.NoArgs,
+		Long: `Declare the appliance destroyed, at any step of a handoff in which a node leads.
+If it can be plugged in and booted again, do that instead: the handoff goes on by
+itself.
 
-` + lostText + ` If it can be plugged in
-and booted again, do that instead: the handoff goes on by itself.`,
+` + lostText,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, now, err := o.handoffNow(cmd.Context())
 			if err != nil {
@@ -170,7 +170,7 @@ and booted again, do that instead: the handoff goes on by itself.`,
 			case now.Plan == nil || now.Plan.Over:
 				return errors.New("no handoff is under way")
 			case !slices.Contains(now.Plan.Actions, api.HandoffLost):
-				return fmt.Errorf("the appliance can be declared destroyed, once, while a handoff is sealing; this one is at %s", now.Plan.Step)
+				return fmt.Errorf("the appliance can be declared destroyed, once, while a node leads and the appliance is to leave: see rackseed handoff status; this handoff is at %s", now.Plan.Step)
 			}
 			a := newAsker(cmd)
 			if _, ok := a.terminal(); !ok && confirm == "" {

@@ -95,7 +95,7 @@ Waits for  not known here yet: the replica that leads says it, at the service ad
 Possible   rackseed handoff abort
 `, "handoff")
 	r.fails("a handoff is under way (preflight)", "", "handoff", "start", "--yes")
-	r.fails("a handoff is sealing; this one is at preflight", "", "handoff", "lost", "--confirm", "destroyed")
+	r.fails("while a node leads and the appliance is to leave", "", "handoff", "lost", "--confirm", "destroyed")
 
 	token := bytes.Repeat([]byte{7}, 32)
 	r.Must(state.ReplicaInvite{TokenHash: token, Name: "alpha", Machine: "m-00000001", Expires: time.Now().Add(time.Minute)})
@@ -175,8 +175,9 @@ func TestHandoffIsFollowed(t *testing.T) {
 	r.move(machine.HandoffSealing, "", handoff.Gate{Name: "appliance", Text: "it is away"})
 	line("NOW  sealing       waits for appliance: it is away")
 
+	r.Led("r-2")
 	// The stick is gone: that is confirmed in so many words.
-	r.fails("--confirm destroyed is needed. The appliance is removed without its word", "destroyed\n", "handoff", "lost")
+	r.fails("--confirm destroyed is needed. The handoff goes forward", "destroyed\n", "handoff", "lost")
 	r.fails("nothing was done", "", "handoff", "lost", "--confirm", "yes")
 	if shown, err := r.types("yes\n", "handoff", "lost"); err == nil || !strings.Contains(shown, "must never be booted again as it is") {
 		t.Errorf("answered yes: %v\n%s", err, shown)

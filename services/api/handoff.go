@@ -80,10 +80,14 @@ func handoffActions(h machine.Handoff, leader string) []HandoffAction {
 	if h.MayGo(machine.HandoffAborting) {
 		list = append(list, HandoffAbort)
 	}
-	if h.Step == machine.HandoffSealing && !h.Lost {
+	if h.Step.Over() {
+		return list
+	}
+	// Without a leader nothing can be ordered.
+	if h.From != "" && leader != "" && h.From != leader && !h.Lost {
 		list = append(list, HandoffLost)
 	}
-	if h.Step == machine.HandoffAborting && h.From != leader {
+	if h.Step == machine.HandoffAborting && leader != "" && h.From != leader {
 		list = append(list, HandoffResume)
 	}
 	return list
@@ -232,7 +236,7 @@ func (s *Server) registerHandoff(api huma.API) {
 	each(HandoffAbort, "Give the handoff up, until it is sealing: the appliance goes on alone", func(h machine.Handoff) state.Command {
 		return state.HandoffMove{ID: h.ID, From: h.Step, To: machine.HandoffAborting, Reason: "an operator gave it up"}
 	})
-	each(HandoffLost, "Declare the appliance destroyed, where nothing but its word is missing", func(h machine.Handoff) state.Command {
+	each(HandoffLost, "Declare the appliance destroyed, once a node leads: the handoff only goes forward, and it is removed without its word", func(h machine.Handoff) state.Command {
 		return state.HandoffLost{ID: h.ID}
 	})
 	each(HandoffResume, "Let a handoff that is being given up go forward without the appliance and the nodes that are away", func(h machine.Handoff) state.Command {

@@ -43,7 +43,7 @@ func (r *rig) carries(id, name string, m machine.ID) {
 }
 
 func newMovingRig(t *testing.T) *rig {
-	r := newRig(t, func(c *Config) { c.Members = c.Store.(*state.Store) })
+	r := newRig(t)
 	r.appliance()
 	r.Image()
 	return r
@@ -106,7 +106,7 @@ func TestHandoffIsOrdered(t *testing.T) {
 		t.Errorf("under way: %+v", h)
 	}
 	refused("start", "", "a handoff is under way (preflight)")
-	refused("lost", "", "once nothing but its acknowledgement is missing")
+	refused("lost", "", "the appliance leads, so it is not destroyed")
 	refused("resume", "", "only one that is being given up")
 	// Nothing new is installed meanwhile.
 	third := r.Waiting(3)
@@ -129,10 +129,14 @@ func TestHandoffIsOrdered(t *testing.T) {
 	for _, to := range []machine.HandoffStep{machine.HandoffDeploying, machine.HandoffCatchingUp, machine.HandoffPromoting, machine.HandoffTransferring, machine.HandoffWatching, machine.HandoffSealing} {
 		move(to, "")
 	}
-	if p := get().Plan; !slices.Equal(p.Actions, []HandoffAction{HandoffLost}) {
+	if p := get().Plan; len(p.Actions) != 0 { // the appliance leads still
 		t.Errorf("sealing: %+v", p)
 	}
 	refused("abort", "", "it is sealing, and only goes on")
+	r.Led("r-2")
+	if p := get().Plan; !slices.Equal(p.Actions, []HandoffAction{HandoffLost}) {
+		t.Errorf("sealing, and a node leads: %+v", p)
+	}
 	if p := post("lost", "").Plan; !p.Lost || len(p.Actions) != 0 {
 		t.Errorf("lost: %+v", p)
 	}
@@ -213,8 +217,8 @@ func TestHandoffOf(t *testing.T) {
 
 func TestHandoffSteps(t *testing.T) {
 	for step, want := range map[machine.HandoffStep]string{
-		machine.HandoffPreflight: "abort", machine.HandoffWatching: "abort", machine.HandoffSealing: "lost",
-		machine.HandoffAborting: "resume", machine.HandoffDone: "", machine.HandoffAborted: "",
+		machine.HandoffPreflight: "abort lost", machine.HandoffWatching: "abort lost", machine.HandoffSealing: "lost",
+		machine.HandoffAborting: "lost resume", machine.HandoffDone: "", machine.HandoffAborted: "",
 	} {
 		var got []string
 		for _, a := range handoffActions(machine.Handoff{Step: step, From: "r-1"}, "r-2") {
@@ -225,6 +229,16 @@ func TestHandoffSteps(t *testing.T) {
 		}
 		if (machine.Handoff{Step: step, From: "r-1"}).Words() == "" {
 			t.Errorf("%s has no words", step)
+		}
+	}
+	// Nobody is declared destroyed who leads, or twice, or who does not leave; nothing
+	// is given up then.
+	for what, h := range map[string]machine.Handoff{
+		"who leads": {Step: machine.HandoffSealing, From: "r-2"}, "twice": {Step: machine.HandoffWatching, From: "r-1", Lost: true},
+		"nobody": {Step: machine.HandoffSealing},
+	} {
+		if got := handoffActions(h, "r-2"); len(got) != 0 {
+			t.Errorf("%s: %v", what, got)
 		}
 	}
 	// Nobody leaves: nothing is said of an appliance.

@@ -45,7 +45,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	site.Operators = []machine.SiteOperator{{Name: "ann", TokenSHA256: hex.EncodeToString(hash[:])}}
 	r.Begin(SetupHash(testCode), site)
 	config := Config{
-		Store: r.Store, Output: digests{}, Logger: slog.New(slog.DiscardHandler), Now: r.time,
+		Store: r.Store, Members: r.State, Output: digests{}, Logger: slog.New(slog.DiscardHandler), Now: r.time,
 		Status: func() Status { return Status{Site: "lab"} },
 		Kubeconfig: func(_ state.View, who, server string) ([]byte, error) {
 			return []byte("user: " + who + "\nserver: " + server + "\n"), nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +46,7 @@ const (
 // Copies is how complete the output is that others took.
 type Copies struct {
 	Counted bool
-	Missing int   // chunks that another replica may have
+	Missing int   // chunks that another replica may have, and that there is room for
 	Bytes   int64 // of those
 }
 
@@ -71,6 +72,9 @@ func (l *Log) Copy(ctx context.Context, tell func(ok bool, text string)) error {
 		return nil
 	}
 	anew := time.Time{}
+	// Those that came not, since no replica has them or there is no room: tried anew,
+	// and meanwhile nobody waits for them.
+	given := map[string]bool{}
 	var done map[machine.ID]uint64 // chunks up to there are here, or cannot be
 	for ctx.Err() == nil {
 		if time.Since(anew) > copyAnew {
@@ -86,11 +90,21 @@ func (l *Log) Copy(ctx context.Context, tell func(ok bool, text string)) error {
 			}
 			wanted = append(wanted, some...)
 		}
-		l.counted(wanted)
+		waited := slices.DeleteFunc(slices.Clone(wanted), func(c machine.Chunk) bool { return given[c.Digest] })
+		if len(done) == 0 { // all were looked at: those that the state names no more are forgotten
+			given = map[string]bool{}
+		}
+		l.counted(waited)
 		var failed error
 		for _, c := range wanted {
-			if err := l.fetch(ctx, c); err != nil {
+			here, err := l.fetch(ctx, c)
+			switch {
+			case err != nil:
 				failed = err
+			case here:
+				delete(given, c.Digest)
+			default:
+				given[c.Digest] = true
 			}
 			if ctx.Err() != nil {
 				break
@@ -103,7 +117,11 @@ func (l *Log) Copy(ctx context.Context, tell func(ok bool, text string)) error {
 				}
 			}
 			l.counted(nil)
-			tell(true, "machines' output is here, too, as far as there is room")
+			if len(given) == 0 {
+				tell(true, "machines' output is here, too")
+			} else {
+				tell(true, fmt.Sprintf("machines' output is here, too, but %d pieces that no replica has any more or that there is no room for", len(given)))
+			}
 		} else if ctx.Err() == nil {
 			tell(false, fmt.Sprintf("%d pieces of machines' output are missing: %v", len(wanted), failed))
 		}
@@ -157,34 +175,34 @@ func (l *Log) counted(wanted []machine.Chunk) {
 	l.copying.now = now
 }
 
-// fetch fetches one chunk. One that no replica has any more is no error, nor is one
-// that there is no room for.
-func (l *Log) fetch(ctx context.Context, c machine.Chunk) error {
+// fetch fetches one chunk, and says whether it is here then. One that no replica has
+// any more is no error, nor is one that there is no room for.
+func (l *Log) fetch(ctx context.Context, c machine.Chunk) (here bool, err error) {
 	text, err := l.Others.Chunk(ctx, c)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if got := digestOf(text); got != c.Digest {
-		return fmt.Errorf("machine %s: output: other bytes came than %s: %s", c.Machine, c.Digest, got)
+		return false, fmt.Errorf("machine %s: output: other bytes came than %s: %s", c.Machine, c.Digest, got)
 	}
 	done, err := l.turn(ctx, c.Machine)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer done()
 	bytes, err := l.count(c.Machine)
 	free, all, spaceErr := l.files.space()
 	if err = errors.Join(err, spaceErr); err != nil {
-		return err
+		return false, err
 	}
 	if bytes+charge(c.Size) > l.budgets.machine || free < min(reserveMost, all/10)+uint64(c.Size) {
-		return nil
+		return false, nil
 	}
 	m, known := l.store.View().Machine(c.Machine)
 	l.usage.set(c.Machine, used{bytes: bytes + charge(c.Size), stranger: !known || !m.Approved()})
 	_, err = l.files.put(c.Machine, text)
-	return err
+	return err == nil, err
 }

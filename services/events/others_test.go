@@ -109,3 +109,23 @@ func TestCopy(t *testing.T) {
 		}
 	}
 }
+
+// What there is no room for is said, and nobody waits for it.
+func TestCopyWithoutRoom(t *testing.T) {
+	old, store, _ := newLog(t)
+	if _, err := old.Append(t.Context(), of, wire.Output{Stream: "installer", First: 1, Lines: numbered(1, 3)}); err != nil {
+		t.Fatal(err)
+	}
+	l := beside(t, old).Log
+	l.budgets.machine = 0
+	l.Others = &second{Log: old}
+	ctx, stop := context.WithCancel(t.Context())
+	var said string
+	err := l.Copy(ctx, func(_ bool, text string) { said = text; stop() })
+	if now := l.Copies(); err != nil || !now.Counted || now.Missing != 0 || said != "machines' output is here, too, but 1 pieces that no replica has any more or that there is no room for" {
+		t.Errorf("%+v, %v, told %q", now, err, said)
+	}
+	if _, err := l.Kept(t.Context(), store.View().Chunks(of, 0, 0)[0]); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is kept all the same: %v", err)
+	}
+}

@@ -85,6 +85,7 @@ type Loop struct {
 	leads    time.Time
 	close    map[string]time.Time
 	same     map[string]bool
+	took     map[string]uint64 // the entry that proves a voter, which it was seen to have
 	other    map[string]bool
 	asked    time.Time // for a comparison of the states
 	checks   []Check
@@ -151,6 +152,7 @@ func (l *Loop) forget(leads bool) {
 		l.leads = time.Time{}
 	}
 	l.close, l.same, l.other, l.checks = map[string]time.Time{}, map[string]bool{}, map[string]bool{}, nil
+	l.took = map[string]uint64{}
 	l.failed, l.failures, l.why, l.asked, l.backup = Action{}, 0, "", time.Time{}, 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -307,6 +309,13 @@ func (l *Loop) show(h machine.Handoff, w World, d Decision) {
 	l.status = s
 }
 
+// Took says whether a voter stored the entry that proves it. That it was committed
+// is not enough: of more than two voters the others could do so, and the leader
+// that waited for it may have died.
+func Took(r machine.Replica, has state.Stored) bool {
+	return r.Proved > 0 && has.Voter && has.Last >= r.Proved
+}
+
 // world asks every replica how it is.
 func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 	view := l.Store.View()
@@ -350,8 +359,11 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 	w.Index = l.Store.Stored().Last // after the reports: nobody is ahead of it
 	for _, r := range list {
 		a := reports[r.ID]
-		s := Seen{ID: r.ID, Machine: r.Machine, Level: r.Level, Proved: r.Proved > 0}
+		s := Seen{ID: r.ID, Machine: r.Machine, Level: r.Level}
 		if a.err == nil {
+			if Took(r, a.report.Stored) {
+				l.took[r.ID] = r.Proved
+			}
 			x := a.report
 			s.Reachable, s.Stored, s.Known, s.Missing, s.MissingBytes = true, x.Stored, x.Counted, x.Missing, x.MissingBytes
 			s.Sync, s.Skew, s.Sealed = x.Sync, x.Clock.Sub(w.Now), x.Sealed
@@ -364,6 +376,7 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 		} else if l.close[r.ID].IsZero() {
 			l.close[r.ID] = w.Now
 		}
+		s.Proved = r.Proved > 0 && l.took[r.ID] == r.Proved
 		s.Close, s.SameHash, s.OtherHash = l.close[r.ID], l.same[r.ID], l.other[r.ID]
 		w.Replicas[r.ID] = s
 	}

@@ -447,3 +447,23 @@ func TestHandoffWithFaults(t *testing.T) {
 	}
 	t.Logf("%d handoffs: %v", *faulty, ends)
 }
+
+// That a proof was committed is not enough: the voter must have it, and know that it
+// is one.
+func TestTook(t *testing.T) {
+	for name, c := range map[string]struct {
+		proved uint64
+		has    state.Stored
+		took   bool
+	}{
+		"it has it":         {7, state.Stored{Last: 7, Voter: true}, true},
+		"and more":          {7, state.Stored{Last: 9, Voter: true}, true},
+		"it is behind":      {7, state.Stored{Last: 6, Voter: true}, false},
+		"it has no vote":    {7, state.Stored{Last: 9}, false},
+		"it proved nothing": {0, state.Stored{Last: 9, Voter: true}, false},
+	} {
+		if got := Took(machine.Replica{Proved: c.proved}, c.has); got != c.took {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

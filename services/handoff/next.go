@@ -27,7 +27,8 @@ type Seen struct {
 	Stored    state.Stored
 	// Level is the highest feature level that it supports.
 	Level uint64
-	// Proved says that it took part in a commit since it is a voter.
+	// Proved says that it took part in a commit since it is a voter, and was seen
+	// to have it.
 	Proved bool
 	// Close is since when its log was never further behind than MaxLag; zero: it
 	// is further behind now.
@@ -175,7 +176,7 @@ func mayAbort(p machine.Handoff) bool {
 	case machine.HandoffSealing, machine.HandoffAborting, machine.HandoffDone, machine.HandoffAborted:
 		return false
 	}
-	return !p.Forward
+	return !p.Forward && !p.Lost
 }
 
 // Waiting is what a plan waits for, in words.
@@ -267,14 +268,19 @@ func (n *planner) seen(t machine.HandoffTarget) (Seen, bool) {
 }
 
 // targets are those that the plan waits for: all, or those that are there once
-// an operator had it go forward.
+// an operator had it go forward. What no member is once all were told to start one
+// comes too late for that, as does one whose node does not start any.
 func (n *planner) targets() []machine.HandoffTarget {
 	if !n.p.Forward {
 		return n.p.Targets
 	}
+	starting := n.p.Step == machine.HandoffPreflight || n.p.Step == machine.HandoffDeploying
 	var list []machine.HandoffTarget
 	for _, t := range n.p.Targets {
-		if s, joined := n.seen(t); joined && s.Reachable || !joined && n.w.Nodes[t.Machine].Ready {
+		s, joined := n.seen(t)
+		failed := n.w.Failed.Kind == Deploy && n.w.Failed.Machine == t.Machine && n.w.Failures >= Tries
+		switch {
+		case joined && s.Reachable && (starting || n.w.Members.Has(s.ID)), !joined && starting && n.w.Nodes[t.Machine].Ready && !failed:
 			list = append(list, t)
 		}
 	}
@@ -294,8 +300,8 @@ func (n *planner) nodes() bool {
 func (n *planner) preflight() {
 	ok := n.nodes()
 	if n.p.From != "" {
-		leads := n.w.Self == n.p.From
-		ok = n.gate("lead", leads, "%s", either(leads, "the appliance leads", "the appliance must lead, and "+n.w.Self+" does")) && ok
+		leads := n.w.Self == n.p.From || n.p.Lost
+		ok = n.gate("lead", leads, "%s", either(leads, either(n.p.Lost, "a node leads", "the appliance leads"), "the appliance must lead, and "+n.w.Self+" does")) && ok
 	}
 	if ok {
 		n.to(machine.HandoffDeploying)
@@ -334,7 +340,11 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 		return false
 	}
 	if s.OtherHash {
-		n.d.Abort = fmt.Sprintf("replica %s has another state than the leader at the same entry: that must never be; make a support bundle, and do not go on", s.ID)
+		other := fmt.Sprintf("replica %s has another state than the leader at the same entry: that must never be; make a support bundle, and do not go on", s.ID)
+		if n.p.Lost { // nothing to go back to
+			return n.gate(t.Name, false, "%s", other)
+		}
+		n.d.Abort = other
 		return false
 	}
 	lag := uint64(0)
@@ -375,27 +385,7 @@ func (n *planner) catchingUp() {
 // the fragile one, since then both are needed: it is passed only while the next
 // one is ready, too.
 func (n *planner) promoting() {
-	ready := true
-	for _, t := range n.targets() {
-		if s, ok := n.seen(t); !ok || !n.w.Members.Voter(s.ID) {
-			ready = n.ready(t) && ready
-		}
-	}
-	if n.d.Abort != "" {
-		return
-	}
-	for _, t := range n.targets() {
-		s, _ := n.seen(t)
-		if n.w.Members.Voter(s.ID) && s.Proved {
-			continue
-		}
-		if n.w.Members.Voter(s.ID) { // by a leader that is gone: prove it, or undo it
-			n.act(Promote, s.ID, t.Machine)
-			return
-		}
-		if ready {
-			n.act(Promote, s.ID, t.Machine)
-		}
+	if !n.voters() {
 		return
 	}
 	if n.p.From == "" {
@@ -416,6 +406,31 @@ func (n *planner) promoting() {
 		}
 	}
 	n.to(machine.HandoffTransferring)
+}
+
+// voters makes the targets proved voters, one at a time, and says whether all are.
+func (n *planner) voters() bool {
+	ready := true
+	for _, t := range n.targets() {
+		if s, ok := n.seen(t); !ok || !n.w.Members.Voter(s.ID) {
+			ready = n.ready(t) && ready
+		}
+	}
+	if n.d.Abort != "" {
+		return false
+	}
+	for _, t := range n.targets() {
+		s, _ := n.seen(t)
+		votes := n.w.Members.Voter(s.ID)
+		switch {
+		case votes && s.Proved:
+			continue
+		case votes, ready: // a vote by a leader that is gone: prove it, or undo it
+			n.act(Promote, s.ID, t.Machine)
+		}
+		return false
+	}
+	return true
 }
 
 // backedUp is the gate of a backup that is not too old.
@@ -451,10 +466,21 @@ func (n *planner) transferring() {
 		return
 	}
 	if n.w.Members.Voter(n.p.From) {
-		n.act(Demote, n.p.From, "")
+		n.release()
 		return
 	}
 	n.to(machine.HandoffWatching)
+}
+
+// release takes the vote from the old one. When an operator had the plan go forward,
+// targets that are away lose theirs first: while they count, the old one is needed.
+func (n *planner) release() {
+	for _, t := range n.p.Targets {
+		if s, ok := n.seen(t); n.p.Forward && ok && !s.Reachable && n.w.Members.Voter(s.ID) {
+			n.act(Demote, s.ID, t.Machine)
+		}
+	}
+	n.act(Demote, n.p.From, "")
 }
 
 // watching puts the new replicas to their trials while the old one can still
@@ -464,7 +490,8 @@ func (n *planner) watching() {
 		n.to(machine.HandoffTransferring)
 		return
 	}
-	ok := true
+	// Who came back after it was gone forward without.
+	ok := !n.p.Forward || n.voters()
 	for _, t := range n.targets() {
 		s, _ := n.seen(t)
 		votes := s.Reachable && s.Proved && n.w.Members.Voter(s.ID)
@@ -511,9 +538,11 @@ func (n *planner) sealing() {
 			n.act(Transfer, best.ID, best.Machine)
 		}
 	case n.w.Members.Voter(n.p.From):
-		n.act(Demote, n.p.From, "")
+		n.release()
+	case n.w.Members.Has(n.p.From) && !old.Sealed && n.p.Lost && old.Reachable && n.w.Failures < Tries: // it is there all the same
+		n.act(Seal, n.p.From, "")
 	case n.w.Members.Has(n.p.From) && !old.Sealed && !n.p.Lost:
-		if n.gate("appliance", old.Reachable, "it must acknowledge that it is over for it%s", either(old.Reachable, "", ", and cannot be reached: plug it in and boot it again, or declare it destroyed (rackseed handoff lost)")) {
+		if n.gate("appliance", old.Reachable, "it must acknowledge that it is over for it%s", either(old.Reachable, "", ", and cannot be reached: plug it in and boot it again, or, if it is gone for good, declare it destroyed (rackseed handoff lost)")) {
 			n.act(Seal, n.p.From, "")
 		}
 	case n.w.Members.Has(n.p.From):
@@ -532,7 +561,7 @@ func (n *planner) aborting() {
 	if stays != "" && n.w.Self != stays {
 		old := n.w.Replicas[stays]
 		switch {
-		case !n.gate("appliance", old.Reachable, "it must lead again before the others leave%s", either(old.Reachable, "", ", and cannot be reached: plug it in and boot it again, or let the handoff go on (rackseed handoff resume)")):
+		case !n.gate("appliance", old.Reachable, "it must lead again before the others leave%s", either(old.Reachable, "", ", and cannot be reached: plug it in and boot it again, let the handoff go on without it (rackseed handoff resume) or, if it is gone for good, declare it destroyed (rackseed handoff lost)")):
 		case !n.w.Members.Has(stays):
 			n.act(Add, stays, "")
 		case !n.w.Members.Voter(stays):

@@ -108,7 +108,7 @@ func TestNext(t *testing.T) {
 		"the stick was pulled too early": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) {
 			w.Self = "n2"
 			change(w, "stick", func(s *Seen) { s.Reachable = false })
-		}, waits: "plug it in and boot it again, or declare it destroyed"},
+		}, waits: "plug it in and boot it again, or, if it is gone for good, declare it destroyed (rackseed handoff lost)"},
 		"the stick is destroyed": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
 			w.Self, p.Lost = "n2", true
 			change(w, "stick", func(s *Seen) { s.Reachable = false })
@@ -124,6 +124,37 @@ func TestNext(t *testing.T) {
 			w.Self, w.Members.Members = "n2", w.Members.Members[:3]
 			delete(w.Replicas, "stick")
 		}, to: machine.HandoffDone},
+		"the stick is destroyed and there all the same": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
+			w.Self, p.Lost = "n2", true
+		}, act: "seal stick"},
+		"there all the same, and does not take it": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
+			w.Self, p.Lost, w.Failed, w.FailedAt, w.Failures = "n2", true, Action{Seal, "stick", ""}, now, Tries
+		}, act: "remove stick"},
+		"destroyed before anything began, a node leads": {step: machine.HandoffPreflight, with: func(p *machine.Handoff, w *World) {
+			p.Lost, p.Forward, w.Self = true, true, "n1"
+		}, to: machine.HandoffDeploying},
+		"destroyed with a vote": {step: machine.HandoffTransferring, voters: "n1 n2 n3", with: func(p *machine.Handoff, w *World) {
+			p.Lost, p.Forward, w.Self = true, true, "n1"
+			change(w, "stick", func(s *Seen) { s.Reachable = false })
+		}, act: "demote stick"},
+		"destroyed, and another state": {step: machine.HandoffCatchingUp, with: func(p *machine.Handoff, w *World) {
+			p.Lost, p.Forward, w.Self = true, true, "n1"
+			change(w, "n3", func(s *Seen) { s.OtherHash = true })
+		}, waits: "another state"},
+		"destroyed, and nothing moves": {step: machine.HandoffWatching, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
+			p.Lost, p.Forward, p.Moved, w.Self = true, true, now.Add(-24*time.Hour), "n1"
+			w.Checks[0] = Check{Name: "dhcp", Text: "no answer", At: now}
+		}, waits: "dhcp: no answer"},
+		"forward, a voter is away": {step: machine.HandoffTransferring, voters: "n1 n2 n3", with: func(p *machine.Handoff, w *World) {
+			p.Forward, w.Self = true, "n1"
+			change(w, "n3", func(s *Seen) { s.Reachable, s.Proved = false, false })
+		}, act: "demote n3"},
+		"forward, and one came back": {step: machine.HandoffWatching, voters: "n1 n2 -n3 -stick", with: func(p *machine.Handoff, w *World) { p.Forward, w.Self = true, "n1" }, act: "promote n3"},
+		"forward, and one never started": {step: machine.HandoffDeploying, with: func(p *machine.Handoff, w *World) {
+			p.Forward, w.Self = true, "n1"
+			delete(w.Replicas, "n3")
+			w.Failed, w.FailedAt, w.Failures = Action{Deploy, "", "m-3"}, now, Tries
+		}, to: machine.HandoffCatchingUp},
 		"given up, a node leads": {step: machine.HandoffAborting, voters: "n1 n2 n3 -stick", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, act: "promote stick"},
 		"given up, both vote":    {step: machine.HandoffAborting, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) { w.Self = "n2" }, act: "transfer stick"},
 		"given up, the stick is away": {step: machine.HandoffAborting, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {

@@ -32,7 +32,8 @@ type box struct {
 	up, cut bool
 	lost    bool // for ever
 	last    uint64
-	proved  bool
+	proof   uint64 // the entry that the state says proves it
+	took    uint64 // the proof that the leader saw it have
 	sealed  bool
 	left    bool
 	closeAt time.Time
@@ -73,7 +74,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		boxes: map[string]*box{}, nodes: map[machine.ID]bool{}, voters: map[string]bool{"stick": true}, leader: "stick",
 	}
 	m.leads = m.now
-	m.boxes["stick"] = &box{id: "stick", up: true, last: 100, proved: true}
+	m.boxes["stick"] = &box{id: "stick", up: true, last: 100}
 	m.plan = machine.Handoff{ID: "h", Step: machine.HandoffPreflight, Since: m.now, Moved: m.now, From: "stick"}
 	for i := range []int{1, 2, 3, 3, 5}[m.rng.IntN(5)] {
 		id := machine.ID(fmt.Sprintf("m-%d", i+1))
@@ -117,6 +118,9 @@ func (m *model) elect() {
 		m.say("%s leads no more", m.leader)
 	}
 	m.leader, m.failed, m.fails, m.checks = "", Action{}, 0, nil
+	for _, b := range m.boxes { // a new leader knows nothing of it
+		b.took = 0
+	}
 	if !m.majority() {
 		return
 	}
@@ -220,9 +224,12 @@ func (m *model) world() World {
 		if b.left {
 			continue
 		}
+		if b.there() && Took(machine.Replica{Proved: b.proof}, state.Stored{Last: b.last, Voter: m.voters[id]}) {
+			b.took = b.proof
+		}
 		w.Replicas[id] = Seen{
 			ID: id, Machine: b.machine, Reachable: b.there(), Stored: state.Stored{Last: b.last, Applied: b.last, Voter: m.voters[id]},
-			Level: 1, Proved: b.proved, Close: b.closeAt, SameHash: true, Known: true, Sync: time.Millisecond, Sealed: b.sealed,
+			Level: 1, Proved: b.proof > 0 && b.took == b.proof, Close: b.closeAt, SameHash: true, Known: true, Sync: time.Millisecond, Sealed: b.sealed,
 		}
 	}
 	for id, ready := range m.nodes {
@@ -259,21 +266,35 @@ func (m *model) do(a Action) error {
 			if err := change(state.Demote); err != nil {
 				return err
 			}
-			m.voters[a.Replica] = false
+			m.voters[a.Replica], m.boxes[a.Replica].proof = false, 0
 			return fmt.Errorf("it did not do its part")
 		}
-		m.voters[a.Replica], m.boxes[a.Replica].last = true, m.index
-		if m.chance(m.faults / 4) { // the leader dies before the proof
+		b := m.boxes[a.Replica]
+		m.voters[a.Replica], b.last, b.proof = true, m.index, 0
+		switch {
+		case m.chance(m.faults / 4): // the leader dies before the proof
 			m.boxes[m.leader].up = false
 			m.say("%s dies before %s is proved", m.leader, a.Replica)
 			return nil
+		case m.chance(m.faults / 4): // the others commit it, and then the leader dies
+			if b.up = false; m.majority() {
+				m.commit(1)
+				b.proof = m.index
+			}
+			b.up, m.boxes[m.leader].up = true, false
+			m.say("%s dies before %s has its proof", m.leader, a.Replica)
+			return nil
 		}
-		m.boxes[a.Replica].proved = true
+		m.commit(1)
+		b.last, b.proof = m.index, m.index
 	case Demote:
 		if err := change(state.Demote); err != nil {
 			return err
 		}
-		m.voters[a.Replica], m.boxes[a.Replica].proved = false, false
+		m.voters[a.Replica], m.boxes[a.Replica].proof = false, 0
+		if m.chance(m.faults / 4) { // the leader dies before it takes the proof back
+			m.boxes[a.Replica].proof = 1
+		}
 	case Remove:
 		if err := change(state.Remove); err != nil {
 			return err
@@ -285,6 +306,9 @@ func (m *model) do(a Action) error {
 	case Transfer:
 		if !there(a.Replica) || !m.voters[a.Replica] {
 			return fmt.Errorf("%s cannot lead", a.Replica)
+		}
+		if b := m.boxes[a.Replica]; a.Replica != "stick" && (b.proof == 0 || b.last < b.proof) {
+			m.t.Errorf("%s shall lead, and proved nothing", a.Replica)
 		}
 		m.leader, m.leads, m.checks = a.Replica, m.now, nil
 	case Seal:
@@ -329,6 +353,10 @@ func (m *model) step() {
 		return
 	}
 	m.commit(uint64(m.rng.IntN(20)))
+	// Now and then rightly, and now and then though it comes back, and may lead again.
+	if m.chance(m.faults / 50) {
+		m.declareLost()
+	}
 	w := m.world()
 	d := Next(m.plan, w)
 	decided := 0
@@ -348,6 +376,9 @@ func (m *model) step() {
 		m.say("abort: %s", d.Abort)
 		if m.boxes["stick"].sealed {
 			m.t.Errorf("given up after the stick was told that it is over")
+		}
+		if m.plan.Lost {
+			m.t.Errorf("given up with nothing to go back to")
 		}
 		m.plan.Reason = d.Abort
 		m.move(machine.HandoffAborting)
@@ -394,16 +425,28 @@ func (m *model) operator(d Decision) {
 	if m.now.Sub(m.stalled) < 30*time.Minute || !m.boxes["stick"].lost {
 		return
 	}
-	switch m.plan.Step {
-	case machine.HandoffSealing:
-		m.say("operator: the stick is destroyed")
-		m.plan.Lost = true
-	case machine.HandoffAborting:
+	if m.plan.Step == machine.HandoffAborting && m.chance(0.5) {
 		m.say("operator: go on")
 		m.plan.Forward, m.plan.Reason = true, ""
 		m.move(machine.HandoffDeploying)
+	} else {
+		m.declareLost()
 	}
 	m.stalled = time.Time{}
+}
+
+// declareLost is an operator who declares the stick destroyed, as the state takes
+// it.
+func (m *model) declareLost() {
+	if m.leader == "stick" || m.plan.Lost {
+		return
+	}
+	m.say("operator: the stick is destroyed, at %s", m.plan.Step)
+	m.plan.Lost, m.plan.Forward, m.plan.Moved = true, true, m.now
+	if m.plan.Step == machine.HandoffAborting {
+		m.plan.Reason = ""
+		m.move(machine.HandoffDeploying)
+	}
 }
 
 // TestSimulation runs many handoffs: each ends in Done, or clean as it was, or
@@ -453,7 +496,7 @@ func (m *model) check(end string) {
 			m.t.Errorf("done with %d members for %d targets", len(m.voters), len(m.plan.Targets))
 		}
 		for id, voter := range m.voters {
-			if (!voter || !m.boxes[id].proved) && !m.plan.Forward {
+			if b := m.boxes[id]; (!voter || b.proof == 0 || b.last < b.proof) && !m.plan.Forward {
 				m.t.Errorf("done, and %s is no proved voter", id)
 			}
 		}

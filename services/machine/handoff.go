@@ -73,11 +73,11 @@ type Handoff struct {
 	By   string `json:"by"`
 	// Reason says why it was given up.
 	Reason string `json:"reason,omitempty"`
-	// Forward says that an operator had a plan go on that was given up while the
-	// leaving replica was away: targets that cannot be reached do not keep it.
+	// Forward says that an operator had a plan go on without the leaving replica:
+	// targets that cannot be reached do not keep it.
 	Forward bool `json:"forward,omitempty"`
 	// Lost says that an operator declared the leaving replica destroyed: it
-	// cannot acknowledge that it is over.
+	// cannot acknowledge that it is over, and nothing can go back to it.
 	Lost bool `json:"lost,omitempty"`
 }
 
@@ -95,7 +95,8 @@ var handoffOrder = []HandoffStep{
 
 // MayGo says whether a plan may go from one step to another: on by one, back
 // from watching to transferring (the old one took the lead back), from promoting
-// to the end where nobody leaves, and to aborting from any before sealing.
+// to the end where nobody leaves, and to aborting from any before sealing unless
+// the old one is lost.
 func (h Handoff) MayGo(to HandoffStep) bool {
 	at := slices.Index(handoffOrder, h.Step)
 	switch {
@@ -104,7 +105,7 @@ func (h Handoff) MayGo(to HandoffStep) bool {
 	case h.Step.Over() || at < 0:
 		return false
 	case to == HandoffAborting:
-		return h.Step != HandoffSealing
+		return h.Step != HandoffSealing && !h.Lost
 	case h.Step == HandoffWatching && to == HandoffTransferring:
 		return true
 	case h.Step == HandoffPromoting && to == HandoffDone:

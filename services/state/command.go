@@ -339,9 +339,10 @@ type ReplicaJoin struct {
 }
 
 // ReplicaProve is committed with the part of a new voter, which shows that it
-// does its part.
+// does its part. Undone takes the proof back: it is no voter, or is made one anew.
 type ReplicaProve struct {
-	ID string `json:"id"`
+	ID     string `json:"id"`
+	Undone bool   `json:"undone,omitempty"`
 }
 
 // ReplicaLeave ends a replica: it is told, and then removed from Raft's
@@ -372,8 +373,8 @@ type HandoffDid struct {
 	Text string `json:"text"`
 }
 
-// HandoffLost declares the replica that leaves destroyed: it is removed without
-// its acknowledgement.
+// HandoffLost declares the replica that leaves destroyed: the plan only goes
+// forward, and it is removed without its acknowledgement. Refused while it leads.
 type HandoffLost struct {
 	ID string `json:"id"`
 }

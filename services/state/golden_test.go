@@ -69,7 +69,7 @@ func samples() []Command {
 		ReplicaTell{ID: "r-1", Name: "appliance", Machine: machineID(1), Endpoint: "10.77.0.2:8300", Key: bytes32("key"), Release: "v1", Level: 1},
 		ReplicaInvite{TokenHash: bytes32("token"), Name: "node-1", Machine: machineID(1), Expires: start.Add(time.Hour)},
 		ReplicaJoin{TokenHash: bytes32("token"), ID: "r-2", Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1},
-		ReplicaProve{ID: "r-2"},
+		ReplicaProve{ID: "r-2", Undone: true},
 		ReplicaLeave{ID: "r-2", Reason: "its board burnt"},
 		HandoffStart{Handoff: machine.Handoff{ID: "h-1", Targets: []machine.HandoffTarget{{Machine: machineID(1), Name: "node-1"}}, From: "r-1", By: "operator:ann"}},
 		HandoffMove{ID: "h-1", From: machine.HandoffPreflight, To: machine.HandoffAborting, Reason: "node-1 is away"},

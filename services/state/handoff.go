@@ -119,15 +119,23 @@ func (c *change) handoffLost(x HandoffLost) error {
 	if err != nil {
 		return err
 	}
-	if h.Step != machine.HandoffSealing {
-		return refuse("handoff %s is at %s: the appliance can be declared destroyed once nothing but its acknowledgement is missing", x.ID, h.Step)
-	}
-	if h.Lost {
+	switch {
+	case h.From == "":
+		return refuse("handoff %s: no appliance leaves in it, so none can be declared destroyed; a replica whose node is dead is taken away, once no handoff is under way, with: rackseed handoff remove NAME", x.ID)
+	case h.From == c.cluster().Leader:
+		return refuse("handoff %s is at %s: the appliance leads, so it is not destroyed; to stop the handoff give it up: rackseed handoff abort", x.ID, h.Step)
+	case h.Lost:
 		return nil
 	}
-	h.Lost = true
+	// Nothing goes back to it: what was being given up goes forward, and targets
+	// that are away keep nobody waiting.
+	h.Lost, h.Forward, h.Moved = true, true, c.at
+	if h.Step == machine.HandoffAborting {
+		h.Step, h.Since, h.Reason = machine.HandoffDeploying, c.at, ""
+	}
 	c.put(tableHandoff, h)
-	c.event("", "handoff.lost", machine.Warning, fmt.Sprintf("The appliance is declared destroyed by %s: it is removed without its word", asker(c.by)), "handoff", h.ID, "by", c.by)
+	c.event("", "handoff.lost", machine.Warning, fmt.Sprintf("The appliance is declared destroyed by %s: the handoff goes forward with the nodes that are there, and it is removed without its word", asker(c.by)),
+		"handoff", h.ID, "step", string(h.Step), "by", c.by)
 	return nil
 }
 

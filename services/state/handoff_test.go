@@ -58,10 +58,8 @@ func TestHandoffMovesInOrder(t *testing.T) {
 	for i, step := range order[:len(order)-1] {
 		if step == machine.HandoffSealing {
 			wantText(t, w.refused(HandoffMove{ID: "h-1", From: step, To: machine.HandoffAborting}), "cannot go")
-			w.must(HandoffLost{ID: "h-1"})
-		} else {
-			wantText(t, w.refused(HandoffLost{ID: "h-1"}), "once nothing but its acknowledgement is missing")
 		}
+		wantText(t, w.refused(HandoffLost{ID: "h-1"}), "the appliance leads, so it is not destroyed")
 		wantText(t, w.refused(HandoffResume{ID: "h-1"}), "only one that is being given up")
 		before, _ := w.view().Handoff()
 		w.must(HandoffDid{ID: "h-1", Text: "something"})
@@ -98,4 +96,46 @@ func TestHandoffGoesForward(t *testing.T) {
 	if h, _ := w.view().Handoff(); h.Step != machine.HandoffDeploying || !h.Forward || h.Reason != "" {
 		t.Errorf("%+v", h)
 	}
+}
+
+// Whoever's stick burnt declares it destroyed at any step, once a node leads: from
+// there the plan only goes forward.
+func TestApplianceIsLost(t *testing.T) {
+	for _, step := range []machine.HandoffStep{machine.HandoffPromoting, machine.HandoffTransferring, machine.HandoffWatching, machine.HandoffSealing, machine.HandoffAborting} {
+		w := moving(t)
+		at := machine.HandoffPreflight
+		for _, to := range []machine.HandoffStep{machine.HandoffDeploying, machine.HandoffCatchingUp, machine.HandoffPromoting, machine.HandoffTransferring, machine.HandoffWatching, machine.HandoffSealing} {
+			if at == step || step == machine.HandoffAborting {
+				break
+			}
+			go1(w, at, to)
+			at = to
+		}
+		if step == machine.HandoffAborting {
+			go1(w, at, step)
+		}
+		w.term++
+		w.must(EpochBegin{Leader: "r-2"})
+		if got := w.must(HandoffLost{ID: "h-1"}); len(got.Events) != 1 || got.Events[0].Kind != "handoff.lost" {
+			t.Errorf("%s: %v", step, got.Events)
+		}
+		want := step
+		if step == machine.HandoffAborting {
+			want = machine.HandoffDeploying
+		}
+		if h, _ := w.view().Handoff(); h.Step != want || !h.Lost || !h.Forward || h.Reason != "" {
+			t.Errorf("%s: %+v", step, h)
+		}
+		if again := w.must(HandoffLost{ID: "h-1"}); len(again.Events) != 0 {
+			t.Errorf("%s: declared twice: %v", step, again.Events)
+		}
+		wantText(t, w.refused(HandoffMove{ID: "h-1", From: want, To: machine.HandoffAborting}), "cannot go")
+	}
+	w := moving(t)
+	go1(w, machine.HandoffPreflight, machine.HandoffAborting)
+	go1(w, machine.HandoffAborting, machine.HandoffAborted)
+	join := handoff(1)
+	join.Handoff.From = ""
+	w.must(join)
+	wantText(t, w.refused(HandoffLost{ID: "h-1"}), "no appliance leaves in it")
 }

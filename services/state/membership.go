@@ -186,7 +186,27 @@ func (s *Store) Change(ctx context.Context, change ChangeKind, id string) error 
 	if err := s.change(ctx, change, id, m.Committed); err != nil {
 		return fmt.Errorf("%s replica %s: %w", change, id, err)
 	}
+	if change == Demote {
+		s.unproveSoon(ctx, id)
+	}
 	return nil
+}
+
+// unprove takes back that a replica proved itself as a voter, if it did.
+func (s *Store) unprove(ctx context.Context, id string) error {
+	if r, ok := s.View().Replica(id); !ok || !r.InService() || r.Proved == 0 {
+		return nil
+	}
+	_, err := s.propose(ctx, s.config.ID, ReplicaProve{ID: id, Undone: true})
+	return err
+}
+
+// unproveSoon is unprove of one that lost its vote: after that, since with its
+// vote nothing may be committed any more. If it fails here, promote makes up for it.
+func (s *Store) unproveSoon(ctx context.Context, id string) {
+	if err := s.unprove(ctx, id); err != nil {
+		s.config.Logger.Warn("state: the proof of a replica without a vote stays for now", "replica", id, "error", err)
+	}
 }
 
 // mayChange is the membership that a change may be made to, and which members
@@ -271,6 +291,9 @@ func (s *Store) promote(ctx context.Context, id string) error {
 		return err
 	}
 	failed := func(err error) error { return fmt.Errorf("%s replica %s: %w", Promote, id, err) }
+	if err := s.unprove(ctx, id); err != nil { // of a vote that it had before
+		return failed(err)
+	}
 	if s.config.BeforeVote != nil {
 		if err := s.config.BeforeVote(id); err != nil {
 			return failed(err)
@@ -301,6 +324,7 @@ func (s *Store) promote(ctx context.Context, id string) error {
 	if undone := s.change(undo, Demote, id, 0); undone != nil {
 		return failed(errors.Join(err, fmt.Errorf("and it could not be undone: %w", undone)))
 	}
+	s.unproveSoon(undo, id)
 	return failed(fmt.Errorf("it did not do a voter's part, and is none again: %w", err))
 }
 

@@ -180,6 +180,20 @@ func TestMembershipMoves(t *testing.T) {
 				t.Errorf("%s is a voter without proof", id)
 			}
 		}
+		// With its vote goes its proof; a new vote takes a new one.
+		before, _ := stick.View().Replica("n3")
+		if err := stick.Change(t.Context(), Demote, "n3"); err != nil {
+			t.Fatal(err)
+		}
+		if p, _ := stick.View().Replica("n3"); p.Proved != 0 {
+			t.Errorf("n3 has no vote, and its proof is entry %d", p.Proved)
+		}
+		if err := stick.Change(t.Context(), Promote, "n3"); err != nil {
+			t.Fatal(err)
+		}
+		if p, _ := stick.View().Replica("n3"); p.Proved <= before.Proved {
+			t.Errorf("n3 has a vote again, and its proof is entry %d after %d", p.Proved, before.Proved)
+		}
 		if m := stick.Membership(); m.Committed == 0 || m.Committed > stick.raft.AppliedIndex() {
 			t.Errorf("its configuration is entry %d", m.Committed)
 		}

@@ -169,7 +169,9 @@ func (c *change) replicaProve(x ReplicaProve) error {
 		return refuse("there is no replica %.40q in service", x.ID)
 	}
 	now := *old
-	now.Proved = c.index
+	if now.Proved = c.index; x.Undone {
+		now.Proved = 0
+	}
 	c.put(tableReplicas, &now)
 	return nil
 }

@@ -89,6 +89,10 @@ func TestReplicaThatLeftNeverComesBack(t *testing.T) {
 	if r, _ := w.view().Replica("r-2"); r.Proved != proved.Index || r.Proved == 0 {
 		t.Errorf("proved at %d, committed at %d", r.Proved, proved.Index)
 	}
+	w.must(ReplicaProve{ID: "r-2", Undone: true})
+	if r, _ := w.view().Replica("r-2"); r.Proved != 0 {
+		t.Errorf("proved at %d after that was taken back", r.Proved)
+	}
 	if left := w.must(ReplicaLeave{ID: "r-2", Reason: "its board burnt"}); len(left.Events) != 1 {
 		t.Errorf("%v", left.Events)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,25 @@ const Secret = "a secret of the cluster"
 // State is the state of one test. It is closed when the test ends.
 type State struct {
 	*state.Store
-	t testing.TB
+	t      testing.TB
+	leader atomic.Pointer[string] // another one than this; nil: this
+}
+
+// Led makes another replica the leader, as far as the state and the membership
+// say; this one goes on committing.
+func (s *State) Led(by string) {
+	s.t.Helper()
+	s.Must(state.EpochBegin{Leader: by})
+	s.leader.Store(&by)
+}
+
+// Membership is the store's, with the leader that Led made.
+func (s *State) Membership() state.Membership {
+	m := s.Store.Membership()
+	if by := s.leader.Load(); by != nil {
+		m.Leader = *by
+	}
+	return m
 }
 
 // Open opens an empty state that leads.
@@ -44,7 +63,7 @@ func Open(t testing.TB) *State {
 	if err := store.WaitLeader(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return &State{store, t}
+	return &State{Store: store, t: t}
 }
 
 // Site is a site with one link, which is served.

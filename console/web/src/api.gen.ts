@@ -1035,7 +1035,7 @@ export interface Operations {
     path: "/api/handoff/abort";
     response: Handoff;
   };
-  /** Declare the appliance destroyed, where nothing but its word is missing */
+  /** Declare the appliance destroyed, once a node leads: the handoff only goes forward, and it is removed without its word */
   "handoff-lost": {
     method: "POST";
     path: "/api/handoff/lost";
