@@ -176,6 +176,61 @@ func tornAppend(t *testing.T, segment int) {
 	}
 }
 
+// A leader that was killed has entries that nobody took. As it follows the next
+// one, these are replaced, and it is killed again: the log is there.
+// (hashicorp/raft-wal 31: 0.4.0 could read no entry of it then.)
+func TestReplacedTailIsThereAgain(t *testing.T) {
+	for _, size := range []int{4 << 10, 64 << 10} {
+		dir := t.TempDir()
+		s := &Store{config: Config{Dir: dir, ID: "r-1", segment: size, Logger: slog.New(slog.DiscardHandler)}}
+		kept, err := s.openStores()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[uint64]string{}
+		store := func(from, to uint64, what string) {
+			t.Helper()
+			for i := from; i <= to; i++ {
+				want[i] = fmt.Sprintf("%s %d %s", what, i, strings.Repeat(".", 300))
+				if err := kept.log.StoreLog(&raft.Log{Index: i, Term: 1, Data: []byte(want[i])}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		check := func() {
+			t.Helper()
+			// Killed: nothing was closed.
+			again := readFolder(t, dir).write(t)
+			got, err := entries(t, again, size)
+			if err != nil || len(got) != len(want) {
+				t.Fatalf("segments of %d bytes: %d entries of %d, %v", size, len(got), len(want), err)
+			}
+			for i, text := range want {
+				if got[i-1] != text {
+					t.Fatalf("entry %d is %.40q, and was %.40q", i, got[i-1], text)
+				}
+			}
+		}
+		store(1, 40, "taken")
+		for round := range 3 {
+			n := uint64(40 + 10*round)
+			store(n+1, n+5, "of nobody")
+			if err := kept.log.DeleteRange(n+1, n+5); err != nil {
+				t.Fatal(err)
+			}
+			for i := n + 1; i <= n+5; i++ {
+				delete(want, i)
+			}
+			check()
+			store(n+1, n+10, fmt.Sprint("taken ", round))
+			check()
+		}
+		if err := s.closeStores(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestTornAppendGoesOn: entries can be appended after what was dropped.
 func TestTornAppendGoesOn(t *testing.T) {
 	config := Config{ID: "r-1", Dir: t.TempDir()}

@@ -71,7 +71,12 @@ const (
 	keptSnapshots  = 2
 	connectionPool = 3                // kept to each other replica
 	streamTimeout  = 10 * time.Second // for one of Raft's requests
-	cachedEntries  = 512              // newest log entries kept in memory
+	// heartbeatTimeout, up to twice of it, is how long nobody hears of the leader
+	// before another one is elected. Raft's own second made DHCP silent for 2.5 s
+	// when a leader was killed: of three, both others must have missed it. A
+	// heartbeat waits for no disk.
+	heartbeatTimeout = 600 * time.Millisecond
+	cachedEntries    = 512 // newest log entries kept in memory
 	// segmentSize is what a segment of the log takes on disk, in bytes, from its
 	// beginning: it is raft-wal's own default, far below what others leave free.
 	segmentSize = 64 << 20
@@ -158,9 +163,9 @@ func (s *Store) start() error {
 	settings.Logger = newRaftLogger(s.config.Logger)
 	settings.NoLegacyTelemetry = true
 	settings.BatchApplyCh = true // many callers' entries share one fsync
-	for _, t := range []*time.Duration{&settings.HeartbeatTimeout, &settings.ElectionTimeout, &settings.LeaderLeaseTimeout} {
-		*t *= s.config.slower()
-	}
+	settings.HeartbeatTimeout = heartbeatTimeout * s.config.slower()
+	settings.ElectionTimeout = heartbeatTimeout * s.config.slower()
+	settings.LeaderLeaseTimeout *= s.config.slower() // 500 ms
 	if s.config.InMemory && s.config.Transport == nil {
 		// Nobody to hear from and no disk to wait for.
 		settings.HeartbeatTimeout, settings.ElectionTimeout = 20*time.Millisecond, 20*time.Millisecond
@@ -258,8 +263,8 @@ func (s *Store) openLog() (opened, error) {
 	if err := metaIntact(s.config.Dir, log); err != nil {
 		return opened{}, err
 	}
-	// raft-wal 0.4.0 does not close the database of its metadata, whose lock
-	// would keep the next Open of this process waiting for ever: it is ours.
+	// The database of its metadata is ours: its lock would keep the next Open of
+	// this process waiting for ever, and must be gone while segments are still read.
 	meta := &metaStore{}
 	entries, err := openIntact(log, meta, func() (*wal.WAL, error) {
 		return wal.Open(log, wal.WithLogger(newRaftLogger(s.config.Logger).Named("wal")), wal.WithMetaStore(meta), wal.WithSegmentSize(s.config.segment))
