@@ -99,7 +99,7 @@ func (o *options) handoffStart() *cobra.Command {
 			return o.followHandoff(cmd, c)
 		},
 	}
-	c.Flags().StringSliceVar(&in.Nodes, "node", nil, "a node to move to, 1, 3 or 5 of them; without it three that are Ready, or one where there are fewer")
+	c.Flags().StringSliceVar(&in.Nodes, "node", nil, "a node to move to, 1, 3 or 5 of them (of three one may fail, of one none); where nodes carry the boot service already, one that shall carry it too; without it three that are Ready, or one where there are fewer")
 	completeWith(c, "node", o.nodeNames)
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not follow it")
@@ -123,21 +123,33 @@ func mayStart(h api.Handoff, nodes []string) error {
 	case len(nodes) == 0 && !h.Ready:
 		return errors.New("no handoff can be started: " + h.Reason)
 	}
+	for _, c := range h.Choices {
+		if c.Nodes == len(nodes) && c.Refused {
+			return errors.New("handoff: " + c.Text)
+		}
+	}
 	return nil
+}
+
+// choiceText is what it means that so many nodes are chosen; "": it is not known.
+func choiceText(h api.Handoff, nodes int) string {
+	for _, c := range h.Choices {
+		if c.Nodes == nodes {
+			return " " + strings.ToUpper(c.Text[:1]) + c.Text[1:] + "."
+		}
+	}
+	return ""
 }
 
 // startText says what a start does.
 func startText(h api.Handoff, nodes []string) string {
 	list := strings.Join(nodes, ", ")
 	if slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Leads && r.Machine != "" }) {
-		return fmt.Sprintf("Replicas of the boot service start on %s, besides those that there are.", list)
+		return fmt.Sprintf("Replicas of the boot service start on %s, besides those that there are.", list) + choiceText(h, len(nodes))
 	}
 	text := fmt.Sprintf("The boot service moves to %s. Replicas start there, fetch the log and the images, and take over; then the stick can be pulled. "+
 		"It takes some minutes, in which no new install begins; what runs goes on. Until it is sealing it can be given up: rackseed handoff abort.", list)
-	if len(nodes) == 1 {
-		text += fmt.Sprintf(" %s alone carries it then: while that node is away, no machine is served. Three do where three are Ready.", list)
-	}
-	return text
+	return text + choiceText(h, len(nodes))
 }
 
 func (o *options) handoffAbort() *cobra.Command {

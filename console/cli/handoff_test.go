@@ -75,7 +75,7 @@ No handoff  can be started: no node can carry the boot service: no machine is in
 	// Elsewhere than at a terminal nothing is asked, and nothing done.
 	r.fails("say --yes if that is meant", "yes\n", "handoff", "start")
 	shown, err := r.types("no\n", "handoff", "start")
-	if err == nil || !strings.Contains(shown, "The boot service moves to alpha.") || !strings.Contains(shown, "alpha alone carries it then") {
+	if err == nil || !strings.Contains(shown, "The boot service moves to alpha.") || !strings.Contains(shown, "One node alone carries the boot service then: while it is away, no machine is served") {
 		t.Errorf("answered no: %v\n%s", err, shown)
 	}
 	if _, ok := r.View().Handoff(); ok {

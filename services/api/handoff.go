@@ -29,7 +29,26 @@ type Handoff struct {
 	Ready   bool     `json:"ready" doc:"Whether a handoff can be started now."`
 	Reason  string   `json:"reason,omitempty" doc:"Why it cannot."`
 	Targets []string `json:"targets" doc:"The nodes it would move to."`
+	// Nodes and Choices are for whoever chooses the nodes.
+	Nodes   []HandoffNode   `json:"nodes" doc:"Machines that may be chosen to carry the boot service, and those that cannot; the first 100."`
+	Choices []HandoffChoice `json:"choices" doc:"What it means to choose 1, 2 and more nodes."`
 }
+
+// HandoffNode is a machine that may be chosen to carry the boot service, or cannot.
+type HandoffNode struct {
+	Name    string     `json:"name"`
+	Machine machine.ID `json:"machine"`
+	Why     string     `json:"why,omitempty" doc:"Why it cannot; absent: it can."`
+}
+
+// HandoffChoice is what it means to choose so many nodes.
+type HandoffChoice struct {
+	Nodes   int    `json:"nodes"`
+	Refused bool   `json:"refused,omitempty" doc:"No handoff is started to so many."`
+	Text    string `json:"text"`
+}
+
+const shownNodes = 100
 
 // Replica is one running copy of the boot service.
 type Replica struct {
@@ -117,7 +136,7 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 	h, planned := v.Handoff()
 	active := planned && !h.Step.Over()
 	known := active && m.Leads && s.Handoff.ID == h.ID && s.Handoff.Step == h.Step
-	out := Handoff{Replicas: []Replica{}, Targets: []string{}, SafeToUnplug: !active}
+	out := Handoff{Replicas: []Replica{}, Targets: []string{}, Nodes: []HandoffNode{}, Choices: []HandoffChoice{}, SafeToUnplug: !active}
 	for _, r := range v.Replicas() {
 		x := Replica{
 			ID: r.ID, Name: r.Name, Machine: r.Machine, Endpoint: r.Endpoint, Release: r.Release, Joined: r.Joined,
@@ -145,6 +164,18 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 		for _, g := range s.Gates {
 			out.Plan.Gates = append(out.Plan.Gates, HandoffGate(g))
 		}
+	}
+	for _, c := range handoff.Candidates(v, m.Leader) {
+		if len(out.Nodes) < shownNodes {
+			out.Nodes = append(out.Nodes, HandoffNode{c.Machine.Name, c.Machine.ID, c.Why})
+		}
+	}
+	there := 0
+	if r, ok := v.Replica(m.Leader); ok && r.Machine != "" {
+		there = len(out.Replicas)
+	}
+	for _, c := range handoff.Choices(there) {
+		out.Choices = append(out.Choices, HandoffChoice(c))
 	}
 	next, err := handoff.Plan(v, "next", m.Leader, "", nil)
 	switch {

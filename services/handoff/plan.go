@@ -42,10 +42,6 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 	refuse := func(text string, a ...any) (machine.Handoff, error) {
 		return machine.Handoff{}, &state.Refusal{Text: "handoff: " + fmt.Sprintf(text, a...)}
 	}
-	carries := map[machine.ID]bool{}
-	for _, r := range v.Replicas() {
-		carries[r.Machine] = true
-	}
 	switch r, ok := v.Replica(leader); {
 	case leader == "": // a plan in which nobody leaves would be another one
 		return refuse("which replica leads is not known just now: try again in some seconds")
@@ -54,24 +50,22 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 	case r.Machine == "":
 		h.From = leader
 	}
-	all := v.Machines()
+	all := Candidates(v, leader)
 	if len(names) > 0 {
 		for _, name := range names {
-			i := slices.IndexFunc(all, func(m machine.Machine) bool { return m.Name == name || string(m.ID) == name })
-			if i < 0 {
-				return refuse("there is no machine %.60s; machines are listed with: rackseed machines", name)
+			i := slices.IndexFunc(all, func(c Candidate) bool { return c.Machine.Name == name || string(c.Machine.ID) == name })
+			switch {
+			case i < 0:
+				return refuse("there is no machine %.60s with a name; machines are listed with: rackseed machines", name)
+			case all[i].Why != "":
+				return refuse("%s", all[i].Why)
 			}
-			m := all[i]
-			if node := CanCarry(m); !node.Ready {
-				return refuse("%s", node.Why)
-			}
-			if carries[m.ID] {
-				return refuse("%s carries a replica already", m.Name)
-			}
-			h.Targets = append(h.Targets, machine.HandoffTarget{Machine: m.ID, Name: m.Name})
+			h.Targets = append(h.Targets, machine.HandoffTarget{Machine: all[i].Machine.ID, Name: all[i].Machine.Name})
 		}
-		if len(h.Targets)%2 == 0 && h.From != "" {
-			return refuse("%d nodes are named, and 1, 3 or 5 are needed: of an even number one more may not fail than without it", len(h.Targets))
+		if h.From != "" {
+			if c := Choose(len(names), 0); c.Refused {
+				return refuse("%s", c.Text)
+			}
 		}
 		return h, nil
 	}
@@ -80,26 +74,16 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 	}
 	var fit []machine.Machine
 	var why []string
-	for _, m := range all {
-		switch node := CanCarry(m); {
-		case node.Ready:
-			fit = append(fit, m)
-		case m.Name != "":
-			why = append(why, node.Why)
+	for _, c := range all {
+		if c.Why == "" {
+			fit = append(fit, c.Machine)
+		} else {
+			why = append(why, c.Why)
 		}
 	}
 	if len(fit) == 0 {
 		return refuse("no node can carry the boot service: %s", cmp.Or(strings.Join(why, "; "), "no machine is installed yet"))
 	}
-	role := func(m machine.Machine) int {
-		if p, ok := v.Profile(m.ID); ok && p.Role == machine.RoleControlPlane {
-			return 0
-		}
-		return 1
-	}
-	slices.SortStableFunc(fit, func(a, b machine.Machine) int {
-		return cmp.Or(role(a)-role(b), strings.Compare(a.Name, b.Name))
-	})
 	n := Replicas
 	if len(fit) < n {
 		n = 1

@@ -83,7 +83,7 @@ func TestPlan(t *testing.T) {
 		"named by ID":                         {machines: many, names: "m-f", targets: "f", from: "stick"},
 		"five":                                {machines: many, names: "a b c d e", targets: "a b c d e", from: "stick"},
 		"an even number":                      {machines: many, names: "a b", refused: "2 nodes are named, and 1, 3 or 5 are needed"},
-		"named and not there":                 {machines: many, names: "a x c", refused: "there is no machine x; machines are listed with: rackseed machines"},
+		"named and not there":                 {machines: many, names: "a x c", refused: "there is no machine x with a name; machines are listed with: rackseed machines"},
 		"named and not Ready":                 {machines: "a worker, b worker joining, c worker", names: "a b c", refused: "b is joining: its node must be Ready"},
 		"named and without an address":        {machines: "a worker addressless", names: "a", refused: "a has no static address"},
 		"it carries one already":              {machines: many, carriers: "a b c", leader: "ra", names: "a", refused: "a carries a replica already"},
@@ -168,4 +168,40 @@ func (r removing) Handoff() (machine.Handoff, bool) {
 		return machine.Handoff{}, false
 	}
 	return *r.plan, true
+}
+
+func TestCandidates(t *testing.T) {
+	var got []string
+	for _, c := range Candidates(rackOf("d worker, c control-plane installing, b control-plane, a worker, e worker nameless, f worker addressless, g control-plane", "g"), "rg") {
+		got = append(got, c.Machine.Name+strings.TrimPrefix(c.Why, c.Machine.Name))
+	}
+	want := "b a d c is installing: its node must be Ready g carries a replica already f has no static address: approve it anew with one"
+	if strings.Join(got, " ") != want {
+		t.Errorf("%s\nwant %s", strings.Join(got, " "), want)
+	}
+}
+
+func TestChoices(t *testing.T) {
+	for _, c := range []struct {
+		nodes, there int
+		refused      bool
+		text         string
+	}{
+		{0, 0, true, "no node is chosen"},
+		{1, 0, false, "one node alone carries the boot service then: while it is away, no machine is served"},
+		{2, 0, true, "2 nodes are named, and 1, 3 or 5 are needed"},
+		{3, 0, false, "three nodes carry the boot service then: one may fail"},
+		{4, 0, true, "4 nodes are named"},
+		{5, 0, false, "five nodes carry the boot service then: two may fail"},
+		{1, 1, false, "two nodes carry the boot service then, and both are needed"},
+		{2, 1, false, "three nodes carry the boot service then: one may fail"},
+		{1, 3, false, "four nodes carry the boot service then: one may fail, as of three"},
+	} {
+		if got := Choose(c.nodes, c.there); got.Refused != c.refused || got.Nodes != c.nodes || !strings.HasPrefix(got.Text, c.text) {
+			t.Errorf("%d besides %d: %+v, want %+v", c.nodes, c.there, got, c)
+		}
+	}
+	if got := Choices(7); len(got) != 2 {
+		t.Errorf("besides 7: %+v", got)
+	}
 }

@@ -2,6 +2,11 @@ package machine
 
 import "time"
 
+const (
+	MaxReplicas = 9 // in service at once
+	MaxTargets  = 5 // of one handoff
+)
+
 // Replica is one running copy of the boot service.
 type Replica struct {
 	// ID is Raft's server ID, issued once and never again: one that lost its disk

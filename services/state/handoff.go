@@ -7,8 +7,6 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 )
 
-const maxTargets = 5 // of a handoff
-
 func (t tables) handoff() *machine.Handoff {
 	return first[machine.Handoff](t, tableHandoff, byID, []byte{0})
 }
@@ -38,8 +36,8 @@ func (c *change) handoffStart(x HandoffStart) error {
 	if old := c.handoff(); old != nil && !old.Step.Over() {
 		return refuse("a handoff is under way (%s): see how far it is with: rackseed handoff status", old.Step)
 	}
-	if len(h.Targets) == 0 || len(h.Targets) > maxTargets {
-		return refuse("a handoff needs 1 to %d nodes, and this has %d", maxTargets, len(h.Targets))
+	if len(h.Targets) == 0 || len(h.Targets) > machine.MaxTargets {
+		return refuse("a handoff needs 1 to %d nodes, and this has %d", machine.MaxTargets, len(h.Targets))
 	}
 	taken := map[machine.ID]bool{}
 	var names []string

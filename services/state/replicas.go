@@ -12,7 +12,6 @@ import (
 
 const (
 	maxInvitations    = 64        // that are open
-	maxReplicas       = 9         // in service at once
 	maxInvitationLife = time.Hour // of an invitation
 )
 
@@ -146,7 +145,7 @@ func (c *change) replicaJoin(x ReplicaJoin) error {
 		}
 		return true
 	})
-	if serving >= maxReplicas {
+	if serving >= machine.MaxReplicas {
 		return refuse("there are %d replicas, which is the most: remove one first", serving)
 	}
 	taken := *invitation

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rackseed/rackseed/services/machine"
 )
 
 func tell(id, endpoint string) ReplicaTell {
@@ -131,7 +133,7 @@ func TestCarryingMachineIsNotForgotten(t *testing.T) {
 func TestReplicasAreBounded(t *testing.T) {
 	w := newWorld(t)
 	w.must(tell("r-1", "10.77.0.2:8300"))
-	for n := range maxReplicas - 1 {
+	for n := range machine.MaxReplicas - 1 {
 		token := "t" + string(rune('a'+n))
 		w.must(invite(w, token))
 		w.must(joinBy(token, "r-"+token))

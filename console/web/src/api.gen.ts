@@ -261,6 +261,10 @@ export interface FoundList {
 }
 
 export interface Handoff {
+  /** What it means to choose 1, 2 and more nodes. */
+  choices: HandoffChoice[];
+  /** Machines that may be chosen to carry the boot service, and those that cannot; the first 100. */
+  nodes: HandoffNode[];
   plan?: HandoffPlan;
   /** Whether a handoff can be started now. */
   ready: boolean;
@@ -274,10 +278,24 @@ export interface Handoff {
   targets: string[];
 }
 
+export interface HandoffChoice {
+  nodes: number;
+  /** No handoff is started to so many. */
+  refused?: boolean;
+  text: string;
+}
+
 export interface HandoffGate {
   name: string;
   ok: boolean;
   text: string;
+}
+
+export interface HandoffNode {
+  machine: string;
+  name: string;
+  /** Why it cannot; absent: it can. */
+  why?: string;
 }
 
 export interface HandoffPlan {

@@ -27,7 +27,14 @@ const plan = (step, text, changes = {}) => ({
   id: 'h-1', step, text, since: ago(83), moved: ago(20), from: appliance.id, by: 'operator:ann', over: false, known: true, gates: [], actions: ['abort'],
   targets: nodes.map((name, n) => ({ name, machine: `m-0000000${n + 1}` })), ...changes,
 })
-const answer = (changes) => ({ replicas: [appliance], ready: false, reason: 'one is under way', targets: [], safeToUnplug: false, ...changes })
+const choices = [
+  { nodes: 1, text: 'one node alone carries the boot service then: while it is away, no machine is served; of three one may fail' },
+  { nodes: 2, refused: true, text: '2 nodes are named, and 1, 3 or 5 are needed: of an even number one more may not fail than without it' },
+  { nodes: 3, text: 'three nodes carry the boot service then: one may fail' },
+  { nodes: 4, refused: true, text: '4 nodes are named, and 1, 3 or 5 are needed: of an even number one more may not fail than without it' },
+]
+const candidates = [...nodes, 'node-4', 'node-5'].map((name, n) => ({ name, machine: `m-0000000${n + 1}`, ...(n === 4 && { why: 'node-5 is installing: its node must be Ready' }) }))
+const answer = (changes) => ({ nodes: candidates, choices, replicas: [appliance], ready: false, reason: 'one is under way', targets: [], safeToUnplug: false, ...changes })
 
 const catchingUp = answer({
   replicas: [{ ...appliance, seen: true, reachable: true }, replica(1), replica(2, { behind: 480, missing: 312 << 20 }), replica(3, { reachable: false })],
@@ -81,8 +88,28 @@ test('a handoff is started, watched, given up, and done', async () => {
       : route.fulfill({ json: now })
   })
   await page.goto(`${service.url}/#/handoff`)
-  await page.getByText('It can move to node-1, node-2, node-3').waitFor()
+  const choice = page.getByRole('status', { name: 'Choice' })
+  await choice.getByText('Three nodes carry the boot service then: one may fail.').waitFor()
+  const box = (name) => page.getByRole('checkbox', { name })
+  for (const name of nodes) assert.ok(await box(name).isChecked(), name)
+  assert.ok(!(await box('node-4').isChecked()))
+  assert.ok(await box('node-5 is installing: its node must be Ready').isDisabled())
   await shots(page, 'ready')
+  // Nothing is sent that would be refused.
+  await box('node-2').uncheck()
+  await choice.getByText('2 nodes are named, and 1, 3 or 5 are needed').waitFor()
+  assert.ok(await button(page, move).isDisabled())
+  await shots(page, 'even')
+  for (const name of ['node-1', 'node-3']) await box(name).uncheck()
+  await choice.getByText('No node is chosen: 1, 3 or 5 are needed.').waitFor()
+  assert.ok(await button(page, move).isDisabled())
+  await box('node-4').check()
+  await choice.getByText('One node alone carries the boot service then: while it is away, no machine is served').waitFor()
+  await button(page, move).click()
+  await dialog(page).getByText('It moves to node-4').waitFor()
+  await page.keyboard.press('Escape')
+  await box('node-4').uncheck()
+  for (const name of nodes) await box(name).check()
 
   await button(page, move).click()
   await dialog(page).getByText('It moves to node-1, node-2, node-3').waitFor()
@@ -179,6 +206,22 @@ test('a handoff is started, watched, given up, and done', async () => {
   assert.equal(await button(page, move).count(), 0)
   await page.getByText('The appliance is removed without its word.').waitFor({ state: 'detached' })
   await shots(page, 'done')
+  // From one node to three, in one plan.
+  now = answer({
+    replicas: [replica(1, { voter: true, leads: true, seen: false })], safeToUnplug: true, plan: now.plan,
+    nodes: [candidates[1], candidates[2], { ...candidates[0], why: 'node-1 carries a replica already' }],
+    choices: [
+      { nodes: 1, text: 'two nodes carry the boot service then, and both are needed: none may fail; of three one may' },
+      { nodes: 2, text: 'three nodes carry the boot service then: one may fail' },
+    ],
+  })
+  for (const name of ['node-2', 'node-3']) await box(name).check()
+  await choice.getByText('Three nodes carry the boot service then: one may fail.').waitFor()
+  assert.ok(await box('node-1 carries a replica already').isDisabled())
+  await shots(page, 'more')
+  await button(page, 'Start replicas there').click()
+  await button(dialog(page), 'Start them').click()
+  await until('two more are started', () => JSON.stringify(orders.at(-1)) === JSON.stringify(['start', { nodes: ['node-2', 'node-3'] }]))
   await page.emulateMedia({ colorScheme: 'dark' })
   await shots(page, 'done-dark')
   assert.deepEqual(page.faults, [])
