@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/rackseed/rackseed/kube/agent/slot"
+	"github.com/rackseed/rackseed/kube/endpoint"
 	"github.com/rackseed/rackseed/kube/podnet"
 	"github.com/rackseed/rackseed/services/wire"
 	"golang.org/x/sync/errgroup"
@@ -42,6 +43,7 @@ type agent struct {
 	output   *output
 	reports  *reports
 	commands commands
+	endpoint *endpoint.Endpoint // the node's own, of the Kubernetes API
 	log      *slog.Logger
 
 	kubeadmTook string // of this boot, for people; "" if it did not run
@@ -87,6 +89,7 @@ func newAgent(root string, log *slog.Logger) (*agent, error) {
 		host: h, config: c, bootID: bootID, slot: rootSlot, client: client, reports: reports, log: log,
 		output:   newOutput(client, "node-"+bootID, log),
 		commands: commands{path: searchPath},
+		endpoint: endpoint.New(endpointConfig(h, c, log)),
 		joined:   make(chan struct{}),
 		routes:   make(chan []podnet.Route, 1),
 	}
@@ -99,6 +102,11 @@ func (a *agent) run(ctx context.Context) error {
 		a.reports.Send(wire.NodeBooted, "root slot "+a.slot)
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	// First and by itself: the kubelet goes by it.
+	group.Go(func() error {
+		a.persist(ctx, "the node's endpoint of the Kubernetes API", func() error { return a.endpoint.Run(ctx) })
+		return nil
+	})
 	group.Go(func() error { return a.output.Run(ctx) })
 	group.Go(func() error { return a.reports.Run(ctx) })
 	group.Go(func() error {
@@ -119,6 +127,7 @@ func (a *agent) run(ctx context.Context) error {
 	})
 	group.Go(func() error { a.keepRoutes(ctx); return nil })
 	group.Go(func() error { a.keepReplica(ctx); return nil })
+	group.Go(func() error { a.leadKubelet(ctx); return nil })
 	group.Go(func() error {
 		a.persist(ctx, "masquerading", func() error { return a.setMasquerade(ctx, a.config.PodSubnet) })
 		return nil

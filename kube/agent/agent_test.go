@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/kube/endpoint"
 	"github.com/rackseed/rackseed/kube/pki"
 	"github.com/rackseed/rackseed/kube/podnet"
 	"github.com/rackseed/rackseed/services/machine"
@@ -77,6 +78,11 @@ func (n *node) read(path string) string {
 	return string(b)
 }
 
+// anywhere is an agent's endpoint at a port that is free, which asks nobody.
+func anywhere(a *agent) *endpoint.Endpoint {
+	return endpoint.New(endpoint.Config{Listen: "127.0.0.1:0", File: a.host.path(serversFile), Log: quiet()})
+}
+
 // boot starts an agent; stop ends it as SIGTERM does.
 func (n *node) boot() (stop func(), marked, joined chan struct{}) {
 	n.t.Helper()
@@ -90,6 +96,7 @@ func (n *node) boot() (stop func(), marked, joined chan struct{}) {
 	a.markGood = func() error { close(marked); return nil }
 	a.setRoutes = func([]podnet.Route) error { return nil }
 	a.setMasquerade = func(context.Context, podSubnet) error { return nil }
+	a.endpoint = anywhere(a)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.run(ctx) }()

@@ -5,7 +5,9 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,12 +15,14 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/kube/endpoint"
 	"github.com/rackseed/rackseed/kube/internal/control"
 	"github.com/rackseed/rackseed/kube/pki"
 	"github.com/rackseed/rackseed/kube/podnet"
 	"github.com/rackseed/rackseed/services/wire"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -90,7 +94,21 @@ func TestAgentWithARealAPIServer(t *testing.T) {
 	a.markGood = func() error { return nil }
 	a.setRoutes = func(r []podnet.Route) error { routes <- r; return nil }
 	a.setMasquerade = func(context.Context, podSubnet) error { return nil }
+	// Where the service address is, is the API server.
+	a.endpoint = endpoint.New(endpoint.Config{
+		Listen: "127.0.0.1:" + control.FreePort(t), Service: netip.MustParseAddrPort(c.Address),
+		File: a.host.path(serversFile), CA: c.PKI("ca.crt"), Log: quiet(),
+	})
+	n.program("systemctl", `echo "$@" > "$ROOT/systemctl"`)
+	a.commands.env = []string{"ROOT=" + n.root}
 	start(t, a.run)
+	control.Eventually(t, "the kubelet is led to the node's endpoint", func(context.Context) error {
+		_, err := os.Stat(filepath.Join(n.root, "systemctl"))
+		return err
+	})
+	if got := n.read(kubeletConf); !strings.Contains(got, "server: "+a.endpoint.URL()+"\n") {
+		t.Errorf("kubelet.conf: %s", got)
+	}
 
 	// Its pod subnet is the controller manager's word.
 	kubelet := c.Client("system:node:node-1", "system:nodes")
@@ -131,17 +149,34 @@ func TestAgentWithARealAPIServer(t *testing.T) {
 	if err := createNode(ctx, master, "node-2"); err != nil {
 		t.Fatal(err)
 	}
-	if err := post(ctx, master, "node-2", "10.77.0.12", "boot", corev1.ConditionTrue); err != nil {
+	if err := post(ctx, master, "node-2", "127.0.0.12", "boot", corev1.ConditionTrue); err != nil {
 		t.Fatal(err)
 	}
 	for found := false; !found; {
 		select {
 		case r := <-routes:
-			found = len(r) == 1 && r[0].Via == netip.MustParseAddr("10.77.0.12") && config.DefaultPodSubnet.Contains(r[0].Pods.Addr())
+			found = len(r) == 1 && r[0].Via == netip.MustParseAddr("127.0.0.12") && config.DefaultPodSubnet.Contains(r[0].Pods.Addr())
 		case <-ctx.Done():
 			t.Fatal("no route to node-2")
 		}
 	}
+
+	// One that is a control plane is a further API server, for ever. By itself the
+	// node could not say so.
+	label := []byte(`{"metadata":{"labels":{"` + controlPlaneLabel + `":""}}}`)
+	if err := kubelet.Patch(types.MergePatchType).Resource("nodes").Name("node-1").Body(label).Do(ctx).Error(); !apierrors.IsForbidden(err) {
+		t.Errorf("a node made itself a control plane: %v", err)
+	}
+	if err := master.Patch(types.MergePatchType).Resource("nodes").Name("node-2").Body(label).Do(ctx).Error(); err != nil {
+		t.Fatal(err)
+	}
+	control.Eventually(t, "the list of API servers is on the disk", func(context.Context) error {
+		b, err := os.ReadFile(a.host.path(serversFile))
+		if err == nil && string(b) != `{"servers":["127.0.0.12:6443"]}`+"\n" {
+			err = errors.New(string(b))
+		}
+		return err
+	})
 
 	// The API server goes away and comes back.
 	stopAPI()

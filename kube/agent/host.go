@@ -19,6 +19,7 @@ const (
 	progressFile = "/run/rackseed/agent.json"
 	doneFile     = "/var/lib/rackseed/kubeadm.json"
 	joinFile     = "/run/rackseed/kubeadm-join.yaml" // holds a token while kubeadm joins by it
+	serversFile  = "/var/lib/rackseed/api-servers.json"
 	networkState = "/run/systemd/netif/state"
 	kubernetes   = "/etc/kubernetes"
 	adminConf    = kubernetes + "/admin.conf"

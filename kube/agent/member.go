@@ -169,7 +169,7 @@ func controlPlanes(ctx context.Context, kubeconfig []byte, self netip.Addr) (url
 	}
 	defer client.Client.CloseIdleConnections()
 	var nodes corev1.NodeList
-	if err := client.Get().Resource("nodes").Param("labelSelector", "node-role.kubernetes.io/control-plane").Do(ctx).Into(&nodes); err != nil {
+	if err := client.Get().Resource("nodes").Param("labelSelector", controlPlaneLabel).Do(ctx).Into(&nodes); err != nil {
 		return nil, fmt.Errorf("listing the control planes: %w", err)
 	}
 	for i := range nodes.Items {

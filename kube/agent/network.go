@@ -75,8 +75,12 @@ func (a *agent) writeCNI(pods netip.Prefix) {
 	a.output.Print("rackseed: this node's pods are in " + pods.String())
 }
 
-// allNodes hands the routes that shall be to keepRoutes; only the newest count.
+// allNodes tells the node's endpoint of the API servers, and hands the routes that
+// shall be to keepRoutes; only the newest count.
 func (a *agent) allNodes(nodes []*corev1.Node) {
+	if err := a.endpoint.Learn(apiServers(nodes)); err != nil {
+		a.log.Error("the node's endpoint of the Kubernetes API", "error", err)
+	}
 	list := make([]podnet.Node, 0, len(nodes))
 	for _, n := range nodes {
 		list = append(list, podnetNode(n))

@@ -25,6 +25,12 @@ const (
 	ImageRepository = "rackseed.local"
 	// APIPort of every API server and of the service address.
 	APIPort = 6443
+	// NodeEndpoint is where each node has its own forwarder to API servers
+	// (kube/endpoint). It is what kubeadm calls the control plane's endpoint, and
+	// so what it writes into admin.conf, cluster-info, from which the kubelets of
+	// workers have it, and kube-proxy's configuration. Its port is not APIPort:
+	// kubeadm's preflight checks want that one free everywhere.
+	NodeEndpoint = "127.0.0.1:6444"
 
 	// KubeadmPath is what kubeadm init takes, JoinPath what kubeadm join's
 	// configuration is made from: all of it but the secret.
@@ -99,7 +105,7 @@ func Kubeadm(c ControlPlane) ([]byte, error) {
 		KubernetesVersion:    KubernetesVersion,
 		ImageRepository:      ImageRepository,
 		EncryptionAlgorithm:  "ECDSA-P256",
-		ControlPlaneEndpoint: netip.AddrPortFrom(c.Service, APIPort).String(),
+		ControlPlaneEndpoint: NodeEndpoint,
 		Networking: networking{
 			PodSubnet:     c.PodSubnet.String(),
 			ServiceSubnet: c.ServiceSubnet.String(),

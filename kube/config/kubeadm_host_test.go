@@ -3,6 +3,8 @@
 package config
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,6 +158,68 @@ func TestKubeadmUsesOurAuthorities(t *testing.T) {
 			if !emulated && strings.Contains(string(b), "GOGC") {
 				t.Errorf("%s of a real machine has settings for emulated ones:\n%s", name, b)
 			}
+		}
+	}
+}
+
+// TestKubeadmNamesTheNodesEndpoint has the real kubeadm write whom everybody goes
+// by: the node's endpoint, and on a control plane its own API server. cluster-info
+// is a copy of admin.conf's, and what a worker's kubelet goes by is a copy of that.
+func TestKubeadmNamesTheNodesEndpoint(t *testing.T) {
+	secrets, err := pki.New(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certificates := filepath.Join(dir, "pki")
+	for name, b := range secrets {
+		write(t, filepath.Join(certificates, strings.TrimPrefix(name, pki.Prefix)), b)
+	}
+	c := controlPlane(input(false))
+	b, err := Kubeadm(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patches, err := Patches(c.Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range patches {
+		write(t, filepath.Join(dir, "patches", name), b)
+	}
+	config := strings.Replace(string(b), "clusterName:", "certificatesDir: "+certificates+"\nclusterName:", 1)
+	config = strings.Replace(config, PatchesDir, filepath.Join(dir, "patches"), 1)
+	file := write(t, filepath.Join(dir, "kubeadm.yaml"), []byte(config))
+	program(t, "kubeadm", "init", "phase", "certs", "all", "--config", file)
+	program(t, "kubeadm", "init", "phase", "kubeconfig", "all", "--config", file, "--kubeconfig-dir", dir)
+	node, local := "server: https://"+NodeEndpoint+"\n", "server: https://10.77.0.11:6443\n"
+	for name, want := range map[string]string{
+		"admin.conf": node, "super-admin.conf": node,
+		"kubelet.conf": local, "controller-manager.conf": local, "scheduler.conf": local,
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !strings.Contains(string(b), want) {
+			t.Errorf("%s (error %v) does not say %q:\n%s", name, err, want, b)
+		}
+	}
+	proxy := program(t, "kubeadm", "init", "phase", "addon", "kube-proxy", "--config", file,
+		"--kubeconfig", filepath.Join(dir, "admin.conf"), "--print-manifest")
+	if !strings.Contains(proxy, node) || !strings.Contains(proxy, "hostNetwork: true") {
+		t.Errorf("kube-proxy is told:\n%s", proxy)
+	}
+	// Clients know the API server by the address that they connect with.
+	block, err := os.ReadFile(filepath.Join(certificates, "apiserver.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, _ := pem.Decode(block)
+	certificate, err := x509.ParseCertificate(der.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"127.0.0.1", "10.77.0.11", "10.77.0.1"} {
+		if err := certificate.VerifyHostname(name); err != nil {
+			t.Error(err)
 		}
 	}
 }

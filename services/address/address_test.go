@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,7 +207,12 @@ func answerer(t *testing.T, name string) string {
 func startForwarder(t *testing.T, slots int, targets func() []string) (at string, stop func()) {
 	t.Helper()
 	l := listen(t)
-	f := &forwarder{targets: targets, log: slog.New(slog.DiscardHandler), bad: map[string]time.Time{}, slots: make(chan struct{}, slots)}
+	return startChoosing(t, NewForwarder("", slots, &turns{targets: targets, bad: map[string]time.Time{}}), l)
+}
+
+func startChoosing(t *testing.T, f *Forwarder, l net.Listener) (at string, stop func()) {
+	t.Helper()
+	f.log = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.serve(ctx, l) }()
@@ -315,6 +323,40 @@ func TestForwardLimitAndEnd(t *testing.T) {
 	stop() // must end the first one, which would wait for ever
 	if _, err := io.ReadAll(first); err != nil && !isReset(err) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestForwardCuts: the connections with one target end, others go on.
+func TestForwardCuts(t *testing.T) {
+	one, two := answerer(t, "one"), answerer(t, "two")
+	var first atomic.Pointer[string]
+	first.Store(&one)
+	f := NewForwarder("", 10, &turns{targets: func() []string { return []string{*first.Load()} }, bad: map[string]time.Time{}})
+	at, _ := startChoosing(t, f, listen(t))
+	open := func(want map[string]int) {
+		t.Helper()
+		for !maps.Equal(f.Open(), want) {
+			if t.Context().Err() != nil {
+				t.Fatalf("open: %v, want %v", f.Open(), want)
+			}
+			runtime.Gosched()
+		}
+	}
+	a := dial(t, at)
+	open(map[string]int{one: 1})
+	first.Store(&two)
+	b := dial(t, at)
+	open(map[string]int{one: 1, two: 1})
+	f.Cut(one)
+	if rest, err := io.ReadAll(a); len(rest) != 0 || err != nil && !isReset(err) {
+		t.Errorf("the cut one got %q, %v", rest, err)
+	}
+	open(map[string]int{two: 1})
+	if err := b.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(b); string(rest) != "two: " || err != nil {
+		t.Errorf("the other one got %q, %v", rest, err)
 	}
 }
 

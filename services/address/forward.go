@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -29,26 +28,72 @@ const (
 // having closed all connections, and fails if it cannot listen. limit is how
 // many connections are open at once; one more is closed at once.
 func Forward(ctx context.Context, listen string, limit int, targets func() []string) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
-	if err != nil {
-		return fmt.Errorf("forwarding: %w", err)
-	}
-	f := &forwarder{targets: targets, log: slog.Default().With("listen", listen), bad: map[string]time.Time{}, slots: make(chan struct{}, limit)}
-	return f.serve(ctx, l)
+	return NewForwarder(listen, limit, &turns{targets: targets, bad: map[string]time.Time{}}).Run(ctx)
 }
 
-type forwarder struct {
-	targets func() []string
+// Chooser says where a Forwarder's clients are led.
+type Chooser interface {
+	// Order gives the targets (host:port) for one client, in the order in which
+	// they are tried.
+	Order() []string
+	// Note tells what became of an attempt to reach one; nil: it was reached.
+	Note(target string, err error)
+}
+
+// Forwarder connects clients with targets.
+type Forwarder struct {
+	listen  string
+	chooser Chooser
 	log     *slog.Logger
 	slots   chan struct{}
-	turn    atomic.Uint64
 
 	mu        sync.Mutex
-	bad       map[string]time.Time // target → when it could not be reached
+	open      map[*net.TCPConn]string // connections with targets → which one
 	complaint time.Time
 }
 
-func (f *forwarder) serve(ctx context.Context, l net.Listener) error {
+// NewForwarder makes a Forwarder that listens at listen (host:port). limit is how
+// many connections are open at once; one more is closed at once.
+func NewForwarder(listen string, limit int, chooser Chooser) *Forwarder {
+	return &Forwarder{
+		listen: listen, chooser: chooser, log: slog.Default().With("listen", listen),
+		slots: make(chan struct{}, limit), open: map[*net.TCPConn]string{},
+	}
+}
+
+// Run returns nil when ctx ends, having closed all connections, and fails if it
+// cannot listen.
+func (f *Forwarder) Run(ctx context.Context) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
+	if err != nil {
+		return fmt.Errorf("forwarding: %w", err)
+	}
+	return f.serve(ctx, l)
+}
+
+// Open counts the connections with each target.
+func (f *Forwarder) Open() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	count := map[string]int{}
+	for _, target := range f.open {
+		count[target]++
+	}
+	return count
+}
+
+// Cut closes all connections with a target: its clients connect anew.
+func (f *Forwarder) Cut(target string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c, t := range f.open {
+		if t == target {
+			f.close(c)
+		}
+	}
+}
+
+func (f *Forwarder) serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	closed := make(chan error, 1)
 	go func() {
@@ -88,14 +133,22 @@ func (f *forwarder) serve(ctx context.Context, l net.Listener) error {
 	return <-closed
 }
 
-func (f *forwarder) forward(ctx context.Context, client *net.TCPConn) {
+func (f *Forwarder) forward(ctx context.Context, client *net.TCPConn) {
 	defer f.close(client)
-	server, err := f.dial(ctx)
+	server, target, err := f.dial(ctx)
 	if err != nil {
 		f.complain("connection ended", "client", client.RemoteAddr().String(), "error", err)
 		return
 	}
-	defer f.close(server)
+	f.mu.Lock()
+	f.open[server] = target
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.open, server)
+		f.mu.Unlock()
+		f.close(server)
+	}()
 	stop := context.AfterFunc(ctx, func() { // ends both copies
 		f.close(client)
 		f.close(server)
@@ -105,7 +158,7 @@ func (f *forwarder) forward(ctx context.Context, client *net.TCPConn) {
 	go func() { up <- pass(server, client) }()
 	down := pass(client, server)
 	if err := errors.Join(<-up, down); err != nil && ctx.Err() == nil {
-		f.log.Debug("connection broke", "client", client.RemoteAddr().String(), "target", server.RemoteAddr().String(), "error", err)
+		f.log.Debug("connection broke", "client", client.RemoteAddr().String(), "target", target, "error", err)
 	}
 }
 
@@ -123,15 +176,12 @@ func pass(to, from *net.TCPConn) error {
 	return errors.Join(err, ignoreClosed(to.SetReadDeadline(rest)), ignoreClosed(from.SetWriteDeadline(rest)))
 }
 
-// dial reaches one of the targets.
-func (f *forwarder) dial(ctx context.Context) (*net.TCPConn, error) {
-	targets := f.targets()
-	if len(targets) == 0 {
-		return nil, errors.New("there is nothing to forward to yet")
+// dial reaches one of the targets, and says which.
+func (f *Forwarder) dial(ctx context.Context) (*net.TCPConn, string, error) {
+	list := f.chooser.Order()
+	if len(list) == 0 {
+		return nil, "", errors.New("there is nothing to forward to yet")
 	}
-	f.mu.Lock()
-	list := order(targets, f.turn.Add(1), f.bad, time.Now())
-	f.mu.Unlock()
 	dialer := net.Dialer{Timeout: dialTime}
 	var failed []error
 	for _, target := range list {
@@ -140,15 +190,37 @@ func (f *forwarder) dial(ctx context.Context) (*net.TCPConn, error) {
 			if err == nil {
 				f.close(c)
 			}
-			return nil, ctx.Err()
+			return nil, "", ctx.Err()
 		}
-		f.note(targets, target, err)
+		f.chooser.Note(target, err)
 		if err == nil {
-			return c.(*net.TCPConn), nil
+			return c.(*net.TCPConn), target, nil
 		}
 		failed = append(failed, err)
 	}
-	return nil, fmt.Errorf("no target could be reached: %w", errors.Join(failed...))
+	return nil, "", fmt.Errorf("no target could be reached: %w", errors.Join(failed...))
+}
+
+// turns is the Chooser by which targets take turns.
+type turns struct {
+	targets func() []string
+
+	mu   sync.Mutex
+	last []string // the targets, as they were asked for last
+	turn uint64
+	bad  map[string]time.Time // target → when it could not be reached
+}
+
+func (t *turns) Order() []string {
+	targets := t.targets()
+	if len(targets) == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = targets
+	t.turn++
+	return order(targets, t.turn, t.bad, time.Now())
 }
 
 // order lets the targets take turns, those that were bad a moment ago last.
@@ -165,21 +237,21 @@ func order(targets []string, turn uint64, bad map[string]time.Time, now time.Tim
 	return append(good, last...)
 }
 
-// note remembers what became of a target, and forgets those that are no more.
-func (f *forwarder) note(targets []string, target string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.bad, target)
+// Note remembers what became of a target, and forgets those that are no more.
+func (t *turns) Note(target string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.bad, target)
 	if err != nil {
-		f.bad[target] = time.Now()
+		t.bad[target] = time.Now()
 	}
-	if len(f.bad) > len(targets) {
-		clear(f.bad)
+	if len(t.bad) > len(t.last) {
+		clear(t.bad)
 	}
 }
 
 // complain warns, but not for each connection of a flood.
-func (f *forwarder) complain(text string, args ...any) {
+func (f *Forwarder) complain(text string, args ...any) {
 	f.mu.Lock()
 	loud := time.Since(f.complaint) >= complaintPause
 	if loud {
@@ -194,7 +266,7 @@ func (f *forwarder) complain(text string, args ...any) {
 }
 
 // close closes a connection that may be closed already.
-func (f *forwarder) close(c net.Conn) {
+func (f *Forwarder) close(c net.Conn) {
 	if err := ignoreClosed(c.Close()); err != nil {
 		f.log.Debug("closing a connection", "error", err)
 	}

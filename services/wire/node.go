@@ -30,8 +30,8 @@ type NodeConfig struct {
 	Role    machine.Role `json:"role"`
 	// Address is the node's static address with its link's prefix length.
 	Address netip.Prefix `json:"address"`
-	// Service is the service address: the Kubernetes API endpoint is its port
-	// 6443.
+	// Service is the service address: people and nodes that join reach the
+	// Kubernetes API at its port 6443.
 	Service netip.Addr `json:"service"`
 	// KeySeed is the ed25519 seed (32 bytes) of the key that signs the node's
 	// requests.

@@ -3,13 +3,16 @@
 package scenario
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rackseed/rackseed/vm-test/rack"
 )
 
 // The boot service moves onto three nodes, one of them the control plane; the stick
-// is pulled, a fourth machine netboots from the cluster, and all power is cut.
+// is pulled, a fourth machine netboots from the cluster, two of three replicas lose
+// their power for a while, and then all power is cut.
 func TestThreeReplicas(t *testing.T) {
 	r, p := room(t, rack.Config{Machines: 4, Approve: true})
 	console := open(t, r)
@@ -19,5 +22,29 @@ func TestThreeReplicas(t *testing.T) {
 	moveIn(t, r, console, k, 3)
 	powerOn(t, r, 4)
 	follow(t, r, console, 4)
+	withoutMajority(t, r, k)
 	powerCut(t, r, console, 1, 2, 3, 4)
+}
+
+// withoutMajority switches two of the three nodes with replicas off, for longer than
+// Kubernetes waits for a silent node (emulated 240 s): the boot service and the
+// service address are gone, and a node without a replica stays Ready.
+func withoutMajority(t *testing.T, r *rack.Rack, k kubectl) {
+	t.Helper()
+	ready := func(out string) bool { return strings.HasPrefix(out, "True since ") }
+	condition := []string{"get", "node", "node-4", "-o", `jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} since {.lastTransitionTime}{end}`}
+	before := k.until(5*time.Minute, "node-4 is Ready", ready, condition...)
+	for _, i := range []int{2, 3} {
+		if err := r.Machines[i-1].Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-within(t, 8*time.Minute).Done()
+	powerOn(t, r, 2, 3)
+	// By the service address, which is back with the majority.
+	if after := k.until(15*time.Minute, "node-4 is Ready", ready, condition...); after != before {
+		t.Errorf("without the boot service node-4 did not stay Ready: %s, before %s", after, before)
+	}
+	k.until(15*time.Minute, "node-2 and node-3 are Ready", func(out string) bool { return strings.Count(out, "True") == 2 },
+		"get", "node", "node-2", "node-3", "-o", `jsonpath={range .items[*].status.conditions[?(@.type=="Ready")]}{.status} {end}`)
 }

@@ -32,7 +32,6 @@ type Plane struct {
 	t       *testing.T
 	dir     string
 	etcd    string // client URL
-	port    string
 }
 
 // Program is a program that an environment variable names.
@@ -56,39 +55,62 @@ func FreePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// Spawn starts a program whose log is shown when the test fails; it is killed
-// at the test's end, or by stop.
-func Spawn(t *testing.T, name, program string, args ...string) (stop func()) {
+// Process is a program that was started; its log is shown when the test fails.
+type Process struct {
+	t       *testing.T
+	name    string
+	log     string
+	cmd     *exec.Cmd
+	ended   chan error
+	stopped bool
+}
+
+// Start starts a program; it is killed at the test's end, or by Stop.
+func Start(t *testing.T, name, program string, args ...string) *Process {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), name+"-*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	p := &Process{t: t, name: name, log: log.Name(), cmd: exec.Command(program, args...), ended: make(chan error, 1)}
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		if err := cmd.Process.Kill(); err != nil {
-			t.Errorf("%s had ended by itself: %v", name, err)
-		}
-		<-ended
-		if t.Failed() {
-			b, err := os.ReadFile(log.Name())
-			t.Logf("%s (error %v):\n%s", name, err, b[max(0, len(b)-4000):])
-		}
+	go func() { p.ended <- p.cmd.Wait() }()
+	t.Cleanup(p.Stop)
+	return p
+}
+
+// Stop kills it.
+func (p *Process) Stop() {
+	if p.stopped {
+		return
 	}
-	t.Cleanup(stop)
-	return stop
+	p.stopped = true
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Errorf("%s had ended by itself: %v", p.name, err)
+	}
+	<-p.ended
+	if p.t.Failed() {
+		b, err := os.ReadFile(p.log)
+		p.t.Logf("%s (error %v):\n%s", p.name, err, b[max(0, len(b)-4000):])
+	}
+}
+
+// Signal sends it a signal.
+func (p *Process) Signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatalf("%s: %v", p.name, err)
+	}
+}
+
+// Spawn starts a program of which only the end matters.
+func Spawn(t *testing.T, name, program string, args ...string) (stop func()) {
+	t.Helper()
+	return Start(t, name, program, args...).Stop
 }
 
 // File writes a file that is the test's.
@@ -107,8 +129,13 @@ func (p *Plane) File(name string, b []byte) string {
 // Kubeconfig is by which a user reaches the API server.
 func (p *Plane) Kubeconfig(user string, groups ...string) []byte {
 	p.t.Helper()
+	return p.kubeconfig(p.Server, user, groups)
+}
+
+func (p *Plane) kubeconfig(url, user string, groups []string) []byte {
+	p.t.Helper()
 	b, err := pki.Kubeconfig(p.Secrets["pki/ca.crt"], p.Secrets["pki/ca.key"], time.Now(),
-		pki.Client{Cluster: "lab", Server: p.Server, User: user, Groups: groups, Lifetime: time.Hour})
+		pki.Client{Cluster: "lab", Server: url, User: user, Groups: groups, Lifetime: time.Hour})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -118,7 +145,13 @@ func (p *Plane) Kubeconfig(user string, groups ...string) []byte {
 // Client is a user's client.
 func (p *Plane) Client(user string, groups ...string) *rest.RESTClient {
 	p.t.Helper()
-	client, err := core.FromFile(p.File("client-"+strings.ReplaceAll(user, ":", "-"), p.Kubeconfig(user, groups...)), "test")
+	return p.ClientAt(p.Server, user, groups...)
+}
+
+// ClientAt is a user's client at another URL than the API server's.
+func (p *Plane) ClientAt(url, user string, groups ...string) *rest.RESTClient {
+	p.t.Helper()
+	client, err := core.FromFile(p.File("client-"+strings.ReplaceAll(user, ":", "-"), p.kubeconfig(url, user, groups)), "test")
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -138,8 +171,7 @@ func Kubeadm(t *testing.T, args ...string) (string, error) {
 // New makes the control plane of a new cluster and starts its etcd.
 func New(t *testing.T) *Plane {
 	t.Helper()
-	p := &Plane{t: t, dir: t.TempDir(), port: FreePort(t)}
-	p.Address = "127.0.0.1:" + p.port
+	p := &Plane{t: t, dir: t.TempDir(), Address: "127.0.0.1:" + FreePort(t)}
 	p.Server = "https://" + p.Address
 	var err error
 	if p.Secrets, err = pki.New(time.Now()); err != nil {
@@ -175,18 +207,29 @@ func (p *Plane) PKI(name string) string { return filepath.Join(p.dir, "pki", nam
 // answers some moments before, and does not know its own roles then.
 func (p *Plane) StartAPI() (stop func()) {
 	p.t.Helper()
-	stop = Spawn(p.t, "kube-apiserver", Program(p.t, "RACKSEED_KUBERNETES"), "kube-apiserver", "--etcd-servers", p.etcd,
-		"--bind-address=127.0.0.1", "--secure-port", p.port, "--endpoint-reconciler-type=none",
+	return p.APIAt(p.Address).Stop
+}
+
+// APIAt starts an API server of the cluster at an address (HOST:PORT) of the
+// loopback, and waits as StartAPI does.
+func (p *Plane) APIAt(address string) *Process {
+	p.t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	process := Start(p.t, "kube-apiserver", Program(p.t, "RACKSEED_KUBERNETES"), "kube-apiserver", "--etcd-servers", p.etcd,
+		"--bind-address=127.0.0.1", "--secure-port", port, "--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16", "--client-ca-file", p.PKI("ca.crt"),
 		"--tls-cert-file", p.PKI("apiserver.crt"), "--tls-private-key-file", p.PKI("apiserver.key"),
 		"--service-account-key-file", p.PKI("sa.pub"), "--service-account-signing-key-file", p.PKI("sa.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth")
-	root := p.Client("root", "system:masters")
+	root := p.ClientAt("https://"+address, "root", "system:masters")
 	Eventually(p.t, "API server", func(ctx context.Context) error {
 		return root.Get().AbsPath("/readyz").Do(ctx).Error()
 	})
-	return stop
+	return process
 }
 
 // StartManager starts some of the controller manager's controllers.
