@@ -91,7 +91,7 @@ func TestKubeletIsLedToTheEndpoint(t *testing.T) {
 	<-joined
 	file := filepath.Join(n.root, "systemctl")
 	for {
-		if _, err := os.Stat(file); err == nil {
+		if b, err := os.ReadFile(file); err == nil && len(b) > 0 {
 			break
 		}
 		if !pause(t.Context(), time.Millisecond) {

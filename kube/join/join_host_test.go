@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/rackseed/rackseed/kube/config"
 	"github.com/rackseed/rackseed/kube/core"
+	"github.com/rackseed/rackseed/kube/endpoint"
 	"github.com/rackseed/rackseed/kube/internal/control"
 	"github.com/rackseed/rackseed/kube/pki"
 	"github.com/rackseed/rackseed/services/machine"
@@ -62,12 +64,28 @@ func started(t *testing.T) *control.Plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, admin := p.File("init.yaml", init), p.File("admin.conf", p.Kubeconfig("root", "system:masters"))
+	// As on a node that joins: cluster-info leads kubeadm to the node's own
+	// endpoint, which knows the service address alone.
+	e := endpoint.New(endpoint.Config{
+		Listen: "127.0.0.1:" + control.FreePort(t), Service: netip.MustParseAddrPort(p.Address),
+		File: p.File("api-servers.json", []byte("{}")), CA: p.PKI("none.crt"), Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	admin := strings.Replace(string(p.Kubeconfig("root", "system:masters")), p.Server, e.URL(), 1)
+	file, adminConf := p.File("init.yaml", init), p.File("admin.conf", []byte(admin))
 	for _, phase := range []string{"upload-config kubeadm", "upload-config kubelet", "bootstrap-token"} {
 		args := append([]string{"init", "phase"}, strings.Fields(phase)...)
 		// The namespaces are the API server's own, and come a moment later.
 		control.Eventually(t, phase, func(context.Context) error {
-			_, err := control.Kubeadm(t, append(args, "--config", file, "--kubeconfig", admin)...)
+			_, err := control.Kubeadm(t, append(args, "--config", file, "--kubeconfig", adminConf)...)
 			return err
 		})
 	}
