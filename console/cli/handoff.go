@@ -427,6 +427,7 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 			f.add("Possible", "rackseed handoff "+string(a))
 		}
 	}
+	f.add("Site file", either(h.Auto == "", "", "handoff: auto: "+h.Auto))
 	switch text := unplugText(h); {
 	case h.Ready:
 		f.add("Possible", fmt.Sprintf("rackseed handoff start: it moves to %s", strings.Join(h.Targets, ", ")))

@@ -29,6 +29,7 @@ type Handoff struct {
 	Ready   bool     `json:"ready" doc:"Whether a handoff can be started now."`
 	Reason  string   `json:"reason,omitempty" doc:"Why it cannot."`
 	Targets []string `json:"targets" doc:"The nodes it would move to."`
+	Auto    string   `json:"auto,omitempty" doc:"What the handoff that the site file asks for (handoff: auto) waits for, while it was not started."`
 	// Nodes and Choices are for whoever chooses the nodes.
 	Nodes   []HandoffNode   `json:"nodes" doc:"Machines that may be chosen to carry the boot service, and those that cannot; the first 100."`
 	Choices []HandoffChoice `json:"choices" doc:"What it means to choose 1, 2 and more nodes."`
@@ -177,6 +178,7 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 	for _, c := range handoff.Choices(there) {
 		out.Choices = append(out.Choices, HandoffChoice(c))
 	}
+	_, out.Auto, _ = handoff.Auto(v, m.Leader)
 	next, err := handoff.Plan(v, "next", m.Leader, "", nil)
 	switch {
 	case active:

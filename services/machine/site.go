@@ -33,7 +33,14 @@ type Site struct {
 	Profiles  []Profile       `json:"profiles,omitempty" doc:"What machines become. Without any: control-plane and worker."`
 	Machines  []ListedMachine `json:"machines,omitempty" doc:"Machines known beforehand."`
 	Cluster   SiteCluster     `json:"cluster,omitzero" doc:"The Kubernetes cluster."`
+	Handoff   HandoffWish     `json:"handoff,omitempty" doc:"auto: once every machine that is listed here is Ready, the boot service moves onto nodes by itself; the appliance's own is not waited for. Without it an operator starts that." enum:"auto"`
 }
+
+// HandoffWish is the site file's word on the handoff.
+type HandoffWish string
+
+// HandoffAuto has it start by itself.
+const HandoffAuto HandoffWish = "auto"
 
 // SiteDiscovery is the site file's word on the discovery window.
 type SiteDiscovery struct {

@@ -176,6 +176,7 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		{"membership", r.introduce},
 		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
 		{"handoff", r.runHandoff},
+		{"handoff by the site file", r.whileServing(r.startHandoff)},
 		{"copies of output", func(ctx context.Context, tell report) error { return r.log.Copy(ctx, tell.plain) }},
 		{"output", func(ctx context.Context, tell report) error {
 			// What the state does not name is removed: it must not be an old one.

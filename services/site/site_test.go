@@ -412,8 +412,8 @@ func TestWarnings(t *testing.T) {
 		{"one link of two served", small + "  - {interface: eth1, address: 10.78.0.2/24}\n", nil},
 		{"the appliance's own", strings.Replace(small, "interface: eth0", "mac: 52:54:00:00:00:01", 1) + "      reservations: [{mac: 52:54:00:00:00:01, address: 10.77.0.9}]\n" +
 			"  - {mac: 52:54:00:00:00:01, vlan: 7, address: 10.78.0.2/24}\nmachines:\n  - {mac: 52:54:00:00:00:01}\n", []string{
-			`s.yaml:10:28: warning: links[0].dhcp.reservations[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself`,
-			`s.yaml:13:11: warning: machines[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself`}},
+			`s.yaml:10:28: warning: links[0].dhcp.reservations[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself: only after the boot service moved and its stick was pulled`,
+			`s.yaml:13:11: warning: machines[0].mac: 52:54:00:00:00:01 is the appliance's own (links[0].mac), which gets nothing from itself: only after the boot service moved and its stick was pulled`}},
 	} {
 		s, list, err := Examine("s.yaml", []byte(test.src))
 		var got, placeless, inForce []string

@@ -40,6 +40,9 @@ func Warnings(s machine.Site) (list []Problem) {
 	if free, known := pools(s), len(s.Machines); free > 0 && free < uint64(known) {
 		list = append(list, Problem{Path: "machines", Text: fmt.Sprintf("%d are listed, and the links' dhcp can give %d an address at once", known, free)})
 	}
+	if own := linkMACs(s); s.Handoff == machine.HandoffAuto && !slices.ContainsFunc(s.Machines, func(m machine.ListedMachine) bool { return m.MAC == "" || own[m.MAC] == "" }) {
+		list = append(list, Problem{Path: "handoff", Text: "it never starts by itself: that waits for the machines that are listed, and NONE is; start it with rackseed handoff start"})
+	}
 	if len(s.Profiles) > 0 && !slices.ContainsFunc(s.Profiles, func(p machine.Profile) bool { return p.Role == machine.RoleControlPlane }) {
 		list = append(list, Problem{Path: "profiles", Text: "NO profile has the role control-plane: no machine can start a cluster"})
 	}
@@ -77,15 +80,10 @@ func examples(s machine.Site) (list []Problem) {
 // ownAddresses finds the appliance's hardware addresses where machines' are
 // meant: it does not netboot from itself.
 func ownAddresses(s machine.Site) (list []Problem) {
-	own := map[machine.MAC]string{}
-	for i, l := range s.Links {
-		if _, known := own[l.MAC]; l.MAC != "" && !known {
-			own[l.MAC] = fmt.Sprintf("links[%d].mac", i)
-		}
-	}
+	own := linkMACs(s)
 	find := func(path string, mac machine.MAC) {
 		if link, is := own[mac]; is {
-			list = append(list, Problem{Path: path, Text: fmt.Sprintf("%s is the appliance's own (%s), which gets nothing from itself", mac, link)})
+			list = append(list, Problem{Path: path, Text: fmt.Sprintf("%s is the appliance's own (%s), which gets nothing from itself: only after the boot service moved and its stick was pulled", mac, link)})
 		}
 	}
 	for i, l := range s.Links {
@@ -100,6 +98,17 @@ func ownAddresses(s machine.Site) (list []Problem) {
 		find(fmt.Sprintf("machines[%d].mac", i), m.MAC)
 	}
 	return list
+}
+
+// linkMACs are the appliance's hardware addresses that the links name, and where.
+func linkMACs(s machine.Site) map[machine.MAC]string {
+	own := map[machine.MAC]string{}
+	for i, l := range s.Links {
+		if _, known := own[l.MAC]; l.MAC != "" && !known {
+			own[l.MAC] = fmt.Sprintf("links[%d].mac", i)
+		}
+	}
+	return own
 }
 
 // entryWord tells a listed machine from others.

@@ -261,6 +261,8 @@ export interface FoundList {
 }
 
 export interface Handoff {
+  /** What the handoff that the site file asks for (handoff: auto) waits for, while it was not started. */
+  auto?: string;
   /** What it means to choose 1, 2 and more nodes. */
   choices: HandoffChoice[];
   /** Machines that may be chosen to carry the boot service, and those that cannot; the first 100. */
@@ -800,6 +802,8 @@ export interface Site {
   discovery?: SiteDiscovery;
   /** Relax timeouts for machines emulated in software. Never for real ones. */
   emulated?: boolean;
+  /** auto: once every machine that is listed here is Ready, the boot service moves onto nodes by itself; the appliance's own is not waited for. Without it an operator starts that. */
+  handoff?: "auto";
   /** The appliance's network links. One that is not named here is never served. */
   links: SiteLink[];
   /** Machines known beforehand. */
