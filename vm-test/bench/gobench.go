@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/rackseed/rackseed/build/tools"
 )
 
 // pkg is what "go list" says of a package.
@@ -38,6 +40,29 @@ func GoBenchmarks(ctx context.Context, repository string, out, log io.Writer) er
 	test.Dir, test.Stdout, test.Stderr = repository, out, log
 	if err := test.Run(); err != nil {
 		return fmt.Errorf("go test -bench: %w", err)
+	}
+	return nil
+}
+
+const (
+	handoffRuns = 5
+	killRuns    = 100
+)
+
+// Silence runs the benchmarks of how long DHCP is silent, which move the boot
+// service and kill its leader in network namespaces, and prints what they print.
+// clients has the programs that they call.
+func Silence(ctx context.Context, repository string, clients tools.Root, out, log io.Writer) error {
+	for _, b := range []struct {
+		name string
+		runs int
+	}{{"HandoffSilence", handoffRuns}, {"LeaderKilled", killRuns}} {
+		test := exec.CommandContext(ctx, "go", "test", "-tags", "host", "-timeout", "2h", "-run", "^$", "-bench", b.name, "-benchtime", fmt.Sprintf("%dx", b.runs), "./vm-test/moving")
+		test.Dir, test.Stdout, test.Stderr = repository, out, log
+		test.Env = append(os.Environ(), "PATH="+filepath.Join(string(clients), "bin")+string(filepath.ListSeparator)+os.Getenv("PATH"))
+		if err := test.Run(); err != nil {
+			return fmt.Errorf("go test -bench %s: %w", b.name, err)
+		}
 	}
 	return nil
 }

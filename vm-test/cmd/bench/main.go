@@ -27,17 +27,23 @@ const usage = `usage: go run ./vm-test/cmd/bench [NAME…]
   http-blob      a node image to 1 and 16 clients, beside nginx; needs root
   tftp-boot      a boot program to 16 clients, beside tftpd-hpa and atftpd;
                  needs root
+  replica-copy   a node image from replica to replica, beside curl | dd
+  silence        how long DHCP is silent in a handoff and when the leader is
+                 killed, in namespaces; needs root, takes half an hour
   iso-to-ready   power-on to a Ready node, beside bare kubeadm init
 
-Without a name: all but the last, and with VM=1 in the environment also
-iso-to-ready, which takes ten minutes. Results go to the standard output, how
+Without a name: all but the last two, and with VM=1 in the environment also
+those; iso-to-ready takes ten minutes. Results go to the standard output, how
 far it is to the standard error.
 `
 
-var names = []string{"go", "image-to-disk", "dora-fsync", "http-blob", "tftp-boot", "iso-to-ready"}
+var names = []string{"go", "image-to-disk", "dora-fsync", "http-blob", "tftp-boot", "replica-copy", "silence", "iso-to-ready"}
+
+// long are how many of the names, the last ones, run only if they are asked for.
+const long = 2
 
 // chosen are the benches to run: those that the arguments name, else all, but
-// one with virtual machines only if vm.
+// those that take long only if vm.
 func chosen(args []string, vm bool) ([]string, error) {
 	for _, name := range args {
 		if !slices.Contains(names, name) {
@@ -50,7 +56,7 @@ func chosen(args []string, vm bool) ([]string, error) {
 	case vm:
 		return names, nil
 	}
-	return names[:len(names)-1], nil
+	return names[:len(names)-long], nil
 }
 
 func main() {
@@ -126,8 +132,15 @@ const (
 // folder if it fails.
 func (s stage) bench(ctx context.Context, name string) error {
 	fmt.Fprintf(s.log, "%s:\n", name)
-	if name == "go" {
+	switch name {
+	case "go":
 		return bench.GoBenchmarks(ctx, s.repository, s.out, s.log)
+	case "silence":
+		clients, err := parts.Target(ctx, "clients", s.log)
+		if err != nil {
+			return err
+		}
+		return bench.Silence(ctx, s.repository, tools.Root(clients), s.out, s.log)
 	}
 	dir := filepath.Join(s.dir, name)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
@@ -156,6 +169,8 @@ func (s stage) compare(ctx context.Context, name, dir string) ([]bench.Line, err
 		return bench.HTTPBlob(ctx, dir, s.rackseed, s.peers, httpRuns, s.log)
 	case "tftp-boot":
 		return bench.TFTPBoot(ctx, dir, s.rackseed, s.peers, tftpRuns, s.log)
+	case "replica-copy":
+		return one(bench.ReplicaCopy(ctx, dir, s.rackseed, s.peers, diskRuns, s.log))
 	case "iso-to-ready":
 		return one(bench.ISOToReady(ctx, dir, s.log))
 	}

@@ -12,8 +12,8 @@ func TestChosen(t *testing.T) {
 		vm   bool
 		want string
 	}{
-		{"", false, "go image-to-disk dora-fsync http-blob tftp-boot"},
-		{"", true, "go image-to-disk dora-fsync http-blob tftp-boot iso-to-ready"},
+		{"", false, "go image-to-disk dora-fsync http-blob tftp-boot replica-copy"},
+		{"", true, "go image-to-disk dora-fsync http-blob tftp-boot replica-copy silence iso-to-ready"},
 		{"tftp-boot http-blob", false, "tftp-boot http-blob"},
 		{"iso-to-ready", false, "iso-to-ready"},
 	} {
