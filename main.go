@@ -25,6 +25,7 @@ import (
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/replica"
 	"github.com/rackseed/rackseed/services/support"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 func main() {
@@ -57,7 +58,7 @@ func root() *cobra.Command {
 
 func serve() *cobra.Command {
 	cluster := join.New(time.Now)
-	options := replica.Config{Links: appliance.SetupLinks, Release: pid1.BuildDate, Log: &support.Ring{}, Plugins: replica.Plugins{
+	options := replica.Config{Links: appliance.SetupLinks, Release: pid1.BuildDate, Image: os.Getenv(wire.ReplicaImageEnv), Log: &support.Ring{}, Plugins: replica.Plugins{
 		Secrets:      pki.New,
 		Contributors: []ignition.Contributor{config.Contributor{}, config.Registry{}},
 		Kubeconfig:   pki.Admin,

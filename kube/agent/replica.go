@@ -30,6 +30,8 @@ const invitationAge = 8 * time.Minute
 // replicaLeft is what of a replica is on a node.
 type replicaLeft struct {
 	Manifest []byte // of its static pod; nil: none
+	Image    string // that the manifest names
+	Refused  string // an image that was run here and did not answer; "": none
 	Folder   bool
 	ID       string // its server ID; "": it has not joined
 	Invited  bool   // its invitation is there
@@ -43,6 +45,7 @@ const (
 	replicaStays  replicaStep = "stays"  // nothing
 	replicaInvite replicaStep = "invite" // ask for its invitation
 	replicaWrite  replicaStep = "write"  // the static pod's manifest
+	replicaChange replicaStep = "change" // pull another image, and have it run
 	replicaEnd    replicaStep = "end"    // remove the manifest: the kubelet ends it
 	replicaForget replicaStep = "forget" // remove its folder
 )
@@ -51,8 +54,9 @@ const (
 // that joined is ended only by its own ID among those that left: the order is not
 // signed, and whoever answers at the service address must not end a voter. One that
 // joined and has no folder was lost with its disk: it must not come back under its
-// name, and so nothing is started. What runs is not started anew by another image
-// here: all of them would be, at once.
+// name, and so nothing is started. What runs is started anew with another image only
+// where the order says so: it says it to one node after another. Another manifest of
+// the same image changes nothing.
 func nextReplica(order wire.ReplicaOrder, left replicaLeft, manifest []byte) replicaStep {
 	over := slices.Contains(order.Left, left.ID) || left.ID == "" && !order.Run
 	switch {
@@ -60,6 +64,8 @@ func nextReplica(order wire.ReplicaOrder, left replicaLeft, manifest []byte) rep
 		return replicaEnd
 	case over && left.Folder:
 		return replicaForget
+	case left.ID != "" && left.Manifest != nil && order.Change && order.Image != left.Image && order.Image != left.Refused:
+		return replicaChange
 	case left.ID != "" && left.Manifest != nil:
 		return replicaStays
 	case !order.Run || order.Image == "" || order.Joined && !left.Folder:
@@ -81,8 +87,9 @@ func (a *agent) keepReplica(ctx context.Context) {
 	case <-a.joined:
 	}
 	told := ""
+	heard := time.Now()
 	for {
-		err := a.tendReplica(ctx)
+		err := a.tendReplica(ctx, &heard)
 		if text := fmt.Sprint(err); err != nil && ctx.Err() == nil && text != told {
 			told = text
 			a.log.Warn("the replica of the boot service", "error", err)
@@ -96,10 +103,16 @@ func (a *agent) keepReplica(ctx context.Context) {
 	}
 }
 
-func (a *agent) tendReplica(ctx context.Context) error {
+// tendReplica does what is to be done about the replica; heard is when the boot
+// service answered last.
+func (a *agent) tendReplica(ctx context.Context, heard *time.Time) error {
 	var order wire.ReplicaOrder
-	if err := a.client.call(ctx, http.MethodGet, wire.PathNodeReplica, nil, &order); err != nil {
-		return err
+	err := a.client.call(ctx, http.MethodGet, wire.PathNodeReplica, nil, &order)
+	if err == nil {
+		*heard = time.Now()
+	}
+	if back := a.judgeChange(err == nil, *heard); err != nil || back != nil {
+		return errors.Join(err, back)
 	}
 	endpoint := netip.AddrPortFrom(a.config.Address.Addr(), peer.PortNumber).String()
 	manifest, err := config.Service{Image: order.Image, Endpoint: endpoint, Slower: order.Slower}.Pod()
@@ -111,6 +124,11 @@ func (a *agent) tendReplica(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if order.Change && left.Refused != "" && order.Image != left.Refused {
+			if err := os.Remove(a.host.path(config.ServiceRefused)); err != nil { // it may be ordered again
+				return err
+			}
+		}
 		switch nextReplica(order, left, manifest) {
 		case replicaStays:
 			return nil
@@ -119,6 +137,8 @@ func (a *agent) tendReplica(ctx context.Context) error {
 		case replicaWrite:
 			a.output.Print("rackseed: this node runs a replica of the boot service: " + order.Image)
 			err = writeFile(a.host.path(config.ServiceManifest), manifest, 0o600)
+		case replicaChange:
+			err = a.changeReplica(ctx, left.Manifest, manifest, order.Image)
 		case replicaEnd:
 			// Its folder goes at the next look: the kubelet ends it meanwhile.
 			a.output.Print("rackseed: this node runs no replica of the boot service any more")
@@ -136,6 +156,10 @@ func (a *agent) tendReplica(ctx context.Context) error {
 func (h host) replicaLeft() (left replicaLeft, err error) {
 	left.Manifest, err = os.ReadFile(h.path(config.ServiceManifest))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return left, err
+	}
+	left.Image = config.PodImage(left.Manifest)
+	if left.Refused, err = h.word(config.ServiceRefused); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return left, err
 	}
 	left.Folder = h.exists(config.ServiceFolder)

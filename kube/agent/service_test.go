@@ -26,6 +26,7 @@ type service struct {
 	mu      sync.Mutex
 	cond    *sync.Cond
 	order   wire.NodeOrder
+	replica wire.ReplicaOrder
 	events  []wire.NodeReport
 	lines   map[string][]string // by stream
 	offset  map[string]uint64   // lines of the stream that an earlier agent sent
@@ -74,6 +75,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "GET " + wire.PathNodeOrder:
 		s.ordered++
 		reply = s.order
+	case "GET " + wire.PathNodeReplica:
+		reply = s.replica
 	case "POST " + wire.PathNodeJoin:
 		var q wire.JoinRequest
 		if err := json.Unmarshal(body, &q); err != nil {

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // Where a node has its replica of the boot service.
@@ -17,6 +19,10 @@ const (
 	ServiceFolder     = "/var/lib/rackseed/replica"
 	ServiceInvitation = ServiceFolder + "/" + serviceInvitation
 	serviceInvitation = "invitation.json"
+	// ServiceBefore is the manifest before the present one, until that has proved
+	// to answer; ServiceRefused names the image that did not.
+	ServiceBefore  = ServiceFolder + ".before"
+	ServiceRefused = ServiceFolder + ".refused"
 	serviceMount      = "/data"
 
 	// ServiceNamespace is where the boot service's pods are.
@@ -57,6 +63,7 @@ func (s Service) Pod() ([]byte, error) {
 					"--https", net.JoinHostPort(host, strconv.Itoa(consolePort)), "--console", "/usr/share/rackseed/console",
 					"--slower", strconv.Itoa(s.Slower),
 				},
+				Env: []corev1.EnvVar{{Name: wire.ReplicaImageEnv, Value: s.Image}},
 				// The service address, raw sockets for ARP and DHCP, ports below 1024.
 				SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{
 					Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE"},
@@ -68,4 +75,14 @@ func (s Service) Pod() ([]byte, error) {
 		},
 	}
 	return yaml.Marshal(pod)
+}
+
+// PodImage is the image that a static pod's manifest names; "": none that could be
+// read.
+func PodImage(manifest []byte) string {
+	var pod corev1.Pod
+	if err := yaml.Unmarshal(manifest, &pod); err != nil || len(pod.Spec.Containers) == 0 {
+		return ""
+	}
+	return pod.Spec.Containers[0].Image
 }

@@ -20,11 +20,35 @@ type Replica struct {
 	Joined  time.Time `json:"joined"`
 	Release string    `json:"release"`
 	Level   uint64    `json:"level"` // the highest feature level that it supports
+	// Image is the digest of the image that it runs, as it tells; "": it runs from
+	// none, as the appliance does.
+	Image string `json:"image,omitempty"`
+	// Ordered is the image that its node is told to run. What runs is changed by
+	// nothing else.
+	Ordered string `json:"ordered,omitempty"`
+	// FallBack is what it ran before Image, and would go back to.
+	FallBack *FallBack `json:"fallBack,omitempty"`
 	// Proved is the log entry that was committed with its part since it is a
 	// voter; 0: none, or it is none.
 	Proved uint64 `json:"proved,omitempty"`
 	// Left is when it was told that it is removed. It never comes back.
 	Left time.Time `json:"left,omitzero"`
+}
+
+// FallBack is the image that a replica ran before, as it told it.
+type FallBack struct {
+	Image   string `json:"image"`
+	Release string `json:"release"`
+	Level   uint64 `json:"level"`
+}
+
+// Supports is the highest feature level that the replica supports, also if it goes
+// back to what it ran before.
+func (r Replica) Supports() uint64 {
+	if r.FallBack != nil {
+		return min(r.Level, r.FallBack.Level)
+	}
+	return r.Level
 }
 
 // InService says whether the replica was not removed.

@@ -33,10 +33,14 @@ func replicaOrder(v Replicas, m machine.Machine) wire.ReplicaOrder {
 	image, ok := v.Image(serviceImage)
 	order := wire.ReplicaOrder{Slower: site.Slower(), Left: v.LeftReplicas(m.ID)}
 	if ok {
-		order.Image = fmt.Sprintf("%s/rackseed/%s@%s", ignition.RegistryHost, serviceImage, image.Digest)
+		order.Image = serviceName(image.Digest)
 	}
-	if slices.ContainsFunc(v.Replicas(), func(r machine.Replica) bool { return r.Machine == m.ID }) {
+	all := v.Replicas()
+	if i := slices.IndexFunc(all, func(r machine.Replica) bool { return r.Machine == m.ID }); i >= 0 {
 		order.Run, order.Joined = true, true
+		if told := all[i].Ordered; told != "" { // each node's own: never all at once
+			order.Image, order.Change = serviceName(told), true
+		}
 		return order
 	}
 	h, planned := v.Handoff()
@@ -53,6 +57,11 @@ func replicaOrder(v Replicas, m machine.Machine) wire.ReplicaOrder {
 		order.Run = true
 	}
 	return order
+}
+
+// serviceName is by what nodes pull an image of the boot service.
+func serviceName(digest string) string {
+	return fmt.Sprintf("%s/rackseed/%s@%s", ignition.RegistryHost, serviceImage, digest)
 }
 
 func (s *Server) serveNodeReplica(w http.ResponseWriter, _ *http.Request, c caller) error {

@@ -432,6 +432,7 @@ type JoinRequest struct {
 	Endpoint string `json:"endpoint"`
 	Release  string `json:"release"`
 	Level    uint64 `json:"level"`
+	Image    string `json:"image,omitempty"` // digest; "": it runs from none
 }
 
 // JoinReply makes it a replica, which is no member yet.
@@ -470,7 +471,7 @@ func (s *Server) join(ctx context.Context, q JoinRequest) (JoinReply, error) {
 	}
 	r, err := s.Store.Propose(ctx, "join", state.ReplicaJoin{
 		TokenHash: hashOf([]byte(q.Token)), ID: peer.NewID("replica-"), Endpoint: q.Endpoint,
-		Key: hashOf(q.Public), Release: q.Release, Level: q.Level,
+		Key: hashOf(q.Public), Release: q.Release, Level: q.Level, Image: q.Image,
 	})
 	if err != nil {
 		return JoinReply{}, err

@@ -37,6 +37,8 @@ type Config struct {
 	Join string
 	// Release names the version, for people.
 	Release string
+	// Image is the image that it runs, as HOST/REPOSITORY@DIGEST; "": none.
+	Image string
 	// Slower multiplies the times after which replicas give each other up; 0 is
 	// 1. For emulated machines.
 	Slower int

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rackseed/rackseed/services/api"
@@ -31,6 +32,12 @@ var errStarting = errors.New("this replica is still starting")
 // onNode says whether this replica runs on a node, which is told its endpoint;
 // the appliance finds its own in the site file.
 func (c Config) onNode() bool { return c.Endpoint != "" }
+
+// image is the digest of the image that this replica runs; "": it runs from none.
+func (c Config) image() string {
+	_, digest, _ := strings.Cut(c.Image, "@")
+	return digest
+}
 
 func (r *replica) identityDir() string { return filepath.Join(r.Data, "identity") }
 
@@ -68,7 +75,7 @@ func (r *replica) join(ctx context.Context) (own identity.Own, err error) {
 		return own, fmt.Errorf("the invitation %s: %w", r.Join, err)
 	}
 	for wait := restartFirst; ; wait = min(2*wait, restartMost) {
-		own, err := identity.Join(ctx, r.identityDir(), invitation, peerapi.JoinRequest{Endpoint: r.Endpoint, Release: r.Release, Level: state.FeatureLevel})
+		own, err := identity.Join(ctx, r.identityDir(), invitation, peerapi.JoinRequest{Endpoint: r.Endpoint, Release: r.Release, Level: state.FeatureLevel, Image: r.image()})
 		if refusal := (*state.Refusal)(nil); err == nil || errors.As(err, &refusal) {
 			return own, err
 		}
@@ -233,14 +240,14 @@ func (r *replica) introduce(ctx context.Context, tell report) error {
 		known, told := view.Replica(r.own.ID)
 		want := state.ReplicaTell{
 			ID: r.own.ID, Name: cmp.Or(known.Name, applianceName), Machine: known.Machine, Endpoint: r.endpoint(view),
-			Key: key[:], Release: r.Release, Level: state.FeatureLevel,
+			Key: key[:], Release: r.Release, Level: state.FeatureLevel, Image: r.image(),
 		}
 		switch {
 		case want.Endpoint == "":
 			tell(true, "this replica is the only one")
 		case !told && r.onNode(): // its log has not come to where it joined
 			tell(false, "catching up", api.HealthWaiting)
-		case !told || known.Endpoint != want.Endpoint || known.Release != want.Release || known.Level != want.Level:
+		case !told || known.Endpoint != want.Endpoint || known.Release != want.Release || known.Level != want.Level || known.Image != want.Image:
 			commit, cancel := context.WithTimeout(ctx, commitTimeout)
 			_, err := store.Propose(commit, r.own.ID, want)
 			cancel()

@@ -25,6 +25,7 @@ import (
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/recovery"
+	"github.com/rackseed/rackseed/services/rollout"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/silence"
 	"github.com/rackseed/rackseed/services/state"
@@ -49,6 +50,7 @@ type replica struct {
 	blobs   *blob.Store
 	copies  *blobsync.Loop
 	handoff atomic.Pointer[handoff.Loop]
+	rollout atomic.Pointer[rollout.Loop]
 	sealed  atomic.Bool // it is over for this replica
 	letGo   atomic.Bool // and those that go on know it
 	log     *events.Log
@@ -177,6 +179,7 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
 		{"handoff", r.runHandoff},
 		{"handoff by the site file", r.whileServing(r.startHandoff)},
+		{"rollout", r.runRollout},
 		{"copies of output", func(ctx context.Context, tell report) error { return r.log.Copy(ctx, tell.plain) }},
 		{"output", func(ctx context.Context, tell report) error {
 			// What the state does not name is removed: it must not be an old one.

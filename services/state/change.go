@@ -45,6 +45,7 @@ type change struct {
 	machine       *machineRow
 	intent        *intentRow
 	replicaAnswer *machine.Replica
+	raised        uint64 // the cluster's feature level from now on; 0: as it is
 }
 
 // edit returns the copy of a machine that will be written.

@@ -316,6 +316,7 @@ type ReplicaTell struct {
 	Key      []byte     `json:"key"`
 	Release  string     `json:"release"`
 	Level    uint64     `json:"level"`
+	Image    string     `json:"image,omitempty"` // digest; "": it runs from none
 }
 
 // ReplicaInvite lets one new replica join, once, until Expires.
@@ -336,6 +337,7 @@ type ReplicaJoin struct {
 	Key       []byte `json:"key"`
 	Release   string `json:"release"`
 	Level     uint64 `json:"level"`
+	Image     string `json:"image,omitempty"` // as in ReplicaTell
 }
 
 // ReplicaProve is committed with the part of a new voter, which shows that it
@@ -383,6 +385,44 @@ type HandoffLost struct {
 // leaves was away, without the targets that are away.
 type HandoffResume struct {
 	ID string `json:"id"`
+}
+
+// RolloutStart begins the rollout of an image of the boot service. Refused while
+// another one or a handoff is under way.
+type RolloutStart struct {
+	Rollout machine.Rollout `json:"rollout"` // ID, Image, By and Within; the state sets the rest
+}
+
+// RolloutTell has the node of one replica told to run the image. Refused while it
+// is another one's turn.
+type RolloutTell struct {
+	ID      string `json:"id"`
+	Replica string `json:"replica"`
+}
+
+// RolloutDid says that the replica whose turn it is runs the image, and took part
+// in a commit since.
+type RolloutDid struct {
+	ID      string `json:"id"`
+	Replica string `json:"replica"`
+}
+
+// RolloutStop ends a rollout; the replica whose turn it is is told its earlier
+// image.
+type RolloutStop struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+}
+
+// RolloutKeep gives the earlier images up: no replica goes back to one, and the
+// feature level may rise above what they support.
+type RolloutKeep struct{}
+
+// FeatureRaise raises the cluster's feature level. Refused where a replica in
+// service, or what it would go back to, does not support it. A binary that does not
+// support it halts at this entry.
+type FeatureRaise struct {
+	Level uint64 `json:"level"`
 }
 
 // StateCheck has every replica remember the hash of its state at this entry: they
@@ -441,5 +481,11 @@ func (HandoffMove) Kind() string      { return "handoff.move/1" }
 func (HandoffDid) Kind() string       { return "handoff.did/1" }
 func (HandoffLost) Kind() string      { return "handoff.lost/1" }
 func (HandoffResume) Kind() string    { return "handoff.resume/1" }
+func (RolloutStart) Kind() string     { return "rollout.start/1" }
+func (RolloutTell) Kind() string      { return "rollout.tell/1" }
+func (RolloutDid) Kind() string       { return "rollout.did/1" }
+func (RolloutStop) Kind() string      { return "rollout.stop/1" }
+func (RolloutKeep) Kind() string      { return "rollout.keep/1" }
+func (FeatureRaise) Kind() string     { return "feature.raise/1" }
 func (StateCheck) Kind() string       { return "state.check/1" }
 func (Note) Kind() string             { return "note/1" }

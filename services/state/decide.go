@@ -99,6 +99,18 @@ func decide(t tables, at time.Time, by string, index, term uint64, command Comma
 		err = c.handoffLost(x)
 	case HandoffResume:
 		err = c.handoffResume(x)
+	case RolloutStart:
+		err = c.rolloutStart(x)
+	case RolloutTell:
+		err = c.rolloutTell(x)
+	case RolloutDid:
+		err = c.rolloutDid(x)
+	case RolloutStop:
+		err = c.rolloutStop(x)
+	case RolloutKeep:
+		err = c.rolloutKeep()
+	case FeatureRaise:
+		err = c.featureRaise(x)
 	case StateCheck: // apply does it
 	case Note:
 		err = c.note(x)

@@ -37,6 +37,7 @@ var kinds = []kindInfo{
 	known[ReplicaTell](1), known[ReplicaInvite](1), known[ReplicaJoin](1), known[ReplicaProve](1), known[ReplicaLeave](1),
 	known[HandoffStart](1), known[HandoffMove](1), known[HandoffDid](1), known[HandoffLost](1), known[HandoffResume](1), known[StateCheck](1),
 	known[ClusterRecover](1), known[SetupRenew](1),
+	known[RolloutStart](1), known[RolloutTell](1), known[RolloutDid](1), known[RolloutStop](1), known[RolloutKeep](1), known[FeatureRaise](1),
 	known[UserPut](1), known[LoginOpen](1), known[LoginEnd](1), known[Note](1),
 }
 
@@ -63,11 +64,16 @@ func supported(kind string, level uint64) error {
 	k, ok := kindByName[kind]
 	switch {
 	case !ok:
-		return fmt.Errorf("command %s is not known to this binary; a newer release wrote it: install that one", kind)
+		return fmt.Errorf("command %s is not known to this binary; it is of a newer release: install that one", kind)
 	case k.level > level:
 		return fmt.Errorf("command %s needs feature level %d and the cluster is at %d; upgrade every replica first", kind, k.level, level)
 	}
 	return nil
+}
+
+// unread says that an entry is of a release that this binary cannot follow.
+func unread(kind string, own uint64) error {
+	return fmt.Errorf("command %s is not known to this binary, which supports feature level %d; a newer release wrote it: install that one", kind, own)
 }
 
 // encode makes the log entry of a command.
@@ -79,8 +85,9 @@ func encode(at time.Time, by string, c Command) ([]byte, error) {
 	return json.Marshal(envelope{V: envelopeVersion, Kind: c.Kind(), At: at.UTC().Round(0), By: by, Data: data})
 }
 
-// decode reads a log entry. An error means that this binary must not go on.
-func decode(b []byte) (envelope, Command, error) {
+// decode reads a log entry, of a binary that supports feature level own. An error
+// means that this binary must not go on.
+func decode(b []byte, own uint64) (envelope, Command, error) {
 	var e envelope
 	strict := decodeStrict(b, &e)
 	if strict != nil { // perhaps a newer envelope: say so rather than which field is strange
@@ -94,8 +101,8 @@ func decode(b []byte) (envelope, Command, error) {
 	if strict != nil {
 		return envelope{}, nil, fmt.Errorf("the entry's envelope: %w", strict)
 	}
-	if err := supported(e.Kind, FeatureLevel); err != nil {
-		return envelope{}, nil, err
+	if k, ok := kindByName[e.Kind]; !ok || k.level > own {
+		return envelope{}, nil, unread(e.Kind, own)
 	}
 	c, err := kindByName[e.Kind].decode(e.Data)
 	if err != nil {

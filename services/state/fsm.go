@@ -34,6 +34,7 @@ var errHalted = errors.New("the state machine has stopped")
 type fsm struct {
 	db         *memdb.MemDB
 	limit      uint64 // of events
+	level      uint64 // the highest feature level that this binary supports
 	halt       func(error)
 	halted     error // what stopped it; nothing is applied afterwards
 	told       bool  // halt was called
@@ -56,7 +57,7 @@ func newFSM(limit uint64, halt func(error), log *slog.Logger) (*fsm, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the tables: %w", err)
 	}
-	f := &fsm{db: db, limit: limit, halt: halt, hub: newHub(), log: log}
+	f := &fsm{db: db, limit: limit, level: FeatureLevel, halt: halt, hub: newHub(), log: log}
 	f.current.Store(&version{txn: db.Snapshot().Txn(false)})
 	return f, nil
 }
@@ -108,7 +109,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			}
 			continue
 		}
-		answer, err := apply(w, l)
+		answer, err := apply(w, l, f.level)
 		if err != nil {
 			f.halted = fmt.Errorf("%w before log entry %d, which cannot be applied: %w", errHalted, l.Index, err)
 			answers[n] = f.halted
@@ -137,8 +138,8 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 // apply applies one entry. An error halts; a refusal is an answer.
-func apply(w *writer, l *raft.Log) (any, error) {
-	e, command, err := decode(l.Data)
+func apply(w *writer, l *raft.Log, own uint64) (any, error) {
+	e, command, err := decode(l.Data, own)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +153,9 @@ func apply(w *writer, l *raft.Log) (any, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if c.raised > own {
+		return nil, tooNew(c.raised, own)
 	}
 	if err := w.write(c); err != nil {
 		w.torn = true
@@ -184,7 +188,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 
 // Restore replaces the state by a snapshot's.
 func (f *fsm) Restore(from io.ReadCloser) error {
-	db, index, err := readSnapshot(from)
+	db, index, err := readSnapshot(from, f.level)
 	if closing := from.Close(); err == nil && closing != nil {
 		err = closing
 	}

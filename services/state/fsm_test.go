@@ -208,7 +208,7 @@ func TestDamagedSnapshots(t *testing.T) {
 		"other field":   strings.Replace(whole.String(), `"generation"`, `"colour"`, 1),
 		"cut in a row":  whole.String()[:whole.Len()/2],
 	} {
-		if _, _, err := readSnapshot(strings.NewReader(text)); err == nil {
+		if _, _, err := readSnapshot(strings.NewReader(text), FeatureLevel); err == nil {
 			t.Errorf("%s: it was read", name)
 		}
 	}

@@ -66,9 +66,9 @@ func samples() []Command {
 		SessionHere{Machine: machineID(1), Session: "s-1"},
 		MachineSilent{Machine: machineID(1), Decided: start, Text: "kernel fetched, then silence"},
 		OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}},
-		ReplicaTell{ID: "r-1", Name: "appliance", Machine: machineID(1), Endpoint: "10.77.0.2:8300", Key: bytes32("key"), Release: "v1", Level: 1},
+		ReplicaTell{ID: "r-1", Name: "appliance", Machine: machineID(1), Endpoint: "10.77.0.2:8300", Key: bytes32("key"), Release: "v1", Level: 1, Image: digestOf("service")},
 		ReplicaInvite{TokenHash: bytes32("token"), Name: "node-1", Machine: machineID(1), Expires: start.Add(time.Hour)},
-		ReplicaJoin{TokenHash: bytes32("token"), ID: "r-2", Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1},
+		ReplicaJoin{TokenHash: bytes32("token"), ID: "r-2", Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1, Image: digestOf("service")},
 		ReplicaProve{ID: "r-2", Undone: true},
 		ReplicaLeave{ID: "r-2", Reason: "its board burnt"},
 		HandoffStart{Handoff: machine.Handoff{ID: "h-1", Targets: []machine.HandoffTarget{{Machine: machineID(1), Name: "node-1"}}, From: "r-1", By: "operator:ann"}},
@@ -76,6 +76,12 @@ func samples() []Command {
 		HandoffDid{ID: "h-1", Text: "replica r-2 is a voter"},
 		HandoffLost{ID: "h-1"},
 		HandoffResume{ID: "h-1"},
+		RolloutStart{Rollout: machine.Rollout{ID: "o-1", Image: digestOf("service"), By: "operator:ann", Within: machine.Duration(5 * time.Minute)}},
+		RolloutTell{ID: "o-1", Replica: "r-2"},
+		RolloutDid{ID: "o-1", Replica: "r-2"},
+		RolloutStop{ID: "o-1", Reason: "it did not come back"},
+		RolloutKeep{},
+		FeatureRaise{Level: 2},
 		StateCheck{},
 		ClusterRecover{Generation: 2, Secrets: map[string][]byte{"peer/ca.key": []byte("key")}, Replica: "r-9", Name: "node-1", Machine: machineID(1),
 			Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1, From: "r-2", Index: 900},
@@ -122,7 +128,7 @@ func TestGoldenCommands(t *testing.T) {
 			if got := append(pretty.Bytes(), '\n'); !bytes.Equal(got, want) {
 				t.Errorf("encoded differently from what is in logs:\n%s", got)
 			}
-			e, back, err := decode(want)
+			e, back, err := decode(want, FeatureLevel)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +190,7 @@ func TestGoldenSnapshot(t *testing.T) {
 	if !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("the story's snapshot differs from the golden one; got\n%s", got.Bytes())
 	}
-	db, _, err := readSnapshot(bytes.NewReader(want))
+	db, _, err := readSnapshot(bytes.NewReader(want), FeatureLevel)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,9 @@ func (c *change) handoffStart(x HandoffStart) error {
 	if old := c.handoff(); old != nil && !old.Step.Over() {
 		return refuse("a handoff is under way (%s): see how far it is with: rackseed handoff status", old.Step)
 	}
+	if r := c.rollout(); r != nil && !r.Step.Over() {
+		return refuse("a newer boot service is being rolled out, which restarts replicas: wait for its end, or stop it (rackseed service stop)")
+	}
 	if len(h.Targets) == 0 || len(h.Targets) > machine.MaxTargets {
 		return refuse("a handoff needs 1 to %d nodes, and this has %d", machine.MaxTargets, len(h.Targets))
 	}

@@ -221,7 +221,7 @@ func TestInvariants(t *testing.T) {
 		if err := writeSnapshot(&first, w.view().v.txn, 0); err != nil {
 			t.Fatalf("%v", err)
 		}
-		db, _, err := readSnapshot(bytes.NewReader(first.Bytes()))
+		db, _, err := readSnapshot(bytes.NewReader(first.Bytes()), FeatureLevel)
 		if err != nil {
 			t.Fatalf("%v", err)
 		}

@@ -53,7 +53,7 @@ func (c *change) clusterRecover(x ClusterRecover) error {
 	})
 	if x.Endpoint != "" {
 		now := machine.Replica{ID: x.Replica, Name: x.Name, Machine: x.Machine, Endpoint: x.Endpoint, Key: x.Key, Joined: c.at, Release: x.Release, Level: x.Level}
-		if err := checkReplica(now.ID, now.Endpoint, now.Release, now.Key, now.Level); err != nil {
+		if err := checkReplica(now.ID, now.Endpoint, now.Release, "", now.Key, now.Level); err != nil {
 			return err
 		}
 		c.put(tableReplicas, &now)
@@ -66,6 +66,11 @@ func (c *change) clusterRecover(x ClusterRecover) error {
 		over := *h
 		over.Step, over.Since, over.Moved, over.Reason = machine.HandoffAborted, c.at, c.at, "the cluster was recovered"
 		c.put(tableHandoff, &over)
+	}
+	if old := c.rollout(); old != nil && !old.Step.Over() {
+		over := *old
+		over.Step, over.Turn, over.Reason = machine.RolloutStopped, "", "the cluster was recovered"
+		c.put(tableRollout, &over)
 	}
 	each(c.tables, tableIntents, byOrder, nil, func(i *intentRow) bool {
 		if i.Intent.Kind == machine.IntentInstall && i.Intent.Live() {
@@ -90,7 +95,7 @@ func (c *change) fence(i *intentRow) {
 
 // ReadBackup reads a backup of the state, as Export wrote it. It has no members.
 func ReadBackup(from io.Reader) (*Past, error) {
-	db, index, err := readSnapshot(from)
+	db, index, err := readSnapshot(from, FeatureLevel)
 	if err != nil {
 		return nil, fmt.Errorf("backup of the state: %w", err)
 	}

@@ -37,7 +37,7 @@ func checkEndpoint(s string) error {
 	return nil
 }
 
-func checkReplica(id, endpoint, release string, key []byte, level uint64) error {
+func checkReplica(id, endpoint, release, image string, key []byte, level uint64) error {
 	if err := word("server ID", id); err != nil {
 		return err
 	}
@@ -49,12 +49,14 @@ func checkReplica(id, endpoint, release string, key []byte, level uint64) error 
 		return refuse("replica %s: the hash of its key has %d bytes, 32 are expected", id, len(key))
 	case level == 0 || len(release) > maxWord:
 		return refuse("replica %s: its release %.40q or feature level %d is none", id, release, level)
+	case image != "" && !digest.MatchString(image):
+		return refuse("replica %s: its image %.80q: sha256: and 64 hex digits are expected", id, image)
 	}
 	return nil
 }
 
 func (c *change) replicaTell(x ReplicaTell) error {
-	if err := checkReplica(x.ID, x.Endpoint, x.Release, x.Key, x.Level); err != nil {
+	if err := checkReplica(x.ID, x.Endpoint, x.Release, x.Image, x.Key, x.Level); err != nil {
 		return err
 	}
 	if err := word("replica's name", x.Name); err != nil {
@@ -73,12 +75,32 @@ func (c *change) replicaTell(x ReplicaTell) error {
 	} else if x.ID != c.cluster().Leader {
 		return refuse("replica %s was never invited", x.ID)
 	}
-	now.Endpoint, now.Key, now.Release, now.Level = x.Endpoint, x.Key, x.Release, x.Level
-	if level := c.cluster().FeatureLevel; now.Level < level {
-		return refuse("replica %s supports feature level %d and the cluster is at %d: install a newer release there", x.ID, now.Level, level)
+	if level := c.cluster().FeatureLevel; x.Level < level {
+		return tooOld(x.ID, x.Level, level)
+	}
+	if now.Image != x.Image {
+		now.FallBack = fallBack(now, x.Image)
+	}
+	now.Endpoint, now.Key, now.Release, now.Level, now.Image = x.Endpoint, x.Key, x.Release, x.Level, x.Image
+	if now.Machine != "" && now.Ordered == "" { // as one that a recovery made
+		now.Ordered = x.Image
 	}
 	c.put(tableReplicas, &now)
 	return nil
+}
+
+// tooOld refuses a replica that could not read what others will write.
+func tooOld(name string, level, cluster uint64) error {
+	return refuse("replica %s supports feature level %d and the cluster is at %d, so that it could not read the log: install a newer release there", name, level, cluster)
+}
+
+// fallBack is what a replica would go back to once it runs another image: what it
+// ran until then, unless it went back just now.
+func fallBack(r machine.Replica, image string) *machine.FallBack {
+	if r.Image == "" || r.FallBack != nil && r.FallBack.Image == image {
+		return nil
+	}
+	return &machine.FallBack{Image: r.Image, Release: r.Release, Level: r.Level}
 }
 
 func (c *change) replicaInvite(x ReplicaInvite) error {
@@ -117,7 +139,7 @@ func (c *change) replicaInvite(x ReplicaInvite) error {
 }
 
 func (c *change) replicaJoin(x ReplicaJoin) error {
-	if err := checkReplica(x.ID, x.Endpoint, x.Release, x.Key, x.Level); err != nil {
+	if err := checkReplica(x.ID, x.Endpoint, x.Release, x.Image, x.Key, x.Level); err != nil {
 		return err
 	}
 	invitation := first[invitationRow](c.tables, tableInvitations, byID, x.TokenHash)
@@ -136,7 +158,7 @@ func (c *change) replicaJoin(x ReplicaJoin) error {
 	case c.replica(x.ID) != nil:
 		return refuse("server ID %s was used before", x.ID)
 	case x.Level < c.cluster().FeatureLevel:
-		return refuse("replica %s supports feature level %d and the cluster is at %d: install a newer release there", invitation.Name, x.Level, c.cluster().FeatureLevel)
+		return tooOld(invitation.Name, x.Level, c.cluster().FeatureLevel)
 	}
 	serving := 0
 	each(c.tables, tableReplicas, byID, nil, func(r *machine.Replica) bool {
@@ -153,7 +175,7 @@ func (c *change) replicaJoin(x ReplicaJoin) error {
 	c.put(tableInvitations, &taken)
 	r := &machine.Replica{
 		ID: x.ID, Name: invitation.Name, Machine: invitation.Machine, Endpoint: x.Endpoint, Key: x.Key,
-		Joined: c.at, Release: x.Release, Level: x.Level,
+		Joined: c.at, Release: x.Release, Level: x.Level, Image: x.Image, Ordered: x.Image,
 	}
 	c.put(tableReplicas, r)
 	c.replicaAnswer = r
@@ -186,6 +208,7 @@ func (c *change) replicaLeave(x ReplicaLeave) error {
 	now := *old
 	now.Left, now.Proved = c.at, 0
 	c.put(tableReplicas, &now)
+	c.rolloutWithout(now.ID)
 	c.event(now.Machine, "replica.left", machine.Info, fmt.Sprintf("Replica %s of the boot service leaves: %s", now.Name, clip(x.Reason)), "name", now.Name, "replica", now.ID, "by", c.by)
 	return nil
 }

@@ -33,6 +33,7 @@ const (
 	tableReplicas    = "replicas"
 	tableInvitations = "invitations"
 	tableHandoff     = "handoff"
+	tableRollout     = "rollout"
 )
 
 // Index names; "id" is what memdb calls a primary key.
@@ -76,6 +77,7 @@ var catalog = []tableInfo{
 	newTable(tableReplicas, func(r *machine.Replica) []byte { return key(r.ID) }),
 	newTable(tableInvitations, func(r *invitationRow) []byte { return r.TokenHash }),
 	newTable(tableHandoff, func(*machine.Handoff) []byte { return []byte{0} }),
+	newTable(tableRollout, func(*machine.Rollout) []byte { return []byte{0} }),
 	newTable(tableMachines, func(r *machineRow) []byte { return key(r.Machine.ID) },
 		many(byMAC, func(r *machineRow) [][]byte {
 			out := make([][]byte, len(r.Machine.MACs))

@@ -80,8 +80,8 @@ func writeSnapshot(to io.Writer, txn *memdb.Txn, index uint64) error {
 }
 
 // readSnapshot makes new tables of a snapshot. It refuses one that is cut off
-// or holds what this binary does not know.
-func readSnapshot(from io.Reader) (*memdb.MemDB, uint64, error) {
+// or holds what this binary, which supports feature level own, does not know.
+func readSnapshot(from io.Reader, own uint64) (*memdb.MemDB, uint64, error) {
 	db, err := newDatabase()
 	if err != nil {
 		return nil, 0, err
@@ -124,6 +124,9 @@ func readSnapshot(from io.Reader) (*memdb.MemDB, uint64, error) {
 		value, err := t.decode(line.Row)
 		if err != nil {
 			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
+		}
+		if row, ok := value.(*clusterRow); ok && row.FeatureLevel > own { // rather than which row is strange
+			return nil, 0, tooNew(row.FeatureLevel, own)
 		}
 		if err := txn.Insert(t.name, value); err != nil {
 			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)

@@ -28,8 +28,10 @@ type Config struct {
 	// Halt is called once when an entry cannot be applied; nothing is applied
 	// after it. nil: panic, so that the process ends.
 	Halt func(error)
-	// Tests: the bytes of a segment of the log (0: segmentSize), and another log.
+	// Tests: the bytes of a segment of the log (0: segmentSize), another log, and
+	// the feature level of another binary (0: FeatureLevel).
 	segment int
+	level   uint64
 	open    func() (opened, error)
 	// Stream carries Raft between replicas; its addresses are server IDs. nil: one
 	// that listens nowhere, for a replica that is alone.
@@ -144,6 +146,7 @@ func (s *Store) start() error {
 	if s.fsm, err = newFSM(maxEvents, s.config.Halt, s.config.Logger); err != nil {
 		return err
 	}
+	s.fsm.level = cmp.Or(s.config.level, FeatureLevel)
 	kept, err := s.openStores()
 	if err != nil {
 		return err
@@ -430,7 +433,7 @@ func (s *Store) Take(ctx context.Context, p Proposal) (Result, error) {
 	}
 	info, known := kindByName[p.Kind]
 	if !known {
-		return Result{}, supported(p.Kind, FeatureLevel)
+		return Result{}, &Refusal{fmt.Sprintf("command %s is not known to the replica that leads, which is of an older release: once it is upgraded, ask again", p.Kind)}
 	}
 	c, err := info.decode(p.Data)
 	if err != nil {

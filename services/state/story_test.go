@@ -55,6 +55,9 @@ func story(w *world) {
 	w.must(HandoffStart{machine.Handoff{ID: "h-0", Targets: []machine.HandoffTarget{{Machine: machineID(1)}}, From: "r-1", By: "operator:ann"}})
 	w.must(HandoffMove{ID: "h-0", From: machine.HandoffPreflight, To: machine.HandoffAborting, Reason: "not today"})
 	w.must(HandoffMove{ID: "h-0", From: machine.HandoffAborting, To: machine.HandoffAborted})
+	w.must(rollout("node"))
+	w.must(RolloutTell{ID: "o-1", Replica: "r-2"})
+	w.must(RolloutStop{ID: "o-1", Reason: "not today"})
 	w.must(OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}})
 	w.must(Note{What: "note", Severity: machine.Info, Text: "Proved"})
 }
@@ -99,6 +102,9 @@ func TestStory(t *testing.T) {
 		"handoff.started: The boot service moves to node-1, as operator ann asked",
 		"handoff.step: Handoff: it is given up, and the appliance leads alone again: not today",
 		"handoff.step: Handoff: it was given up, and all is as it was",
+		"rollout.started: The replicas on nodes shall run image " + digestOf("node")[:19] + "…, one after another, as operator ann asked",
+		"m-00000001 rollout.told: The node of replica node-1 is told to run image " + digestOf("node")[:19] + "…",
+		"rollout.stopped: The rollout is stopped: not today; replica node-1 is told its earlier image",
 		"note: Proved",
 	}
 	for i := range max(len(got), len(want)) {

@@ -210,11 +210,18 @@ type ReplicaOrder struct {
 	Joined bool `json:"joined,omitempty"`
 	// Left are the server IDs of its replicas that left for good. Nothing else ends
 	// one: this answer is not signed.
-	Left   []string `json:"left,omitempty"`
-	Image  string   `json:"image,omitempty"`  // what it runs, as HOST/REPOSITORY@DIGEST
-	Slower int      `json:"slower,omitempty"` // of an emulated site; see replica.Config
-	Reason string   `json:"reason,omitempty"`
+	Left  []string `json:"left,omitempty"`
+	Image string   `json:"image,omitempty"` // what it runs, as HOST/REPOSITORY@DIGEST
+	// Change says that one that runs another image is to run Image: its turn came.
+	Change bool   `json:"change,omitempty"`
+	Slower int    `json:"slower,omitempty"` // of an emulated site; see replica.Config
+	Reason string `json:"reason,omitempty"`
 }
+
+// ReplicaImageEnv is the variable that tells a node's replica which image it runs,
+// as ReplicaOrder.Image. It is no argument: an older release would refuse one that it
+// does not know.
+const ReplicaImageEnv = "RACKSEED_IMAGE"
 
 // ReplicaSecret is what a node's replica joins by, once. It is sealed for
 // ReplicaPurpose.
