@@ -139,7 +139,7 @@ test-full: test ## all of that, and the slow ones: what is built twice, and comp
 	go test -tags slow -timeout 150m ./build/...
 	go test -count=1 -timeout 120m ./vm-test/killed -runs=5000
 	go test -count=1 -timeout 60m ./services/handoff -seeds=50000 -raft-seeds=300
-	PATH="$$($(BUILD) path clients)/bin:$$PATH" go test -tags full -count=1 -timeout 120m -v ./vm-test/moving
+	PATH="$$($(BUILD) path clients)/bin:$$PATH" go test -tags full -count=1 -timeout 180m -v ./vm-test/moving
 	go test -tags full -count=1 -timeout 120m -v ./vm-test/scenario
 	$(tell)
 

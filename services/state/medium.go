@@ -211,6 +211,7 @@ func (m *medium) mend() error {
 func (m *medium) do(write func(backing) error) error {
 	m.write.Lock()
 	defer m.write.Unlock()
+	m.begun(time.Now()) // whatever it is: if it hangs, so does each write after it
 	if err := m.mend(); err != nil {
 		return err
 	}
@@ -281,7 +282,6 @@ func (m *medium) begun(at time.Time) {
 func (m *medium) StoreLogs(logs []*raft.Log) error {
 	return m.do(func(b backing) error {
 		begun := time.Now()
-		m.begun(begun)
 		err := b.StoreLogs(logs)
 		if err == nil {
 			took := time.Since(begun)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -75,6 +76,32 @@ func (l *stickLog) Set(key, value []byte) error {
 
 func (l *stickLog) SetUint64(key []byte, value uint64) error {
 	return l.write(func() error { return l.InmemStore.SetUint64(key, value) })
+}
+
+// Since when the medium hangs is known, whatever the write is: one of entries would
+// wait behind it without having begun.
+func TestMediumHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &stick{kept: raft.NewInmemStore()}
+		m, err := newMedium(disk.open, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk.set(func() { disk.delay = time.Minute })
+		begun := time.Now()
+		written := make(chan error)
+		go func() { written <- m.SetUint64(termKey, 2) }()
+		time.Sleep(30 * time.Second)
+		if s, _ := m.status(); !s.Since.Equal(begun) {
+			t.Errorf("it hangs since %s, and says %s", begun, s.Since)
+		}
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+		if s, _ := m.status(); !s.Since.IsZero() {
+			t.Errorf("it does not hang, and says since %s", s.Since)
+		}
+	})
 }
 
 // TestSlowMedium: with a sync of half a second every one of many callers is

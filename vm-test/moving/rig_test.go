@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +30,7 @@ import (
 
 	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/netns"
 	"github.com/rackseed/rackseed/services/peer"
@@ -60,10 +63,11 @@ name: lab
 serviceAddress: %s
 links:
   - interface: eth0
-    address: 10.77.0.2/24
+    address: 10.77.0.2/16
     dhcp:
-      from: 10.77.0.100
-      to: 10.77.0.200
+      from: 10.77.16.0
+      to: 10.77.31.255
+      others: true
 operators:
   - name: ann
     tokenSHA256: %s
@@ -96,7 +100,7 @@ type host struct {
 
 	mu      sync.Mutex // of what follows: the nodes' agents start theirs beside the test
 	process *exec.Cmd
-	log     *os.File
+	ended   chan struct{} // closed once the process has ended
 }
 
 // running says whether its replica was started.
@@ -121,29 +125,55 @@ func (h *host) start() {
 	h.t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var err error
-	if h.log, err = os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+	h.launch()
+}
+
+// again ends its replica as a power cut would, and starts it again. Its agent sees
+// nothing of that.
+func (h *host) again() {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.end()
+	h.launch()
+}
+
+// launch is start, with mu held.
+func (h *host) launch() {
+	h.t.Helper()
+	log, err := os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.process = exec.Command("nsenter", append([]string{"-t", h.PID(), "-n", h.program, "serve"}, h.args...)...)
-	h.process.Stdout, h.process.Stderr = h.log, h.log
-	h.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := h.process.Start(); err != nil {
+	process, ended := exec.Command("nsenter", append([]string{"-t", h.PID(), "-n", h.program, "serve"}, h.args...)...), make(chan struct{})
+	process.Stdout, process.Stderr = log, log
+	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := process.Start(); err != nil {
 		h.t.Fatal(err)
 	}
+	h.process, h.ended = process, ended
+	go func() {
+		process.Wait() //nolint // its state says how it ended
+		log.Close()    //nolint // the process is gone
+		close(ended)
+	}()
 }
 
 // kill ends its replica as a power cut would.
 func (h *host) kill() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.end()
+}
+
+// end is kill, with mu held.
+func (h *host) end() {
 	if h.process == nil {
 		return
 	}
 	h.process.Process.Kill() //nolint // it may have ended
-	h.process.Wait()         //nolint // it tells of the kill
+	<-h.ended
 	h.process = nil
-	h.log.Close() //nolint // the process is gone
 }
 
 // room is an appliance and machines on one switch, which the test is plugged into.
@@ -156,12 +186,16 @@ type room struct {
 	nodes   []*host
 	boxes   []*simulate.Machine
 	client  *client.Client
+	prepare []func(*host)
+
+	fingerprint string // of the console's certificate
 }
 
 // newRoom makes a room with that many machines, of which so many are installed.
-func newRoom(t testing.TB, machines, installed int) *room {
+// prepare is called for each host before its replica starts.
+func newRoom(t testing.TB, machines, installed int, prepare ...func(*host)) *room {
 	t.Helper()
-	r := &room{t: t, program: build(t), dir: t.TempDir(), sw: netns.JoinSwitch(t, "veth0", "10.77.0.50/24")}
+	r := &room{t: t, program: build(t), dir: t.TempDir(), prepare: prepare, sw: netns.JoinSwitch(t, "veth0", "10.77.0.50/16")}
 	t.Cleanup(func() {
 		if t.Failed() {
 			r.tell()
@@ -175,7 +209,7 @@ func newRoom(t testing.TB, machines, installed int) *room {
 	if err := os.WriteFile(filepath.Join(r.stick.dir, "site.yaml"), []byte(site(machines)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.stick.args = []string{"--data", filepath.Join(r.stick.dir, "data"), "--images", images, "--site", filepath.Join(r.stick.dir, "site.yaml"), "--local", filepath.Join(r.stick.dir, "local.sock")}
+	r.stick.args = []string{"--data", r.stick.data(), "--images", images, "--site", filepath.Join(r.stick.dir, "site.yaml"), "--local", filepath.Join(r.stick.dir, "local.sock")}
 	r.stick.start()
 	r.client = r.open()
 	for n := 1; n <= installed; n++ {
@@ -200,11 +234,14 @@ func (r *room) install(n int) {
 // host is one with an address in the room's network.
 func (r *room) host(name, address string) *host {
 	r.t.Helper()
-	h := &host{Peer: r.sw.Plug(address + "/24"), t: r.t, program: r.program, name: name, address: address, dir: filepath.Join(r.dir, name)}
+	h := &host{Peer: r.sw.Plug(address + "/16"), t: r.t, program: r.program, name: name, address: address, dir: filepath.Join(r.dir, name)}
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(h.kill)
+	for _, f := range r.prepare {
+		f(h)
+	}
 	return h
 }
 
@@ -251,6 +288,7 @@ func (r *room) open() *client.Client {
 			err = errors.New("there is no fingerprint yet")
 		}
 		if err == nil {
+			r.fingerprint = s.Fingerprint
 			c, err = client.New("https://"+service, s.Fingerprint, token)
 		}
 		if err != nil {
@@ -280,24 +318,16 @@ func (r *room) until(what string, limit time.Duration, holds func() error) {
 	}
 }
 
-// carry plays the nodes' agents: those that are told to start a replica.
+// carry plays the nodes' agents (kube/agent: nextReplica): those that are told to
+// start a replica, and to end one.
 func (r *room) carry(ctx context.Context) {
-	running := map[int]bool{}
 	for ctx.Err() == nil {
-		for i, box := range r.boxes {
+		for i, box := range slices.Clone(r.boxes) {
 			one, cancel := context.WithTimeout(ctx, 5*time.Second)
-			order, err := box.ReplicaOrder(one)
-			if err == nil && order.Run && !running[i] {
-				var secret wire.ReplicaSecret
-				if secret, err = box.ReplicaSecret(one); err == nil {
-					running[i] = true
-					r.run(r.nodes[i], secret)
-				}
+			if err := r.tend(one, r.nodes[i], box); err != nil && ctx.Err() == nil {
+				r.t.Logf("%s: %v", r.nodes[i].name, err)
 			}
 			cancel()
-			if err != nil && ctx.Err() == nil {
-				r.t.Logf("node-%d: %v", i+1, err)
-			}
 		}
 		select {
 		case <-ctx.Done():
@@ -306,13 +336,48 @@ func (r *room) carry(ctx context.Context) {
 	}
 }
 
+func (r *room) tend(ctx context.Context, h *host, box *simulate.Machine) error {
+	order, err := box.ReplicaOrder(ctx)
+	if err != nil {
+		return err
+	}
+	own, err := identity.Load(filepath.Join(h.data(), "identity"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch over := slices.Contains(order.Left, own.ID) || own.ID == "" && !order.Run; {
+	case over && h.running():
+		h.kill()
+		return h.clear()
+	case order.Run && own.ID == "" && !h.running():
+		secret, err := box.ReplicaSecret(ctx)
+		if err == nil {
+			r.run(h, secret)
+		}
+		return err
+	}
+	return nil
+}
+
+// data is the folder of its replica's data.
+func (h *host) data() string { return filepath.Join(h.dir, "data") }
+
+// clear removes its replica's data.
+func (h *host) clear() error {
+	all, err := os.ReadDir(h.data())
+	for _, x := range all {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(h.data(), x.Name())))
+	}
+	return err
+}
+
 // run starts a node's replica, as its static pod does.
 func (r *room) run(h *host, secret wire.ReplicaSecret) {
 	invitation := filepath.Join(h.dir, "invitation.json")
 	if err := os.WriteFile(invitation, secret.Invitation, 0o600); err != nil {
 		r.t.Error(err)
 	}
-	h.args = []string{"--data", filepath.Join(h.dir, "data"), "--endpoint", net.JoinHostPort(h.address, peer.Port), "--join", invitation, "--https", net.JoinHostPort(h.address, "8443"), "--local", filepath.Join(h.dir, "local.sock")}
+	h.args = []string{"--data", h.data(), "--endpoint", net.JoinHostPort(h.address, peer.Port), "--join", invitation, "--https", net.JoinHostPort(h.address, "8443"), "--local", filepath.Join(h.dir, "local.sock")}
 	h.start()
 }
 

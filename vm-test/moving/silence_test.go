@@ -39,8 +39,8 @@ type asker struct {
 
 var everybody = &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort}
 
-// ask gives a client a lease, and asks until ctx ends.
-func (r *room) ask(ctx context.Context, mac machine.MAC) *asker {
+// ask gives a client a lease, and asks so often until ctx ends.
+func (r *room) ask(ctx context.Context, mac machine.MAC, every time.Duration) *asker {
 	r.t.Helper()
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) {
@@ -74,7 +74,7 @@ func (r *room) ask(ctx context.Context, mac machine.MAC) *asker {
 	}
 	a.answered = time.Now()
 	go a.listen()
-	go a.asks(ctx)
+	go a.asks(ctx, every)
 	return a
 }
 
@@ -113,8 +113,8 @@ func (a *asker) next() (*dhcpv4.DHCPv4, error) {
 	return m, nil
 }
 
-func (a *asker) asks(ctx context.Context) {
-	tick := time.NewTicker(askEvery)
+func (a *asker) asks(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		// A link that is down is silence too.
@@ -187,7 +187,7 @@ func silenceOf(b *testing.B) time.Duration {
 	r := newRoom(b, 4, 3)
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
-	client := r.ask(ctx, hardware(4).BootMAC)
+	client := r.ask(ctx, hardware(4).BootMAC, askEvery)
 	r.move(ctx, client.reset)
 	return client.silence()
 }
@@ -217,7 +217,7 @@ func BenchmarkLeaderKilled(b *testing.B) {
 	defer stop()
 	r.move(ctx, func() {})
 	r.stick.kill()
-	client := r.ask(ctx, hardware(4).BootMAC)
+	client := r.ask(ctx, hardware(4).BootMAC, askEvery)
 	var all []time.Duration
 	b.ResetTimer()
 	for range b.N {
