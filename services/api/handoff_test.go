@@ -85,6 +85,12 @@ func TestHandoffIsOrdered(t *testing.T) {
 		refused(action, "", "no handoff is under way")
 	}
 
+	site, _ := r.View().Site()
+	site.Handoff = machine.HandoffAuto
+	r.Must(state.SiteApply{Site: site})
+	if h := get(); h.Auto != "it never starts by itself, since the site file lists no machine: start it with rackseed handoff start" {
+		t.Errorf("handoff: auto, and no machine is listed: %q", h.Auto)
+	}
 	r.node(1, "alpha")
 	second := r.Waiting(2)
 	r.want(200, "POST", "/api/machines/"+string(second)+"/approve", `{"name":"beta"}`, auth)
@@ -191,6 +197,11 @@ func TestHandoffOf(t *testing.T) {
 				t.Errorf("as seen: %+v", got.Replicas)
 			}
 		})
+	}
+
+	if got := HandoffOf(r.View(), members, looked); len(got.Nodes) != 1 || got.Nodes[0].Name != "alpha" || got.Nodes[0].Why != "" || len(got.Choices) != machine.MaxTargets ||
+		got.Choices[0].Refused || !got.Choices[1].Refused || got.Auto != "" {
+		t.Errorf("nodes %+v, choices %+v, by itself %q", got.Nodes, got.Choices, got.Auto)
 	}
 
 	// Over, nothing is waited for, and what was seen is old.

@@ -39,6 +39,9 @@ type Config struct {
 	ControlPlanes int
 	// Approve lists the machines in the site file, to be installed unasked.
 	Approve bool
+	// LastNode lists the appliance's own machine, too, as a worker that an operator
+	// approves: once its stick is pulled it can be a node.
+	LastNode bool
 	// Medium is what the image is written to.
 	Medium Medium
 	// Setup changes machine i before each power-on, by its firmware for
@@ -124,15 +127,12 @@ func (r *Rack) PowerOnAppliance(ctx context.Context) error {
 		}
 		r.printed = info.Size()
 	}
-	m := qemu.Machine{
-		Name: machineName(0), Dir: r.dir(0), CPUs: 1, MiB: applianceMiB,
-		UUID: "7ac5eed0-0000-4000-8000-000000000000", Serial: "RS-APPLIANCE",
-		NICs: []qemu.NIC{
-			{MAC: applianceMAC, Socket: r.socket(0)},
-			{MAC: managementMAC, Forwards: map[int]int{r.ConsolePort: 443, r.KubernetesPort: 6443}},
-		},
-		Disks: []qemu.Disk{{Path: r.disk(0), Serial: "STICK", Kind: qemu.USBStick, Boot: 1, ReadOnly: r.Medium == ReadOnlyStick}},
+	m := applianceMachine(r.dir(0))
+	m.NICs = []qemu.NIC{
+		{MAC: applianceMAC, Socket: r.socket(0)},
+		{MAC: managementMAC, Forwards: map[int]int{r.ConsolePort: 443, r.KubernetesPort: 6443}},
 	}
+	m.Disks = []qemu.Disk{{Path: r.disk(0), Serial: "STICK", Kind: qemu.USBStick, Boot: 1, ReadOnly: r.Medium == ReadOnlyStick}}
 	if r.Medium == CD {
 		m.Disks[0].Kind = qemu.CD
 	}
@@ -157,6 +157,39 @@ func (r *Rack) PullStick(ctx context.Context) error {
 		Forwards: map[int]string{r.ConsolePort: ServiceAddress + ":443", r.KubernetesPort: ServiceAddress + ":6443"},
 	})
 	return err
+}
+
+// RestartWithoutStick powers the appliance's own machine on again, once its stick
+// was pulled: with the same firmware, hardware address and UUID, and with an empty
+// disk. Where it was plugged in the gateway is now.
+func (r *Rack) RestartWithoutStick(ctx context.Context) error {
+	if r.Gateway == nil {
+		return errors.New("appliance: its stick was not pulled")
+	}
+	name, dir := "last-node", r.dir(0)
+	disk, socket := filepath.Join(dir, "node.img"), filepath.Join(dir, "node.sock")
+	if err := emptyDisk(disk, diskBytes); err != nil {
+		return err
+	}
+	var err error
+	if r.Ports[name], err = r.Switch.Listen(name, socket); err != nil {
+		return err
+	}
+	m := applianceMachine(dir)
+	m.MiB = workerMiB
+	m.NICs = []qemu.NIC{{MAC: applianceMAC, Socket: socket}}
+	m.Disks = []qemu.Disk{{Path: disk, Serial: "DISK-LAST"}}
+	r.Appliance, err = r.start(ctx, 0, m)
+	return err
+}
+
+// applianceMachine is the machine that the appliance runs on, without cards and
+// disks.
+func applianceMachine(dir string) qemu.Machine {
+	return qemu.Machine{
+		Name: machineName(0), Dir: dir, CPUs: 1, MiB: applianceMiB,
+		UUID: "7ac5eed0-0000-4000-8000-000000000000", Serial: "RS-APPLIANCE",
+	}
 }
 
 // dropDHCPAnswers makes a frame from a DHCP server (UDP port 67, IPv4) one of a
@@ -208,8 +241,13 @@ func (r *Rack) Close() error {
 	return errors.Join(append(errs, r.Switch.Close())...)
 }
 
-// MachineMAC is the hardware address of machine i.
-func MachineMAC(i int) string { return fmt.Sprintf("52:54:00:77:01:%02x", i) }
+// MachineMAC is the hardware address of machine i; 0 is the appliance's.
+func MachineMAC(i int) string {
+	if i == 0 {
+		return applianceMAC
+	}
+	return fmt.Sprintf("52:54:00:77:01:%02x", i)
+}
 
 func machineName(i int) string {
 	if i == 0 {

@@ -50,6 +50,9 @@ cluster:
 			fmt.Fprintf(&b, "  - mac: %s\n    name: node-%d\n    profile: %s\n    approve: true\n", MachineMAC(i), i, role)
 		}
 	}
+	if c.Approve && c.LastNode {
+		fmt.Fprintf(&b, "  - mac: %s\n    name: last\n    profile: %s\n", applianceMAC, machine.RoleWorker)
+	}
 	if !c.Approve { // nobody is listed, and all are ours
 		b.WriteString("discovery:\n  always: true\n")
 	}

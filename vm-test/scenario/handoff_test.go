@@ -20,10 +20,22 @@ import (
 // stick.
 func moveIn(t *testing.T, r *rack.Rack, console rack.Console, k kubectl, nodes int) {
 	t.Helper()
-	start := time.Now()
-	if err := console.Call(t.Context(), http.MethodPost, "/api/handoff/start", nil, struct{}{}, nil); err != nil {
+	startHandoff(t, console)
+	movesIn(t, r, console, k, nodes)
+}
+
+// startHandoff starts a handoff, to the nodes that are named if any are.
+func startHandoff(t *testing.T, console rack.Console, names ...string) {
+	t.Helper()
+	if err := console.Call(t.Context(), http.MethodPost, "/api/handoff/start", nil, api.HandoffRequest{Nodes: names}, nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// movesIn waits until a handoff that was started is over, and pulls the stick.
+func movesIn(t *testing.T, r *rack.Rack, console rack.Console, k kubectl, nodes int) {
+	t.Helper()
+	start := time.Now()
 	step := machine.HandoffStep("")
 	var before []machine.Event // as the appliance told them last
 	eventually(t, 15*time.Minute, "the appliance's screen says that it is safe to unplug", func() error {

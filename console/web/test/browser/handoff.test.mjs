@@ -169,8 +169,10 @@ test('a handoff is started, watched, given up, and done', async () => {
   await button(dialog(page), 'Go forward').click()
   await until('it is told to go forward', () => orders.at(-1)[0] === 'resume')
 
-  now = answer({ ready: true, reason: undefined, targets: nodes, plan: plan('aborted', 'it was given up, and all is as it was', { over: true, known: false, actions: [], reason: 'catching-up stood still for 15m0s: node-2 images: 3 blobs with 312 MiB are on their way' }) })
+  const auto = 'it was given up (node-2 is away), and is not started again by itself: start it with rackseed handoff start'
+  now = answer({ auto, ready: true, reason: undefined, targets: nodes, plan: plan('aborted', 'it was given up, and all is as it was', { over: true, known: false, actions: [], reason: 'catching-up stood still for 15m0s: node-2 images: 3 blobs with 312 MiB are on their way' }) })
   await step(page).getByText('The handoff was given up: catching-up stood still').waitFor()
+  await page.getByRole('status', { name: 'Site file' }).getByText(`The site file says handoff: auto: ${auto}.`).waitFor()
   assert.ok(await button(page, move).isEnabled())
   await shots(page, 'aborted')
 
