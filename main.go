@@ -53,6 +53,7 @@ func root() *cobra.Command {
 	c.AddGroup(&cobra.Group{ID: "role", Title: "Roles, started by the appliance and by nodes:"})
 	c.AddCommand(serve(), node())
 	cli.Add(c, config.CheckProfile)
+	cli.AddLocal(c, agent.RecoveryHost, pid1.BuildDate)
 	return c
 }
 

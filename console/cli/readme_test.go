@@ -41,6 +41,7 @@ func TestReadme(t *testing.T) {
 
 	root := &cobra.Command{Use: "rackseed"}
 	Add(root, nil)
+	AddLocal(root, nil, "")
 	root.InitDefaultCompletionCmd()
 	var have []string
 	for _, c := range root.Commands() {

@@ -19,11 +19,13 @@ const (
 	ServiceFolder     = "/var/lib/rackseed/replica"
 	ServiceInvitation = ServiceFolder + "/" + serviceInvitation
 	serviceInvitation = "invitation.json"
+	ServiceSocket     = ServiceFolder + "/" + serviceSocket // for root on the node
+	serviceSocket     = "local.sock"
 	// ServiceBefore is the manifest before the present one, until that has proved
 	// to answer; ServiceRefused names the image that did not.
 	ServiceBefore  = ServiceFolder + ".before"
 	ServiceRefused = ServiceFolder + ".refused"
-	serviceMount      = "/data"
+	serviceMount   = "/data"
 
 	// ServiceNamespace is where the boot service's pods are.
 	ServiceNamespace = "rackseed"
@@ -61,7 +63,7 @@ func (s Service) Pod() ([]byte, error) {
 				Args: []string{
 					"serve", "--data", serviceMount, "--endpoint", s.Endpoint, "--join", serviceMount + "/" + serviceInvitation,
 					"--https", net.JoinHostPort(host, strconv.Itoa(consolePort)), "--console", "/usr/share/rackseed/console",
-					"--slower", strconv.Itoa(s.Slower),
+					"--local", serviceMount + "/" + serviceSocket, "--slower", strconv.Itoa(s.Slower),
 				},
 				Env: []corev1.EnvVar{{Name: wire.ReplicaImageEnv, Value: s.Image}},
 				// The service address, raw sockets for ARP and DHCP, ports below 1024.

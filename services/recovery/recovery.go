@@ -220,30 +220,32 @@ func majority(voters []string, own string, there map[string]bool) error {
 	return nil
 }
 
-// Text says for people what is done, and what is lost by it.
-func (r *Recovery) Text() string {
-	var t strings.Builder
+// Text says for people, in lines, what is done, and what is lost by it.
+func (r *Recovery) Text() (lines []string) {
+	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
 	at := ""
 	if !r.newest.IsZero() {
 		at = ", of " + r.newest.UTC().Format(time.RFC3339)
 	}
-	fmt.Fprintf(&t, "Cluster %s (site %s) is recovered as generation %d from %s, up to entry %d%s.\n", r.Cluster, cmp.Or(r.Site, "without a name"), r.Generation, r.from, r.past.Last, at)
-	fmt.Fprintf(&t, "- What was committed after that entry is lost.\n- This replica leads alone, under a new server ID.\n")
+	say("Cluster %s (site %s) is recovered as generation %d from %s, up to entry %d%s.", r.Cluster, cmp.Or(r.Site, "without a name"), r.Generation, r.from, r.past.Last, at)
+	say("- What was committed after that entry is lost.")
+	say("- This replica leads alone, under a new server ID.")
 	if len(r.others) > 0 {
 		var names []string
 		for _, x := range r.others {
 			names = append(names, x.Name)
 		}
-		fmt.Fprintf(&t, "- The replicas of %s have left for good; they can be invited anew.\n", strings.Join(names, ", "))
+		say("- The replicas of %s have left for good; they can be invited anew.", strings.Join(names, ", "))
 	}
 	if h, ok := r.past.View.Handoff(); ok && !h.Step.Over() {
-		fmt.Fprintf(&t, "- The handoff that is under way (%s) is given up.\n", h.Step)
+		say("- The handoff that is under way (%s) is given up.", h.Step)
 	}
-	fmt.Fprintf(&t, "- Installs that are not over are stopped: look at their machines, and retry them.\n- What is there now is kept in %s.\n", r.aside())
+	say("- Installs that are not over are stopped: look at their machines, and retry them.")
+	say("- What is there now is kept in %s.", r.aside())
 	for _, a := range r.answers {
-		fmt.Fprintf(&t, "! %s\n", a)
+		say("! %s", a)
 	}
-	return t.String()
+	return lines
 }
 
 func (r *Recovery) aside() string { return r.path(fmt.Sprint(folderAside, r.Generation)) }

@@ -73,7 +73,7 @@ func recover1(t *testing.T, o Options) (text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = r.Text()
+	text = strings.Join(r.Text(), "\n")
 	if _, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("two at once: %v", err)
 	}

@@ -62,10 +62,14 @@ func (r *replica) status() Status {
 	s.ConsoleURLs = consoleURLs(r.console(), site)
 	if cluster, ok := view.Cluster(); ok && !cluster.SetupUsed {
 		code, err := os.ReadFile(r.setupFile())
-		if err != nil {
-			s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnCode, Text: fmt.Sprintf("The setup code is lost (%v): only tokens of the site file's operators can log in.", err)})
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && !view.OpensSetup(api.SetupHash(trim(code))):
+			s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnCode, Text: "A setup code is open that was shown elsewhere, once: whoever uses it first becomes an administrator. If nobody has it, root gets another on a machine with a replica: rackseed break-glass"})
+		case err != nil:
+			s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnCode, Text: fmt.Sprintf("The setup code cannot be read (%v): root gets another on a machine with a replica: rackseed break-glass", err)})
+		default:
+			s.SetupCode = trim(code)
 		}
-		s.SetupCode = trim(code)
 	}
 	return s
 }
@@ -148,6 +152,7 @@ func (r *replica) serveLocal(ctx context.Context, tell report) error {
 			r.Logger.Debug("replica: the screen went away", "error", err)
 		}
 	})
+	mux.HandleFunc("POST /break-glass", r.serveBreakGlass)
 	tell(true, "the screen is served")
 	return serve(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, l)
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"cmp"
+	"crypto/subtle"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -344,6 +345,13 @@ func (v View) User(name string) (User, bool) {
 		return *u, true
 	}
 	return User{}, false
+}
+
+// OpensSetup says whether the code with that hash is the setup code, and was not
+// used.
+func (v View) OpensSetup(hash []byte) bool {
+	c := v.t.cluster()
+	return !c.SetupUsed && len(c.SetupHash) > 0 && subtle.ConstantTimeCompare(c.SetupHash, hash) == 1
 }
 
 // Login is the session of a bearer token, by its SHA-256. The caller checks

@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rackseed/rackseed/services/recovery"
+	"github.com/rackseed/rackseed/services/replica"
+)
+
+// applianceSocket is where the appliance's replica listens for root.
+const applianceSocket = "/run/rackseed/local.sock"
+
+// local is what the commands of root on a machine with a replica need.
+type local struct {
+	host    func() (recovery.Host, error)
+	release string
+}
+
+// AddLocal puts the commands under root that root runs on a machine with a replica.
+// host is this machine; fs.ErrNotExist: it is no node.
+func AddLocal(root *cobra.Command, host func() (recovery.Host, error), release string) {
+	l := local{host, release}
+	group := &cobra.Group{ID: "local", Title: "For root on a machine with a replica of the boot service:"}
+	root.AddGroup(group)
+	for _, c := range []*cobra.Command{l.recover(), l.breakGlass()} {
+		c.GroupID = group.ID
+		strict(c)
+		root.AddCommand(c)
+	}
+}
+
+// here is this machine, with its replica in a folder that is given or known.
+func (l local) here(data string) (recovery.Host, error) {
+	host, err := l.host()
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return host, err
+	case data == "" && host.Data == "":
+		return host, usageError{errors.New("which replica? This machine is no node: --data FOLDER")}
+	case data != "" && data != host.Data:
+		return recovery.Host{Data: data, Node: host.Node}, nil
+	}
+	return host, nil
+}
+
+func (l local) recover() *cobra.Command {
+	var data, from string
+	var yes bool
+	c := &cobra.Command{
+		Use: "recover", Short: "Go on from this replica alone, when the majority is lost for ever", Args: cobra.NoArgs,
+		Long: `Go on from this replica alone, when the majority of the replicas is lost for ever.
+
+What it has on its disk, or a backup, becomes a new generation of the cluster, which
+it leads alone: with the same users, machines, leases and events, at the same
+address. What the others committed after its newest entry is lost. They have left
+for good, and cannot join the new generation as they are.
+
+Do it on the replica that has the newest entry, and on no other one. On a node its
+replica is stopped and started again; elsewhere stop it first. What was there is kept
+beside it. docs/handoff.md has the steps.`,
+		Example: `  rackseed recover
+  rackseed recover --from /var/lib/rackseed/replica/backup/state-00000000000000004711`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			host, err := l.here(data)
+			if err != nil {
+				return err
+			}
+			return l.recoverAt(cmd, host, from, yes)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&data, "data", "", "the replica's folder; without it that of this node's")
+	f.StringVar(&from, "from", "", "a file of a replica's backup/, instead of what the folder has")
+	f.BoolVar(&yes, "yes", false, "do not ask")
+	return c
+}
+
+func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from string, yes bool) (err error) {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	if host.Stop != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "Stopping this node's replica …")
+		if err := host.Stop(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, host.Start()) }()
+		if err := recovery.AwaitStopped(ctx, host.Data); err != nil {
+			return err
+		}
+	}
+	if finished, err := recovery.Finish(host.Data); err != nil || finished {
+		if err == nil {
+			fmt.Fprintln(out, "A recovery that was cut off is complete now: nothing else was done.")
+		}
+		return err
+	}
+	r, err := recovery.Begin(ctx, recovery.Options{
+		Data: host.Data, From: from, Node: host.Node, Release: l.release, Now: time.Now,
+		Logger: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	for _, line := range r.Text() {
+		fmt.Fprintln(out, clean(line))
+	}
+	if !yes {
+		if err := confirmRecovery(cmd, r); err != nil {
+			return err
+		}
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	if err := r.Do(ctx, "root@"+name); err != nil {
+		return err
+	}
+	text := "Recovered. "
+	if host.Start == nil {
+		text += "Start the replica again. "
+	}
+	fmt.Fprintf(out, "%sIt leads alone: put replicas on other nodes with rackseed handoff start --node NAME. Never start an old replica elsewhere: it knows nothing of this one.\n", text)
+	return nil
+}
+
+// confirmRecovery has the person type which cluster it is.
+func confirmRecovery(cmd *cobra.Command, r *recovery.Recovery) error {
+	a := newAsker(cmd)
+	if _, ok := a.terminal(); !ok {
+		return errors.New("nothing was done: say --yes if that is meant")
+	}
+	names := r.Cluster
+	if r.Site != "" {
+		names += " or " + r.Site
+	}
+	var answer string
+	if err := a.fill(&answer, fmt.Sprintf("Recover it? Type its name (%s)", names)); err != nil {
+		return err
+	}
+	if answer != r.Cluster && (answer != r.Site || r.Site == "") {
+		return errors.New("nothing was done: only the cluster's name does it")
+	}
+	return nil
+}
+
+func (l local) breakGlass() *cobra.Command {
+	var socket string
+	c := &cobra.Command{
+		Use: "break-glass", Short: "Get a new setup code, when nobody can log in any more", Args: cobra.NoArgs,
+		Long: `Get a new setup code, when nobody can log in any more: whoever uses it first becomes
+an administrator, in the console or with rackseed setup. An event says that it was
+made. A replica must lead.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if socket == "" {
+				host, err := l.host()
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+				if socket = host.Socket; socket == "" {
+					socket = applianceSocket
+				}
+			}
+			answer, err := askBreakGlass(cmd.Context(), socket)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Setup code: %s\nConsole: %s\nFingerprint: %s\n", answer.Code, strings.Join(answer.ConsoleURLs, " "), answer.Fingerprint)
+			return err
+		},
+	}
+	c.Flags().StringVar(&socket, "local", "", "the replica's local socket; without it this machine's")
+	return c
+}
+
+func askBreakGlass(ctx context.Context, socket string) (answer replica.BreakGlass, err error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://local/break-glass", nil)
+	if err != nil {
+		return answer, err
+	}
+	a, err := client.Do(q)
+	if err != nil {
+		return answer, fmt.Errorf("no replica of the boot service answers at %s: run this as root on a machine where one runs (--local): %w", socket, err)
+	}
+	defer a.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(a.Body, 1<<20)).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("%s: its answer is not understood (another release?): %w", socket, err)
+	}
+	if a.StatusCode != http.StatusOK {
+		return answer, errors.New(answer.Error)
+	}
+	return answer, nil
+}
