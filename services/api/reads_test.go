@@ -102,7 +102,7 @@ func TestHealth(t *testing.T) {
 	})
 	if a := r.want(200, "GET", "/api/health", ""); strings.Contains(a.body, "dhcp") {
 		t.Errorf("a stranger is told: %s", a.body)
-	} else if cluster, _ := r.View().Cluster(); a.Header.Get(HeaderAuthority) != fmt.Sprintf("%d/%d", cluster.Generation, cluster.Epoch) {
+	} else if cluster, _ := r.View().Cluster(); a.Header.Get(HeaderAuthority) != fmt.Sprintf("%d/%d/%s", cluster.Generation, cluster.Epoch, r.View().Leader()) {
 		t.Errorf("%s: %q", HeaderAuthority, a.Header.Get(HeaderAuthority))
 	}
 	if a := r.want(200, "GET", "/api/health", "", bearer("wrong")); strings.Contains(a.body, "dhcp") {

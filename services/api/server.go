@@ -102,16 +102,17 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// HeaderAuthority is in every answer: how far the cluster is as the replica that
-// answers knows it, as GENERATION/EPOCH. A copy of an old stick reads from it that the
-// boot service went on without it.
+// HeaderAuthority is in every answer: who leads the cluster, as far as the replica that
+// answers knows, as GENERATION/EPOCH/LEADER. A copy of an old stick reads from it that
+// its cluster is served by another one.
 const HeaderAuthority = "Rackseed-Authority"
 
 func (s *Server) authority(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.Store != nil {
-			if c, created := s.Store.View().Cluster(); created {
-				w.Header().Set(HeaderAuthority, fmt.Sprintf("%d/%d", c.Generation, c.Epoch))
+			view := s.Store.View()
+			if c, created := view.Cluster(); created {
+				w.Header().Set(HeaderAuthority, fmt.Sprintf("%d/%d/%s", c.Generation, c.Epoch, view.Leader()))
 			}
 		}
 		next.ServeHTTP(w, r)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,7 +106,7 @@ func (r *replica) explained(ctx context.Context, c *address.Conflict) error {
 	view := r.store.Load().View()
 	cluster, _ := view.Cluster()
 	_, print, err := consoleCertificate(view)
-	if err != nil {
+	if err != nil || c.Held { // then this replica itself would answer
 		return c
 	}
 	ctx, cancel := context.WithTimeout(ctx, conflictAsk)
@@ -118,24 +120,29 @@ func (r *replica) explained(ctx context.Context, c *address.Conflict) error {
 		return c
 	}
 	answer.Body.Close() // of a HEAD
-	if text := wentOn(cluster, answer.Header.Get(api.HeaderAuthority)); text != "" {
+	if text := otherAuthority(cluster, r.own.ID, answer.Header.Get(api.HeaderAuthority)); text != "" {
 		return fmt.Errorf("%w. %s", c, text)
 	}
 	return c
 }
 
-// wentOn says that the same cluster answers elsewhere and is further than this
-// replica's; "": it is not. there is api.HeaderAuthority.
-func wentOn(own state.Cluster, there string) string {
-	var generation, epoch uint64
-	if n, err := fmt.Sscanf(there, "%d/%d", &generation, &epoch); n != 2 || err != nil {
+// otherAuthority says that the same cluster is served where this replica wants to; "":
+// it is not known. there is api.HeaderAuthority. Epochs tell nothing: each past counts
+// its own.
+func otherAuthority(cluster state.Cluster, own, there string) string {
+	parts := strings.SplitN(there, "/", 3)
+	if len(parts) != 3 {
 		return ""
 	}
-	if generation < own.Generation || generation == own.Generation && epoch <= own.Epoch {
+	generation, err := strconv.ParseUint(parts[0], 10, 64)
+	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("This very cluster answers there, in epoch %d of generation %d, and this replica is in epoch %d of generation %d: it is an old copy, and serves nobody. Switch it off, and write its stick anew",
-		epoch, generation, own.Epoch, own.Generation)
+	if generation < cluster.Generation {
+		return fmt.Sprintf("Replica %s of generation %d answers there, which is from before this cluster was recovered as generation %d: switch it off", parts[2], generation, cluster.Generation)
+	}
+	return fmt.Sprintf("This very cluster answers there: replica %s leads it, in epoch %s of generation %d. This one (%s, epoch %d of generation %d) is an old copy, and serves nobody: switch it off, and write its stick anew",
+		parts[2], parts[1], generation, own, cluster.Epoch, cluster.Generation)
 }
 
 const (

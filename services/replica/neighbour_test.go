@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,13 +40,14 @@ func TestDHCPHealth(t *testing.T) {
 	}
 }
 
-// That the same cluster went on elsewhere is read from what answers there.
-func TestWentOn(t *testing.T) {
+// That the same cluster is served elsewhere is read from what answers there.
+func TestOtherAuthority(t *testing.T) {
 	own := state.Cluster{Generation: 2, Epoch: 7}
-	for there, further := range map[string]bool{
-		"": false, "x": false, "2/7": false, "2/6": false, "1/90": false, "2/8": true, "3/1": true,
+	for there, want := range map[string]string{
+		"": "", "x": "", "2/7": "", "x/7/r-2": "",
+		"2/3/r-2": "old copy", "2/8/r-2": "replica r-2 leads it, in epoch 8 of generation 2", "3/1/r-1": "old copy", "1/90/r-2": "from before this cluster was recovered",
 	} {
-		if got := wentOn(own, there); (got != "") != further {
+		if got := otherAuthority(own, "r-1", there); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%q: %q", there, got)
 		}
 	}

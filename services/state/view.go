@@ -347,6 +347,9 @@ func (v View) User(name string) (User, bool) {
 	return User{}, false
 }
 
+// Leader is the server ID of the replica that the present epoch is of.
+func (v View) Leader() string { return v.t.cluster().Leader }
+
 // OpensSetup says whether the code with that hash is the setup code, and was not
 // used.
 func (v View) OpensSetup(hash []byte) bool {
