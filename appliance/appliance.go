@@ -76,6 +76,8 @@ type appliance struct {
 	site   setup.InForce
 	holder string          // the terminal with the setup form; empty: none
 	made   map[string]bool // VLAN interfaces that were made to look around
+	// endServe ends the boot service's present run; nil: there was none.
+	endServe context.CancelFunc
 }
 
 // run starts everything and returns when the machine shall stop, with all of

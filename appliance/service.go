@@ -29,6 +29,11 @@ func (a *appliance) serve(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
 		return err
 	}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	a.mu.Lock()
+	a.endServe = end
+	a.mu.Unlock()
 	cmd := exec.CommandContext(ctx, "/init", serveArguments(a.lost)...)
 	cmd.Args[0] = "rackseed"
 	out := &journal.Writer{Journal: a.journal}
@@ -38,6 +43,16 @@ func (a *appliance) serve(ctx context.Context) error {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopLimit
 	return a.children.Run(cmd)
+}
+
+// serveAnew ends the boot service, which is started again.
+func (a *appliance) serveAnew() {
+	a.mu.Lock()
+	end := a.endServe
+	a.mu.Unlock()
+	if end != nil {
+		end()
+	}
 }
 
 // serveArguments start the boot service. lost says why its data is in memory.

@@ -52,6 +52,9 @@ type World interface {
 	Owners(ctx context.Context, l setup.Link, vlan int, addresses []netip.Addr) (map[netip.Addr]string, error)
 	KeepLink(machine.SiteLink) error
 	KeepSite(text []byte) error
+	// Order is what is done about a line that is typed while no form is open, and
+	// answers what to say; nil: the line says nothing of the kind.
+	Order(line string) func(context.Context) string
 	// Holder is told who has the form, by the terminal's name; "": nobody.
 	Holder(name string)
 }
@@ -68,6 +71,8 @@ type Desk struct {
 	holder Terminal
 	cancel context.CancelFunc // ends what is being found out; nil: nothing is
 	again  map[Terminal]time.Time
+	busy   bool              // an order is carried out
+	told   map[Terminal]bool // what came of an order, until Enter is pressed
 }
 
 type line struct {
@@ -77,7 +82,7 @@ type line struct {
 
 // New makes a desk. Run must follow.
 func New(w World, log *slog.Logger) *Desk {
-	return &Desk{world: w, log: log, lines: make(chan line, queueLength), done: make(chan func()), again: map[Terminal]time.Time{}}
+	return &Desk{world: w, log: log, lines: make(chan line, queueLength), done: make(chan func()), again: map[Terminal]time.Time{}, told: map[Terminal]bool{}}
 }
 
 // Line takes a line that was typed on a terminal.
@@ -108,10 +113,42 @@ func (d *Desk) line(ctx context.Context, l line) {
 		d.answer(ctx, l.text)
 	case strings.EqualFold(l.text, Open):
 		d.open(ctx, l.from)
+	case d.order(ctx, l):
+	case l.text == "" && d.told[l.from]:
+		delete(d.told, l.from)
+		l.from.Talk(false)
 	case l.text == "" && time.Since(d.again[l.from]) >= againPause:
 		d.again[l.from] = time.Now()
 		l.from.Again()
 	}
+}
+
+// order carries out what a line orders, one at a time, and says whether it is an order.
+func (d *Desk) order(ctx context.Context, l line) bool {
+	do := d.world.Order(l.text)
+	if do == nil {
+		return false
+	}
+	l.from.Talk(true)
+	if d.busy {
+		l.from.Say("\nAnother order is being carried out: wait for it.\n")
+		d.leave(ctx, l.from)
+		return true
+	}
+	d.busy = true
+	d.log.Info("an order was typed", "on", l.from.Name(), "order", strings.Fields(l.text)[0])
+	l.from.Say("\nThis takes a while …\n")
+	go func() {
+		text := do(ctx)
+		d.later(ctx, func() {
+			d.busy, d.told[l.from] = false, true
+			if l.from == d.holder {
+				return // who opened the form meanwhile is not disturbed
+			}
+			l.from.Say("\n" + text + "\nPress Enter to go back.\n")
+		})
+	}()
+	return true
 }
 
 // answer gives a line to the form. While something is found out only leaving is

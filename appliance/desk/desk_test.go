@@ -69,6 +69,16 @@ type lab struct {
 	given  string // up by whoever did not wait
 }
 
+func (l *lab) Order(line string) func(context.Context) string {
+	if line != "order" {
+		return nil
+	}
+	return func(context.Context) string {
+		time.Sleep(l.look)
+		return "what came of it"
+	}
+}
+
 func (l *lab) Begin() (form.Options, string) { return form.Options{}, l.refusal }
 
 func (l *lab) Links(ctx context.Context) ([]setup.Found, error) {
@@ -276,6 +286,44 @@ func TestEcho(t *testing.T) {
 		enter(p, "")
 		if text, talk := p.read(); p.agains != 2 || text != "" || talk {
 			t.Errorf("shown again %d times, said %q, %t", p.agains, text, talk)
+		}
+	})
+}
+
+// An order is carried out once at a time; what came of it stays until Enter.
+func TestOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		d := New(&lab{look: time.Minute}, slog.New(slog.DiscardHandler))
+		go d.Run(ctx)
+		defer synctest.Wait()
+		defer cancel()
+		one, other := &paper{name: "the display"}, &paper{name: "ttyS0"}
+		d.Line(one, "no order")
+		synctest.Wait()
+		if text, talk := one.read(); text != "" || talk {
+			t.Errorf("no order: %q, %v", text, talk)
+		}
+		d.Line(one, "order")
+		d.Line(other, "order")
+		synctest.Wait()
+		if text, talk := one.read(); !strings.Contains(text, "takes a while") || !talk {
+			t.Errorf("the first: %q, %v", text, talk)
+		}
+		if text, _ := other.read(); !strings.Contains(text, "wait for it") {
+			t.Errorf("the second: %q", text)
+		}
+		time.Sleep(2 * time.Minute)
+		if text, talk := one.read(); !strings.Contains(text, "what came of it") || !talk {
+			t.Errorf("done: %q, %v", text, talk)
+		}
+		if _, talk := other.read(); talk {
+			t.Error("the other terminal stays as it is")
+		}
+		d.Line(one, "")
+		synctest.Wait()
+		if _, talk := one.read(); talk {
+			t.Error("it is not left")
 		}
 	})
 }

@@ -57,7 +57,7 @@ func (l local) here(data string) (recovery.Host, error) {
 }
 
 func (l local) recover() *cobra.Command {
-	var data, from string
+	var data, from, cluster string
 	var yes bool
 	c := &cobra.Command{
 		Use: "recover", Short: "Go on from this replica alone, when the majority is lost for ever", Args: cobra.NoArgs,
@@ -78,17 +78,18 @@ beside it. docs/handoff.md has the steps.`,
 			if err != nil {
 				return err
 			}
-			return l.recoverAt(cmd, host, from, yes)
+			return l.recoverAt(cmd, host, from, cluster, yes)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&data, "data", "", "the replica's folder; without it that of this node's")
 	f.StringVar(&from, "from", "", "a file of a replica's backup/, instead of what the folder has")
+	f.StringVar(&cluster, "cluster", "", "the name of the cluster that is recovered, instead of being asked for it")
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }
 
-func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from string, yes bool) (err error) {
+func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster string, yes bool) (err error) {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if host.Stop != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "Stopping this node's replica …")
@@ -118,7 +119,7 @@ func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from string, ye
 		fmt.Fprintln(out, clean(line))
 	}
 	if !yes {
-		if err := confirmRecovery(cmd, r); err != nil {
+		if err := confirmRecovery(cmd, r, cluster); err != nil {
 			return err
 		}
 	}
@@ -138,16 +139,15 @@ func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from string, ye
 }
 
 // confirmRecovery has the person type which cluster it is.
-func confirmRecovery(cmd *cobra.Command, r *recovery.Recovery) error {
+func confirmRecovery(cmd *cobra.Command, r *recovery.Recovery, answer string) error {
 	a := newAsker(cmd)
-	if _, ok := a.terminal(); !ok {
-		return errors.New("nothing was done: say --yes if that is meant")
+	if _, ok := a.terminal(); !ok && answer == "" {
+		return errors.New("nothing was done: name the cluster with --cluster, or say --yes, if that is meant")
 	}
 	names := r.Cluster
 	if r.Site != "" {
 		names += " or " + r.Site
 	}
-	var answer string
 	if err := a.fill(&answer, fmt.Sprintf("Recover it? Type its name (%s)", names)); err != nil {
 		return err
 	}
