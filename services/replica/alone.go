@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,7 +63,7 @@ func judge(own ownLog, others []heard) (v verdict, why string) {
 		case errors.As(x.err, new(*peer.OtherGenerationError)):
 			more = append(more, x.name+": "+x.err.Error())
 		case x.err != nil && x.named:
-			silent = append(silent, fmt.Sprintf("%s: %v", x.name, x.err))
+			silent = append(silent, fmt.Sprintf("%s: %v", x.name, cause(x.err)))
 		case x.err != nil:
 		case x.stored.Last > own.last || x.stored.Epoch > own.epoch:
 			more = append(more, fmt.Sprintf("%s has entry %d of epoch %d", x.name, x.stored.Last, x.stored.Epoch))
@@ -83,6 +84,15 @@ func judge(own ownLog, others []heard) (v verdict, why string) {
 			own.id, strings.Join(silent, "; "))
 	}
 	return goesOn, ""
+}
+
+// cause is what of an error an operator can do something about: that of the
+// connection, if there was none.
+func cause(err error) error {
+	if dial := (*net.OpError)(nil); errors.As(err, &dial) {
+		return dial
+	}
+	return err
 }
 
 // mayOpen returns nil once this replica may open its state, where it leads at once

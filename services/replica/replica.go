@@ -288,12 +288,20 @@ func (r *replica) begin(ctx context.Context, store *state.Store) error {
 		if _, created := view.Cluster(); created {
 			break
 		}
-		r.tasks.set(taskBegin, false, "waiting for the other replicas, which know what is committed: "+store.Membership().String(), api.HealthWaiting)
+		if newer := r.network.Newer(); newer != nil {
+			r.tasks.set(taskBegin, false, newer.Error())
+		} else {
+			r.tasks.set(taskBegin, false, "waiting for the other replicas, which know what is committed: "+store.Membership().String(), api.HealthWaiting)
+		}
+		look := time.NewTimer(roleLook)
 		select {
 		case <-changed:
+		case <-look.C:
 		case <-ctx.Done():
+			look.Stop()
 			return nil
 		}
+		look.Stop()
 	}
 	if r.own.Fresh {
 		if err := identity.Begun(r.identityDir()); err != nil {

@@ -75,11 +75,11 @@ func TestRecover(t *testing.T) {
 	if out, err := survivor.command("break-glass", "--local", filepath.Join(survivor.dir, "local.sock")); err == nil || !strings.Contains(out, "no replica leads") {
 		t.Errorf("break-glass without a leader: %v\n%s", err, out)
 	}
-	// The copy without its newest entries knows nobody who answers.
 	if out, err := survivor.command("recover", "--data", filepath.Join(survivor.dir, "data"), "--yes"); err == nil || !strings.Contains(out, "stop it first") {
 		t.Errorf("recovering one that runs: %v\n%s", err, out)
 	}
 	survivor.kill()
+	// The copy without its newest entries knows nobody who answers.
 	r.stick.runOn(lost)
 	r.until("the copy waits for those that were named", time.Minute, func() error { return r.stick.says("state", "did not answer") })
 	r.stick.kill()
@@ -113,7 +113,7 @@ func TestRecover(t *testing.T) {
 
 	// An old one that comes back is told, and its node is told to end it.
 	dead[0].start()
-	r.until("the old replica says that it is over", time.Minute, func() error { return dead[0].says("machines", "is over") })
+	r.until("the old replica says that it is over", time.Minute, func() error { return dead[0].says("state", "is over") })
 	order, err := r.boxes[1].ReplicaOrder(t.Context())
 	if err != nil || order.Run || len(order.Left) != 1 {
 		t.Errorf("its node's order: %+v, %v", order, err)
