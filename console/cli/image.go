@@ -20,6 +20,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/registry"
 )
 
 // refName names an image in an OCI layout
@@ -167,7 +168,8 @@ func pick(manifests []v1.Descriptor, image string) (v1.Descriptor, error) {
 	}
 	var names []string
 	for _, d := range manifests {
-		if d.Annotations[refName] == image {
+		// What comes with a release is called so there, as "service" for rackseed/service.
+		if called := d.Annotations[refName]; called != "" && (called == image || called == registry.Ref(image)) {
 			return d, nil
 		}
 		names = append(names, d.Annotations[refName])

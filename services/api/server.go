@@ -16,6 +16,7 @@ import (
 	"github.com/rackseed/rackseed/services/bounded"
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/rollout"
 	"github.com/rackseed/rackseed/services/setup"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/support"
@@ -58,6 +59,9 @@ type Config struct {
 	// that this replica carries out; nil: neither is known here.
 	Members       Members
 	HandoffStatus func() handoff.Status
+	// RolloutStatus is how far the rollout is that this replica carries out; nil: it
+	// is not known here.
+	RolloutStatus func() rollout.Status
 	// RemoveReplica takes a replica out of Raft's configuration; nil: there are none.
 	RemoveReplica func(ctx context.Context, id string) error
 	// SiteByHand says that a site is applied by people, since no file is watched.
@@ -149,6 +153,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerDiscovery(api)
 	s.registerCluster(api)
 	s.registerHandoff(api)
+	s.registerService(api)
 	s.registerSupport(api)
 	s.registerSetup(api)
 	s.registerMachines(api)

@@ -201,7 +201,7 @@ func (b *backend) Tags(_ context.Context, repo, after string) iter.Seq2[string, 
 }
 
 func (b *backend) PushBlob(_ context.Context, repo string, is ociregistry.Descriptor, from io.Reader) (ociregistry.Descriptor, error) {
-	if err := checkRepository(repo); err != nil {
+	if err := b.checkRepository(repo); err != nil {
 		return ociregistry.Descriptor{}, err
 	}
 	if err := b.uploads.fits(repo, is.Size); err != nil {
@@ -220,7 +220,7 @@ func (b *backend) PushBlob(_ context.Context, repo string, is ociregistry.Descri
 }
 
 func (b *backend) PushBlobChunked(_ context.Context, repo string, _ int) (ociregistry.BlobWriter, error) {
-	if err := checkRepository(repo); err != nil {
+	if err := b.checkRepository(repo); err != nil {
 		return nil, err
 	}
 	return b.uploads.begin(repo)
@@ -231,7 +231,7 @@ func (b *backend) PushBlobChunkedResume(ctx context.Context, repo, id string, of
 }
 
 func (b *backend) MountBlob(ctx context.Context, _, to string, d ociregistry.Digest) (ociregistry.Descriptor, error) {
-	if err := checkRepository(to); err != nil {
+	if err := b.checkRepository(to); err != nil {
 		return ociregistry.Descriptor{}, err
 	}
 	return b.ResolveBlob(ctx, to, d)
@@ -241,7 +241,7 @@ func (b *backend) MountBlob(ctx context.Context, _, to string, d ociregistry.Dig
 // under the tag.
 func (b *backend) PushManifest(ctx context.Context, repo, tag string, content []byte, mediaType string) (ociregistry.Descriptor, error) {
 	none := ociregistry.Descriptor{}
-	if err := cmp.Or(checkRepository(repo), checkTag(repo, tag), b.uploads.room(int64(len(content)))); err != nil {
+	if err := cmp.Or(b.checkRepository(repo), checkTag(repo, tag), b.uploads.room(int64(len(content)))); err != nil {
 		return none, err
 	}
 	m, err := parseManifest(content, mediaType)

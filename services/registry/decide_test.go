@@ -29,8 +29,31 @@ func TestCheckRepository(t *testing.T) {
 		"lab/app": "", "rackseed.localhost/app": "", "rackseed/node": "push to another repository, as lab/node",
 		"rackseed.local/lab/app": "push to lab/app",
 	} {
-		if err := checkRepository(repo); (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), want) {
+		if err := (Config{}).checkRepository(repo); (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", repo, err, want)
+		}
+	}
+}
+
+// Where the boot service runs on nodes its own image comes by a push, and by no other
+// name.
+func TestTheServicesImageIsPushed(t *testing.T) {
+	c := Config{PushService: true}
+	if err := c.checkRepository(Service); err != nil {
+		t.Error(err)
+	}
+	if err := c.checkRepository("rackseed/node"); err == nil {
+		t.Error("other images of the release can be pushed")
+	}
+	if err := (Config{}).checkRepository(Service); err == nil {
+		t.Error("it can be pushed to the appliance, whose stick has its own")
+	}
+	if err := checkTag(Service, "v2"); err == nil || !strings.Contains(err.Error(), "push to rackseed/service") {
+		t.Errorf("another tag: %v", err)
+	}
+	for name, want := range map[string]string{"rackseed/service": "service", "rackseed/service:latest": "service", "rackseed/service:v2": "", "lab/app": "lab/app:latest", "lab/app:v1": "lab/app:v1"} {
+		if got := Ref(name); got != want {
+			t.Errorf("%s is published under %q, want %q", name, got, want)
 		}
 	}
 }

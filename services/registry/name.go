@@ -27,6 +27,16 @@ func Name(ref string) string {
 	return repo + ":" + tag
 }
 
+// Ref is the ref under which an image is published that is called so here: "service"
+// for "rackseed/service". Without a tag it is latest; "": none has that name.
+func Ref(name string) string {
+	repo, tag, tagged := strings.Cut(name, ":")
+	if !tagged {
+		tag = oursTag
+	}
+	return join(repo, tag)
+}
+
 // split takes a published ref apart.
 func split(ref string) (repo, tag string) {
 	// A tag has no colon, and neither has a repository.
@@ -47,8 +57,14 @@ func join(repo, tag string) string {
 	return repo + ":" + tag
 }
 
+// Service is the repository of the boot service's own image.
+const Service = ours + "service"
+
 // checkRepository says why nothing can be pushed to a repository.
-func checkRepository(repo string) error {
+func (c Config) checkRepository(repo string) error {
+	if repo == Service && c.PushService {
+		return nil
+	}
 	if strings.HasPrefix(repo, ours) {
 		return &refusal{http.StatusForbidden, ociregistry.ErrDenied.Code(), fmt.Sprintf(
 			"repository %s: what is below %s came with this release and is changed by the next one; push to another repository, as lab/%s",
@@ -63,7 +79,11 @@ func checkRepository(repo string) error {
 
 // checkTag says why a tag cannot be set.
 func checkTag(repo, tag string) error {
-	if ref := join(repo, tag); len(ref) > maxRef {
+	ref := join(repo, tag)
+	if ref == "" && tag != "" {
+		return &refusal{http.StatusBadRequest, ociregistry.ErrDenied.Code(), fmt.Sprintf("repository %s has the one tag %s: push to %s", repo, oursTag, repo)}
+	}
+	if len(ref) > maxRef {
 		return &refusal{http.StatusBadRequest, ociregistry.ErrNameInvalid.Code(), fmt.Sprintf(
 			"%s: repository and tag have %d bytes, %d is the most: choose shorter ones", ref, len(ref), maxRef)}
 	}

@@ -51,9 +51,12 @@ type Config struct {
 	// CheckPassword says whether it is the user's, and bounds what guesses
 	// cost. Its error may have GetStatus() int and GetHeaders() http.Header.
 	CheckPassword func(r *http.Request, name, password string) error
-	Limits        Limits
-	Logger        *slog.Logger
-	Now           func() time.Time
+	// PushService lets people push the boot service's own image: where it runs on
+	// nodes, no stick brings the next one.
+	PushService bool
+	Limits      Limits
+	Logger      *slog.Logger
+	Now         func() time.Time
 }
 
 // Limits bound what pushing and pulling take. Zero fields have the defaults.

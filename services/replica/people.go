@@ -77,7 +77,7 @@ func (r *replica) newAPI() (*api.Server, error) {
 	}
 	return api.New(api.Config{
 		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
-		Members: store, HandoffStatus: r.handoffStatus,
+		Members: store, HandoffStatus: r.handoffStatus, RolloutStatus: r.rolloutStatus,
 		Status: r.peopleStatus, Files: r.imageFiles, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
 		CheckProfile: r.Plugins.CheckProfile, RemoveReplica: r.remove, SiteByHand: r.onNode(),
 	})

@@ -14,7 +14,7 @@ func (r *replica) withRegistry(people *api.Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(registry.Path, registry.New(registry.Config{
 		Store: r.store.Load(), Blobs: r.blobs, Limits: r.Registry, Logger: r.Logger, Now: r.Now,
-		TokenOwner: people.TokenOwner, CheckPassword: people.CheckPassword,
+		PushService: r.onNode(), TokenOwner: people.TokenOwner, CheckPassword: people.CheckPassword,
 	}))
 	mux.Handle("/", people.Handler())
 	return mux

@@ -196,23 +196,34 @@ func either(ok bool, holds, lacks string) string {
 	return lacks
 }
 
-// Plan is the rollout of an image; "": the one that is published for the boot
-// service. within is how long a replica has to be back; 0: Within.
-func Plan(v state.View, m state.Membership, id, operator, image string, within time.Duration) (machine.Rollout, error) {
+// ServiceRef is under which ref the boot service's own image is published.
+const ServiceRef = "service"
+
+// Plan is the rollout of an image that is published under a ref; "": ServiceRef.
+// within is how long a replica has to be back; 0: Within.
+func Plan(v state.View, m state.Membership, id, operator, ref string, within time.Duration) (machine.Rollout, error) {
 	refuse := func(text string, a ...any) (machine.Rollout, error) {
-		return machine.Rollout{}, &state.Refusal{Text: "rollout: " + fmt.Sprintf(text, a...)}
+		return machine.Rollout{}, &state.Refusal{Text: fmt.Sprintf(text, a...)}
 	}
-	published, ok := v.Image(cmp.Or(image, ServiceRef))
-	if !ok {
-		return refuse("%s is not published; images are listed with: rackseed image list", cmp.Or(image, "the boot service's own image"))
-	}
-	if voters := len(m.Voters()); voters == 2 {
+	published, ok := v.Image(cmp.Or(ref, ServiceRef))
+	on := slices.DeleteFunc(v.Replicas(), func(r machine.Replica) bool { return r.Machine == "" })
+	h, planned := v.Handoff()
+	p, rolling := v.Rollout()
+	switch {
+	case rolling && !p.Step.Over():
+		return refuse("a rollout is under way")
+	case planned && !h.Step.Over():
+		return refuse("a handoff is under way (%s): wait for its end, or give it up (rackseed handoff abort)", h.Step)
+	case len(on) == 0:
+		return refuse("no replica of the boot service runs on a node: a newer stick renews the appliance")
+	case !ok:
+		return refuse("%s is not published: push it first (rackseed image push)", cmp.Or(ref, "the boot service's own image"))
+	case !slices.ContainsFunc(on, func(r machine.Replica) bool { return r.Image != published.Digest }):
+		return refuse("every replica on a node runs it already")
+	case len(m.Voters()) == 2:
 		return refuse("of two voters both are always needed, and one would be restarted: add a replica (rackseed handoff start --node NAME), or take one away (rackseed handoff remove NAME) first")
 	}
 	site, _ := v.Site()
 	within = cmp.Or(within, Within*time.Duration(max(site.Slower(), 1)))
 	return machine.Rollout{ID: id, Image: published.Digest, By: operator, Within: machine.Duration(within)}, nil
 }
-
-// ServiceRef is under which ref the boot service's own image is published.
-const ServiceRef = "service"

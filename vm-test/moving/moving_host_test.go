@@ -69,6 +69,9 @@ func TestHandoff(t *testing.T) {
 	// A new machine netboots from the cluster, with images that the stick had.
 	r.install(4)
 
+	h = r.rollouts()
+	after = r.events()
+
 	old := r.leader(h)
 	old.kill()
 	r.until("another replica leads", time.Minute, func() error {

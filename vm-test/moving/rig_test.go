@@ -99,6 +99,7 @@ type host struct {
 	args    []string
 
 	mu      sync.Mutex // of what follows: the nodes' agents start theirs beside the test
+	image   string     // that its replica runs, as the order names it
 	process *exec.Cmd
 	ended   chan struct{} // closed once the process has ended
 }
@@ -147,6 +148,7 @@ func (h *host) launch() {
 	}
 	process, ended := exec.Command("nsenter", append([]string{"-t", h.PID(), "-n", h.program, "serve"}, h.args...)...), make(chan struct{})
 	process.Stdout, process.Stderr = log, log
+	process.Env = append(os.Environ(), wire.ReplicaImageEnv+"="+h.image)
 	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := process.Start(); err != nil {
 		h.t.Fatal(err)
@@ -189,6 +191,8 @@ type room struct {
 	prepare []func(*host)
 
 	fingerprint string // of the console's certificate
+
+	programs map[string]string // what images hold that are rolled out
 }
 
 // newRoom makes a room with that many machines, of which so many are installed.
@@ -352,11 +356,27 @@ func (r *room) tend(ctx context.Context, h *host, box *simulate.Machine) error {
 	case order.Run && own.ID == "" && !h.running():
 		secret, err := box.ReplicaSecret(ctx)
 		if err == nil {
+			h.image = order.Image
 			r.run(h, secret)
 		}
 		return err
+	case order.Change && own.ID != "" && order.Image != h.image:
+		program := r.programs[order.Image]
+		if program == "" {
+			return fmt.Errorf("image %s cannot be pulled", order.Image)
+		}
+		h.change(order.Image, program)
 	}
 	return nil
+}
+
+// change has its replica run another image, as the kubelet does.
+func (h *host) change(image, program string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.end()
+	h.image, h.program = image, program
+	h.launch()
 }
 
 // data is the folder of its replica's data.

@@ -737,6 +737,34 @@ export interface Revoked {
   waitingFor?: string;
 }
 
+export interface RolloutPlan {
+  by: string;
+  /** What is done now. */
+  doing?: string;
+  /** Names of those that run it and took part in a commit since. */
+  done: string[];
+  /** What failed last, and why; it is tried again. */
+  failed?: string;
+  /** What must hold before it goes on. */
+  gates: HandoffGate[];
+  id: string;
+  /** Digest of what all shall run. */
+  image: string;
+  /** This replica leads and looked: gates, doing and failed are known. */
+  known: boolean;
+  over: boolean;
+  /** Why it was stopped. */
+  reason?: string;
+  since: string;
+  step: "rolling" | "done" | "stopped";
+  /** The step in words. */
+  text: string;
+  /** Name of the replica that was told to run it and is not done. */
+  turn?: string;
+  /** How long a replica has to be back, as Go writes durations. */
+  within: string;
+}
+
 export interface Selector {
   /** The machine's asset tag. */
   assetTag?: string;
@@ -752,6 +780,46 @@ export interface Selector {
   product?: string;
   /** The machine's serial number. */
   serial?: string;
+}
+
+export interface Service {
+  /** One replica alone carries the boot service: while it is restarted, no machine is served, for about a minute. */
+  alone: boolean;
+  /** The cluster's feature level: it rises once every replica, and the image it would go back to, supports it. */
+  featureLevel: number;
+  plan?: RolloutPlan;
+  /** Digest of the boot service's own published image. */
+  published?: string;
+  /** Another image is published than one of the replicas on nodes runs, and can be rolled out now. */
+  ready: boolean;
+  /** Why it cannot. */
+  reason?: string;
+  /** The replicas, by name. */
+  replicas: ServiceReplica[];
+  /** The level that all of them support. */
+  supports: number;
+}
+
+export interface ServiceReplica {
+  /** The release that it would go back to. */
+  fallBack?: string;
+  /** The highest feature level that it supports. */
+  featureLevel: number;
+  id: string;
+  /** Digest of the image that it runs; absent: it runs from none, as the appliance does. */
+  image?: string;
+  leads: boolean;
+  /** The node it runs on; absent: the appliance. */
+  machine?: string;
+  /** The node's name, or appliance. */
+  name: string;
+  /** It runs the published image. */
+  newest: boolean;
+  /** Digest of the image that its node is told to run, where that is another one. */
+  ordered?: string;
+  release: string;
+  /** It counts in majorities. */
+  voter: boolean;
 }
 
 export interface Session {
@@ -976,6 +1044,13 @@ export interface StreamLines {
 export interface StreamMachine {
   machine: Machine;
   type: "machine";
+}
+
+export interface UpgradeRequest {
+  /** Name of the published image, as lab/service:v2; absent: rackseed/service:latest. */
+  image?: string;
+  /** How long a replica has to be back with it, as 10m; absent: 5m, and more for emulated machines. */
+  within?: string;
 }
 
 export interface Warning {
@@ -1217,6 +1292,31 @@ export interface Operations {
     method: "GET";
     path: "/api/profiles";
     response: ProfileUseList;
+  };
+  /** Which releases of the boot service run, and how far the rollout of another one is */
+  "service": {
+    method: "GET";
+    path: "/api/service";
+    response: Service;
+  };
+  /** Give the earlier images up, so that the feature level may rise: no replica goes back any more */
+  "service-keep": {
+    method: "POST";
+    path: "/api/service/keep";
+    response: Service;
+  };
+  /** Stop a rollout: the replica whose turn it is goes back to its earlier image, the others stay as they are */
+  "service-stop": {
+    method: "POST";
+    path: "/api/service/stop";
+    response: Service;
+  };
+  /** Have the replicas on nodes run another image, one after another */
+  "service-upgrade": {
+    method: "POST";
+    path: "/api/service/upgrade";
+    request: UpgradeRequest;
+    response: Service;
   };
   /** Who is logged in */
   "session": {
