@@ -18,15 +18,8 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 )
 
-// handoffPause is between two questions of who follows a handoff. Tests are less
-// patient.
-var handoffPause = 2 * time.Second
-
 const (
 	handoffPath = "/api/handoff"
-	// handoffLimit is how long one of these questions may take: meanwhile the
-	// service address moves, and whoever had it cannot say so.
-	handoffLimit = 5 * time.Second
 	// handoffNews is how often numbers alone are news: how far behind, how much to
 	// copy.
 	handoffNews = 10 * time.Second
@@ -319,51 +312,23 @@ func (n *handoffNewsOf) next(p api.HandoffPlan, now time.Time) string {
 }
 
 // followHandoff writes a line for each change of the newest handoff until it is
-// over. An error says that it was given up. While the lead goes from one replica to
-// another there is no answer, for seconds: it is asked on.
+// over. An error says that it was given up.
 func (o *options) followHandoff(cmd *cobra.Command, c *client.Client) error {
 	var news handoffNewsOf
-	silent := false
-	for {
-		h, err := askHandoff(cmd.Context(), c)
-		var silence *client.NoAnswerError
-		var answer *client.AnswerError
-		switch {
-		case cmd.Context().Err() != nil:
-			return fmt.Errorf("%w: the handoff goes on; rackseed handoff status says how far it is, rackseed handoff abort gives it up", client.ErrInterrupted)
-		case errors.As(err, &silence), errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable:
-			if !silent {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%v; asking again\n", err)
-			}
-			silent = true
-		case err != nil:
-			return err
-		case h.Plan == nil:
-			return errors.New("no handoff is under way, and there was none: rackseed handoff start starts one")
-		default:
-			silent = false
-			if line := news.next(*h.Plan, time.Now()); line != "" {
-				if err := o.writeNews(cmd.OutOrStdout(), h, line); err != nil {
-					return err
-				}
-			}
-			if h.Plan.Over {
-				return o.endOfHandoff(cmd.OutOrStdout(), h)
+	return poll(cmd, c, handoffPath, "the handoff goes on; rackseed handoff status says how far it is, rackseed handoff abort gives it up", func(h api.Handoff) (over bool, err error) {
+		if h.Plan == nil {
+			return true, errors.New("no handoff is under way, and there was none: rackseed handoff start starts one")
+		}
+		if line := news.next(*h.Plan, time.Now()); line != "" {
+			if err := o.writeNews(cmd.OutOrStdout(), h, line); err != nil {
+				return true, err
 			}
 		}
-		timer := time.NewTimer(handoffPause)
-		select {
-		case <-timer.C:
-		case <-cmd.Context().Done():
-			timer.Stop()
+		if h.Plan.Over {
+			return true, o.endOfHandoff(cmd.OutOrStdout(), h)
 		}
-	}
-}
-
-func askHandoff(ctx context.Context, c *client.Client) (h api.Handoff, err error) {
-	ctx, cancel := context.WithTimeout(ctx, handoffLimit)
-	defer cancel()
-	return h, c.Call(ctx, http.MethodGet, handoffPath, nil, nil, &h)
+		return false, nil
+	})
 }
 
 func (o *options) writeNews(w io.Writer, h api.Handoff, line string) error {

@@ -21,9 +21,9 @@ import (
 // newMovingRig is a rig whose boot service runs on the appliance, with one Ready
 // node.
 func newMovingRig(t *testing.T) *rig {
-	usual := handoffPause
-	handoffPause = 10 * time.Millisecond
-	t.Cleanup(func() { handoffPause = usual })
+	usual := pollPause
+	pollPause = 10 * time.Millisecond
+	t.Cleanup(func() { pollPause = usual })
 	r := newRig(t)
 	r.setup()
 	r.Must(state.ReplicaTell{ID: "replica-1", Name: "appliance", Endpoint: "192.0.2.2:8300", Key: bytes.Repeat([]byte{1}, 32), Release: "v1", Level: 1})

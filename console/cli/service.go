@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -52,7 +51,7 @@ func (o *options) serviceUpgrade() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			now, err := askService(cmd.Context(), c)
+			now, err := read[api.Service](cmd.Context(), c, servicePath)
 			switch {
 			case err != nil:
 				return err
@@ -123,55 +122,25 @@ without this command that is after the next upgrade.`,
 	return c
 }
 
-func askService(ctx context.Context, c *client.Client) (s api.Service, err error) {
-	ctx, cancel := context.WithTimeout(ctx, handoffLimit)
-	defer cancel()
-	return s, c.Call(ctx, http.MethodGet, servicePath, nil, nil, &s)
-}
-
 // followRollout writes a line for each change of the newest rollout until it is over.
-// An error says that it was stopped. While the lead goes from one replica to another
-// there is no answer, for seconds: it is asked on.
+// An error says that it was stopped.
 func (o *options) followRollout(cmd *cobra.Command, c *client.Client) error {
-	said, silent := "", false
-	for {
-		s, err := askService(cmd.Context(), c)
-		var silence *client.NoAnswerError
-		var answer *client.AnswerError
-		switch {
-		case cmd.Context().Err() != nil:
-			return fmt.Errorf("%w: the upgrade goes on; rackseed service status says how far it is, rackseed service stop stops it", client.ErrInterrupted)
-		case errors.As(err, &silence), errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable:
-			if !silent {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%v; asking again\n", err)
-			}
-			silent = true
-		case err != nil:
-			return err
-		case s.Plan == nil:
-			return errors.New("no upgrade is under way")
-		default:
-			silent = false
-			if line := rolloutLine(*s.Plan); line != said {
-				said = line
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", at(time.Now()), clean(line)); err != nil {
-					return err
-				}
-			}
-			switch s.Plan.Step {
-			case machine.RolloutDone:
-				return nil
-			case machine.RolloutStopped:
-				return errors.New("the upgrade was stopped: " + s.Plan.Reason)
+	said := ""
+	return poll(cmd, c, servicePath, "the upgrade goes on; rackseed service status says how far it is, rackseed service stop stops it", func(s api.Service) (over bool, err error) {
+		if s.Plan == nil {
+			return true, errors.New("no upgrade is under way")
+		}
+		if line := rolloutLine(*s.Plan); line != said {
+			said = line
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", at(time.Now()), clean(line)); err != nil {
+				return true, err
 			}
 		}
-		timer := time.NewTimer(handoffPause)
-		select {
-		case <-timer.C:
-		case <-cmd.Context().Done():
-			timer.Stop()
+		if s.Plan.Step == machine.RolloutStopped {
+			return true, errors.New("the upgrade was stopped: " + s.Plan.Reason)
 		}
-	}
+		return s.Plan.Step == machine.RolloutDone, nil
+	})
 }
 
 // rolloutLine is a rollout in one line.
