@@ -77,7 +77,7 @@ type UpgradeRequest struct {
 func ServiceOf(v state.View, m state.Membership, s rollout.Status) Service {
 	cluster, _ := v.Cluster()
 	out := Service{Replicas: []ServiceReplica{}, Level: cluster.FeatureLevel, Supports: v.Supported(), Alone: len(m.Voters()) == 1}
-	if i, ok := v.Image(rollout.ServiceRef); ok {
+	if i, ok := v.Image(state.ServiceRef); ok {
 		out.Published = i.Digest
 	}
 	names := map[string]string{}

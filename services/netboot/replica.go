@@ -23,14 +23,11 @@ type Replicas interface {
 	Image(ref string) (machine.Image, bool)
 }
 
-// serviceImage is the image of the boot service.
-const serviceImage = "service"
-
 // replicaOrder decides whether a node runs a replica: while one of it is in
 // service, and from when a plan says so until it is given up.
 func replicaOrder(v Replicas, m machine.Machine) wire.ReplicaOrder {
 	site, _ := v.Site()
-	image, ok := v.Image(serviceImage)
+	image, ok := v.Image(state.ServiceRef)
 	order := wire.ReplicaOrder{Slower: site.Slower(), Left: v.LeftReplicas(m.ID)}
 	if ok {
 		order.Image = serviceName(image.Digest)
@@ -61,7 +58,7 @@ func replicaOrder(v Replicas, m machine.Machine) wire.ReplicaOrder {
 
 // serviceName is by what nodes pull an image of the boot service.
 func serviceName(digest string) string {
-	return fmt.Sprintf("%s/rackseed/%s@%s", ignition.RegistryHost, serviceImage, digest)
+	return fmt.Sprintf("%s/rackseed/%s@%s", ignition.RegistryHost, state.ServiceRef, digest)
 }
 
 func (s *Server) serveNodeReplica(w http.ResponseWriter, _ *http.Request, c caller) error {

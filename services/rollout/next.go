@@ -196,16 +196,13 @@ func either(ok bool, holds, lacks string) string {
 	return lacks
 }
 
-// ServiceRef is under which ref the boot service's own image is published.
-const ServiceRef = "service"
-
-// Plan is the rollout of an image that is published under a ref; "": ServiceRef.
-// within is how long a replica has to be back; 0: Within.
+// Plan is the rollout of an image that is published under a ref; "": the boot
+// service's own. within is how long a replica has to be back; 0: Within.
 func Plan(v state.View, m state.Membership, id, operator, ref string, within time.Duration) (machine.Rollout, error) {
 	refuse := func(text string, a ...any) (machine.Rollout, error) {
 		return machine.Rollout{}, &state.Refusal{Text: fmt.Sprintf(text, a...)}
 	}
-	published, ok := v.Image(cmp.Or(ref, ServiceRef))
+	published, ok := v.Image(cmp.Or(ref, state.ServiceRef))
 	on := slices.DeleteFunc(v.Replicas(), func(r machine.Replica) bool { return r.Machine == "" })
 	h, planned := v.Handoff()
 	p, rolling := v.Rollout()

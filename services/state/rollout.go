@@ -11,8 +11,8 @@ import (
 // maxWithin bounds how long a replica may have to be back with a new image.
 const maxWithin = 24 * time.Hour
 
-// serviceRef is under which ref the boot service's own image is published.
-const serviceRef = "service"
+// ServiceRef is under which ref the boot service's own image is published.
+const ServiceRef = "service"
 
 func (t tables) rollout() *machine.Rollout {
 	return first[machine.Rollout](t, tableRollout, byID, []byte{0})
@@ -130,7 +130,7 @@ func (c *change) rolloutDid(x RolloutDid) error {
 func (c *change) rolloutGoesOn(r *machine.Rollout, on []machine.Replica) {
 	if len(r.Left(on)) == 0 {
 		r.Step = machine.RolloutDone
-		c.put(tableImages, &machine.Image{Ref: serviceRef, Digest: r.Image})
+		c.put(tableImages, &machine.Image{Ref: ServiceRef, Digest: r.Image})
 		c.event("", "rollout.done", machine.Info, fmt.Sprintf("Every replica on a node runs image %.19s… of the boot service", r.Image), "rollout", r.ID, "image", r.Image)
 	}
 	c.put(tableRollout, r)
