@@ -527,3 +527,25 @@ func TestReceiveBuffer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A packet that nobody reads for a while is known to be so old.
+func TestHowLongAPacketWaited(t *testing.T) {
+	peer := join(t)
+	peer.Run("ip", "addr", "add", "10.77.0.9/24", "dev", "eth0")
+	c, err := openSocket(t.Context(), hostLink())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	peer.Run("bash", "-c", "echo late > /dev/udp/10.77.0.2/67")
+	sent := time.Now()
+	netns.Until(t, "half a second", func() bool { return time.Since(sent) > 500*time.Millisecond })
+	n, waited, err := c.Read(make([]byte, maxPacket))
+	if err != nil || n != len("late\n") || waited < 500*time.Millisecond {
+		t.Errorf("%d bytes that waited for %v, %v", n, waited, err)
+	}
+}

@@ -66,7 +66,8 @@ type Server struct {
 
 // conn is a link's sockets.
 type conn interface {
-	Read(b []byte) (int, error)
+	// Read waits for a packet, and says how long that has waited to be read.
+	Read(b []byte) (n int, waited time.Duration, err error)
 	Send(Target, []byte) error
 	Close() error
 }
@@ -79,7 +80,7 @@ type Stats struct {
 	Dropped   uint64 // packets that found the queue full
 	Malformed uint64 // packets that are no DHCP
 	Sent      uint64 // replies sent
-	Late      uint64 // replies not sent, because the commit took too long
+	Late      uint64 // requests not answered in time: they waited, or the commit took, too long
 	Refused   uint64 // requests left unanswered by a limit or by the state
 }
 
@@ -247,7 +248,7 @@ func (w *worker) serveWatched(ctx context.Context, c conn, wire foreign.Wire) er
 	return g.Wait()
 }
 
-// arrival is a packet with the time it was read.
+// arrival is a packet with the time it came.
 type arrival struct {
 	packet []byte
 	at     time.Time
@@ -284,13 +285,13 @@ func (w *worker) serve(ctx context.Context, c conn) error {
 func (w *worker) read(c conn, queue chan<- arrival) error {
 	buffer := make([]byte, maxPacket)
 	for {
-		n, err := c.Read(buffer)
+		n, waited, err := c.Read(buffer)
 		if err != nil {
 			return fmt.Errorf("DHCP on %s: reading: %w", w.link.Interface, err)
 		}
 		w.counters.received.Add(1)
 		select {
-		case queue <- arrival{append([]byte(nil), buffer[:n]...), w.Now()}:
+		case queue <- arrival{append([]byte(nil), buffer[:n]...), w.Now().Add(-waited)}:
 		default:
 			w.counters.dropped.Add(1)
 		}
@@ -299,6 +300,10 @@ func (w *worker) read(c conn, queue chan<- arrival) error {
 
 // handle answers one packet: decide, commit, send.
 func (w *worker) handle(ctx context.Context, c conn, a arrival) {
+	if w.Now().Sub(a.at) > answerTime { // as after this process was stopped: it has asked again
+		w.counters.late.Add(1)
+		return
+	}
 	req, err := parse(a.packet)
 	if err != nil {
 		w.counters.malformed.Add(1)

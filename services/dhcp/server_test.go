@@ -27,18 +27,19 @@ type pipe struct {
 	in     chan []byte
 	out    chan *dhcpv4.DHCPv4
 	closed chan struct{}
+	waited atomic.Int64 // how long packets waited to be read: a time.Duration
 }
 
 func newPipe() *pipe {
-	return &pipe{make(chan []byte), make(chan *dhcpv4.DHCPv4, 4096), make(chan struct{})}
+	return &pipe{in: make(chan []byte), out: make(chan *dhcpv4.DHCPv4, 4096), closed: make(chan struct{})}
 }
 
-func (p *pipe) Read(b []byte) (int, error) {
+func (p *pipe) Read(b []byte) (int, time.Duration, error) {
 	select {
 	case m := <-p.in:
-		return copy(b, m), nil
+		return copy(b, m), time.Duration(p.waited.Load()), nil
 	case <-p.closed:
-		return 0, net.ErrClosed
+		return 0, 0, net.ErrClosed
 	}
 }
 
@@ -242,6 +243,23 @@ func TestServerDropsLateReplies(t *testing.T) {
 			t.Errorf("an answer after %v: %s", b.delay, (<-b.out).Summary())
 		}
 		if s := b.server.Stats(); s.Received != 1 || s.Sent != 0 || s.Refused+s.Late != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// What waited in the kernel while this process was stopped is not answered: not even
+// an OFFER, which waits for no commit.
+func TestServerDropsWhatWaited(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.waited.Store(int64(answerTime + time.Second))
+		b.in <- packet4{kind: discover, mac: macA}.build(t).ToBytes()
+		b.in <- packet4{kind: request, mac: macA, server: "10.77.0.3", requested: "10.77.0.100"}.build(t).ToBytes()
+		synctest.Wait()
+		if len(b.out) != 0 || b.kinds() != "" {
+			t.Errorf("%d answers, committed %q", len(b.out), b.kinds())
+		}
+		if s := b.server.Stats(); s.Received != 2 || s.Late != 2 {
 			t.Errorf("stats %+v", s)
 		}
 	})

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +23,8 @@ type socket struct {
 	link  Link
 	hw    net.HardwareAddr
 	index int
-	udp   *ipv4.PacketConn
+	in    *net.UDPConn
+	udp   *ipv4.PacketConn // the same one
 	raw   *packet.Conn
 }
 
@@ -48,7 +50,10 @@ func openSocket(ctx context.Context, link Link) (conn, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var bind error
 		if err := c.Control(func(fd uintptr) {
-			bind = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, link.Interface)
+			bind = errors.Join(
+				unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, link.Interface),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
+			)
 			// Over the system's limit only root of the whole host may go.
 			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 				bind = errors.Join(bind, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer))
@@ -67,13 +72,33 @@ func openSocket(ctx context.Context, link Link) (conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("DHCP on %s: packet socket: %w", link.Interface, err), udp.Close())
 	}
-	return &socket{link, ifi.HardwareAddr, ifi.Index, ipv4.NewPacketConn(udp), raw}, nil
+	return &socket{link, ifi.HardwareAddr, ifi.Index, udp.(*net.UDPConn), ipv4.NewPacketConn(udp), raw}, nil
 }
 
 // Read waits for the next packet.
-func (s *socket) Read(b []byte) (int, error) {
-	n, _, _, err := s.udp.ReadFrom(b)
-	return n, err
+func (s *socket) Read(b []byte) (n int, waited time.Duration, err error) {
+	var oob [128]byte
+	n, size, _, _, err := s.in.ReadMsgUDP(b, oob[:])
+	if err != nil {
+		return 0, 0, err
+	}
+	return n, waitedFor(oob[:size], time.Now()), nil
+}
+
+// waitedFor is how long ago the kernel took a packet in, by its control messages
+// (SCM_TIMESTAMPNS, socket(7)); 0: they do not say, or the clock was set back.
+func waitedFor(oob []byte, now time.Time) time.Duration {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return 0
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+			at := time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			return max(0, now.Sub(at))
+		}
+	}
+	return 0
 }
 
 // Send sends a reply, always from the service address.

@@ -19,14 +19,32 @@ const (
 	lastWords = time.Second
 )
 
+// hang is how long a write to the log was watched not to end.
+type hang struct {
+	since   time.Time // when it began
+	looked  time.Time
+	watched time.Duration
+}
+
+// look adds what was watched since the last look: at most five looks' time, since a
+// process that was stopped, or a machine that was paused, has watched nothing.
+func (h hang) look(now time.Time, m state.Medium) hang {
+	if m.Since.IsZero() || !m.Since.Equal(h.since) {
+		return hang{since: m.Since, looked: now}
+	}
+	h.watched += min(now.Sub(h.looked), 5*hungLook)
+	h.looked = now
+	return h
+}
+
 // hung says how long the log's disk holds up others that could do better: this
 // replica leads them, and a write does not end. "": it does not.
-func hung(now time.Time, m state.Medium, members state.Membership, slower int) string {
+func hung(h hang, m state.Medium, members state.Membership, slower int) string {
 	limit := hungAfter * time.Duration(max(slower, 1))
-	if !members.Leads || len(members.Voters()) < 2 || m.Since.IsZero() || now.Sub(m.Since) < limit {
+	if !members.Leads || len(members.Voters()) < 2 || m.Since.IsZero() || h.watched < limit {
 		return ""
 	}
-	why := fmt.Sprintf("a write to its log has taken %v", now.Sub(m.Since).Round(100*time.Millisecond))
+	why := fmt.Sprintf("a write to its log has taken %v", h.watched.Round(100*time.Millisecond))
 	if m.Failed != nil {
 		why = m.Failed.Error()
 	}
@@ -40,9 +58,11 @@ func hung(now time.Time, m state.Medium, members state.Membership, slower int) s
 func (r *replica) watchDisk(ctx context.Context, store *state.Store) {
 	tick := time.NewTicker(hungLook)
 	defer tick.Stop()
+	var h hang
 	for {
 		medium, _ := store.Medium()
-		if why := hung(time.Now(), medium, store.Membership(), r.Slower); why != "" {
+		h = h.look(time.Now(), medium)
+		if why := hung(h, medium, store.Membership(), r.Slower); why != "" {
 			r.Logger.Error("replica: " + why)
 			r.network.Close()
 			time.AfterFunc(lastWords, func() { os.Exit(hungExit) })

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/machine"
-	"github.com/rackseed/rackseed/services/netns"
 )
 
 // fault is what goes wrong with one replica.
@@ -59,28 +57,6 @@ func (h *host) cut(way string) (mend func()) {
 	return func() { h.Run("nft", "delete", "table", "netdev", "fault") }
 }
 
-// dataSize is that of a disk for a replica's data, in MiB.
-const dataSize = 512
-
-// ownDisk gives a host a disk of its own for its data.
-func (h *host) ownDisk() {
-	h.t.Helper()
-	image := filepath.Join(h.dir, "disk")
-	netns.Run(h.t, "truncate", "-s", fmt.Sprintf("%dM", dataSize), image)
-	netns.Run(h.t, "mke2fs", "-q", "-t", "ext4", "-m", "0", image)
-	if err := os.MkdirAll(h.data(), 0o700); err != nil {
-		h.t.Fatal(err)
-	}
-	netns.Run(h.t, "mount", "-o", "loop", image, h.data())
-	h.t.Cleanup(func() { // the newest first: before the folder is removed, so after the process ended
-		h.kill()
-		netns.Run(h.t, "umount", h.data())
-	})
-	if err := os.RemoveAll(filepath.Join(h.data(), "lost+found")); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
 // fill leaves no byte on its disk.
 func (h *host) fill() (mend func()) {
 	h.t.Helper()
@@ -105,39 +81,6 @@ func (h *host) fill() (mend func()) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
-
-// freeze has every write to its disk hang. The program that does it thaws the disk
-// also when this test is killed.
-func (h *host) freeze() (mend func()) {
-	h.t.Helper()
-	freezer := exec.Command("sh", "-c", `fsfreeze -f "$1" && echo frozen && read end; fsfreeze -u "$1"`, "sh", h.data())
-	freezer.Stderr = os.Stderr
-	in, err := freezer.StdinPipe()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	out, err := freezer.StdoutPipe()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if err := freezer.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, len("frozen\n"))); err != nil {
-		h.t.Fatalf("freezing the disk: %v", err)
-	}
-	thawed := false
-	mend = func() {
-		if thawed {
-			return
-		}
-		thawed = true
-		in.Close()     //nolint // what it does then is waited for
-		freezer.Wait() //nolint // read ends without a line
-	}
-	h.t.Cleanup(mend)
-	return mend
-}
 
 // keep starts a replica again that ended by itself, as the kubelet and PID 1 do.
 func (h *host) keep(ctx context.Context) {
@@ -262,13 +205,7 @@ func (r *room) suffer(w *witness, who string, f fault, step machine.HandoffStep)
 	begun := time.Now()
 	end := f.begin(h)
 	if led {
-		r.until("another replica leads", time.Minute, func() error {
-			now, err := r.handoff()
-			if err == nil && (r.leader(now) == nil || r.leader(now) == h) {
-				err = fmt.Errorf("leads: %+v", now.Replicas)
-			}
-			return err
-		})
+		r.others(h)
 		t.Logf("another replica answered people %v after %s's disk hung", time.Since(begun).Round(100*time.Millisecond), h.name)
 	}
 	time.Sleep(time.Until(begun.Add(faultTime))) // it is the fault, and waits for nothing

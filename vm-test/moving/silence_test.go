@@ -221,35 +221,10 @@ func BenchmarkLeaderKilled(b *testing.B) {
 	var all []time.Duration
 	b.ResetTimer()
 	for range b.N {
-		var leader *host
-		r.until("all three are there, and one leads", time.Minute, func() error {
-			h, err := r.handoff()
-			if err != nil {
-				return err
-			}
-			if leader = r.leader(h); leader == nil {
-				return fmt.Errorf("nobody leads: %+v", h.Replicas)
-			}
-			for _, n := range r.nodes[:3] {
-				s, err := n.status()
-				if err != nil {
-					return err
-				}
-				if !slices.ContainsFunc(s.Health, func(h api.Health) bool { return h.Name == "console" && h.OK }) {
-					return fmt.Errorf("%s has not begun: %+v", n.name, s.Health)
-				}
-			}
-			return nil
-		})
+		leader := r.settled()
 		client.reset()
 		leader.kill()
-		r.until("another one leads", time.Minute, func() error {
-			h, err := r.handoff()
-			if err == nil && (r.leader(h) == nil || r.leader(h) == leader) {
-				err = errors.New("not yet")
-			}
-			return err
-		})
+		r.others(leader)
 		led := time.Now()
 		r.until("it answers clients", time.Minute, func() error {
 			if !client.last().After(led) {
@@ -261,4 +236,41 @@ func BenchmarkLeaderKilled(b *testing.B) {
 		leader.start()
 	}
 	tellSilences(b, all)
+}
+
+// settled waits until the three replicas on nodes work, and says which one leads.
+func (r *room) settled() (leader *host) {
+	r.t.Helper()
+	r.until("all three are there, and one leads", time.Minute, func() error {
+		h, err := r.handoff()
+		if err != nil {
+			return err
+		}
+		if leader = r.leader(h); leader == nil {
+			return fmt.Errorf("nobody leads: %+v", h.Replicas)
+		}
+		for _, n := range r.nodes[:3] {
+			s, err := n.status()
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(s.Health, func(h api.Health) bool { return h.Name == "console" && h.OK }) {
+				return fmt.Errorf("%s has not begun: %+v", n.name, s.Health)
+			}
+		}
+		return nil
+	})
+	return leader
+}
+
+// others waits until another replica leads than the one that did.
+func (r *room) others(old *host) {
+	r.t.Helper()
+	r.until("another replica leads", time.Minute, func() error {
+		now, err := r.handoff()
+		if err == nil && (r.leader(now) == nil || r.leader(now) == old) {
+			err = fmt.Errorf("leads: %+v", now.Replicas)
+		}
+		return err
+	})
 }
