@@ -160,14 +160,19 @@ func (r *Rack) PullStick(ctx context.Context) error {
 }
 
 // RestartWithoutStick powers the appliance's own machine on again, once its stick
-// was pulled: with the same firmware, hardware address and UUID, and with an empty
-// disk. Where it was plugged in the gateway is now.
+// was pulled: with the same hardware address and UUID, and with an empty disk. Its
+// firmware starts with its own settings: QEMU's boot order, which names the stick, has
+// OVMF strike the network card from its list for good, which no real machine does.
+// Where it was plugged in the gateway is now.
 func (r *Rack) RestartWithoutStick(ctx context.Context) error {
 	if r.Gateway == nil {
 		return errors.New("appliance: its stick was not pulled")
 	}
-	name, dir := "last-node", r.dir(0)
-	disk, socket := filepath.Join(dir, "node.img"), filepath.Join(dir, "node.sock")
+	name, dir := "last-node", filepath.Join(r.dir(0), "node")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	disk, socket := filepath.Join(dir, "disk.img"), filepath.Join(dir, "port.sock")
 	if err := emptyDisk(disk, diskBytes); err != nil {
 		return err
 	}
