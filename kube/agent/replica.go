@@ -79,17 +79,21 @@ func nextReplica(order wire.ReplicaOrder, left replicaLeft, manifest []byte) rep
 }
 
 // keepReplica runs a replica of the boot service on this node as long as the boot
-// service says so.
+// service says so. One that was stopped to be recovered is left alone while that lasts,
+// and started where it was abandoned, whether anybody answers or not.
 func (a *agent) keepReplica(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-a.joined:
-	}
 	told := ""
 	heard := time.Now()
-	for {
-		err := a.tendReplica(ctx, &heard)
+	look := time.NewTicker(replicaLook)
+	defer look.Stop()
+	for joined := a.joined; ; {
+		started, busy, err := a.host.startAbandoned()
+		if started {
+			a.output.Print("rackseed: the replica of the boot service was stopped, and whoever did that is gone: it is started again")
+		}
+		if err == nil && !busy && joined == nil {
+			err = a.tendReplica(ctx, &heard)
+		}
 		if text := fmt.Sprint(err); err != nil && ctx.Err() == nil && text != told {
 			told = text
 			a.log.Warn("the replica of the boot service", "error", err)
@@ -97,8 +101,12 @@ func (a *agent) keepReplica(ctx context.Context) {
 				a.output.Print("rackseed: replica of the boot service: " + text)
 			}
 		}
-		if !pause(ctx, replicaLook) {
+		select {
+		case <-ctx.Done():
 			return
+		case <-joined:
+			joined, heard = nil, time.Now()
+		case <-look.C:
 		}
 	}
 }
