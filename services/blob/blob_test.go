@@ -328,3 +328,62 @@ func TestBadArtifacts(t *testing.T) {
 		t.Errorf("an endless index: %v", err)
 	}
 }
+
+func TestContinue(t *testing.T) {
+	_, dir := newStore(t)
+	d := digestOf("hello")
+	for n, piece := range []string{"hel", "", "lo"} { // each by a process of its own
+		s, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts, err := s.Parts()
+		if err != nil || len(parts) != min(n, 1) {
+			t.Errorf("parts: %v, %v", parts, err)
+		}
+		u, err := s.Continue(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []int64{0, 3, 3}[n]; u.Size() != want {
+			t.Errorf("it goes on at %d, want %d", u.Size(), want)
+		}
+		if _, err := io.WriteString(u, piece); err != nil {
+			t.Fatal(err)
+		}
+		if b := make([]byte, 3); n == 1 {
+			if got, err := u.ReadAt(b, 0); err != nil || string(b) != "hel" {
+				t.Errorf("read of the part: %d, %q, %v", got, b, err)
+			}
+		}
+		if n < 2 {
+			if err := u.Leave(); err != nil || s.Has(d) {
+				t.Errorf("left: %v", err)
+			}
+			continue
+		}
+		if got, err := u.Commit(d); err != nil || got != d || read(t, s, d) != "hello" {
+			t.Errorf("%s, %v", got, err)
+		}
+		if _, err := u.ReadAt(make([]byte, 1), 0); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("read of one that has ended: %v", err)
+		}
+		if left := entries(t, dir, partial); len(left) != 0 {
+			t.Errorf("left aside: %v", left)
+		}
+	}
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := s.Continue(t.Context(), digestOf("another"))
+	if err == nil {
+		err = errors.Join(u.Leave(), s.RemovePart(digestOf("another")), s.RemovePart(digestOf("another")))
+	}
+	if left := entries(t, dir, partial); err != nil || len(left) != 0 {
+		t.Errorf("removed: %v, left %v", err, left)
+	}
+	if _, err := s.Continue(t.Context(), "sha256:../../x"); err == nil {
+		t.Error("a path was continued")
+	}
+}

@@ -38,11 +38,12 @@ type File interface {
 const partial = "partial"
 
 // Open opens a store; the writable layout is made if absent, and what a
-// crash left half written there is removed. A read-only one that is absent is
-// empty. One process writes to a layout.
+// crash left half written there is removed, but for the parts that Continue goes
+// on with. A read-only one that is absent is empty. One process writes to a
+// layout.
 func Open(writable string, readOnly ...string) (*Store, error) {
 	s := &Store{layouts: append([]string{writable}, readOnly...)}
-	if err := os.RemoveAll(filepath.Join(writable, partial)); err != nil {
+	if err := s.removeHalfWritten(); err != nil {
 		return nil, fmt.Errorf("blob store %s: removing half-written blobs: %w", writable, err)
 	}
 	for _, d := range []string{filepath.Join(v1.ImageBlobsDir, "sha256"), partial} {
@@ -59,6 +60,19 @@ func Open(writable string, readOnly ...string) (*Store, error) {
 		}
 	}
 	return s, nil
+}
+
+func (s *Store) removeHalfWritten() error {
+	all, err := os.ReadDir(filepath.Join(s.layouts[0], partial))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range all {
+		if _, part := partOf(e.Name()); !part {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.layouts[0], partial, e.Name())))
+		}
+	}
+	return err
 }
 
 // writeOnce writes a JSON file of the layout unless it is there.

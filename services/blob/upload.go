@@ -1,11 +1,14 @@
 package blob
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -22,7 +25,7 @@ const syncEach = 4 << 20
 
 // Upload is a blob that comes in pieces, aside from those that are whole. It is
 // for one caller at a time, who ends it by Commit or Abort; Open removes what a
-// crash left.
+// crash left of what Create began. ReadAt is for anybody at any time.
 type Upload struct {
 	store    *Store
 	file     *os.File
@@ -40,6 +43,67 @@ func (s *Store) Create() (*Upload, error) {
 	return &Upload{store: s, file: f, sum: sha256.New()}, nil
 }
 
+// Continue begins the upload of a blob whose digest is known, or goes on with one
+// that broke off, also with the process: what is there of it is read first. A
+// digest has one such upload at a time.
+func (s *Store) Continue(ctx context.Context, d Digest) (*Upload, error) {
+	p, err := s.part(d)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("beginning blob %s: %w", d, err)
+	}
+	u := &Upload{store: s, file: f, sum: sha256.New()}
+	if u.size, err = io.Copy(u.sum, &contextReader{ctx, f}); err != nil {
+		return nil, fmt.Errorf("blob %s: reading what is there of it: %w", d, errors.Join(err, f.Close()))
+	}
+	return u, nil
+}
+
+// part is where Continue has a blob.
+func (s *Store) part(d Digest) (string, error) {
+	name, err := d.hex()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(s.layouts[0], partial, name), nil
+}
+
+// partOf is the blob that a file in partial is a part of.
+func partOf(name string) (Digest, bool) {
+	d, err := Parse("sha256:" + name)
+	return d, err == nil
+}
+
+// Parts are the blobs that Continue began and that are not whole.
+func (s *Store) Parts() ([]Digest, error) {
+	all, err := os.ReadDir(filepath.Join(s.layouts[0], partial))
+	if err != nil {
+		return nil, fmt.Errorf("blob store %s: blobs that are not whole: %w", s.layouts[0], err)
+	}
+	var list []Digest
+	for _, e := range all {
+		if d, ok := partOf(e.Name()); ok {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// RemovePart removes what Continue has of a blob, which nobody is writing.
+func (s *Store) RemovePart(d Digest) error {
+	p, err := s.part(d)
+	if err == nil {
+		err = os.Remove(p)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // Write appends to the blob. What it says was written counts, also with an
 // error.
 func (u *Upload) Write(b []byte) (int, error) {
@@ -55,6 +119,13 @@ func (u *Upload) Write(b []byte) (int, error) {
 
 // Size is how many bytes were written.
 func (u *Upload) Size() int64 { return u.size }
+
+// ReadAt reads what was written, before anything was compared with a digest. Its
+// error is fs.ErrClosed once the upload has ended.
+func (u *Upload) ReadAt(b []byte, at int64) (int, error) { return u.file.ReadAt(b, at) }
+
+// Leave ends an upload of Continue's, which goes on with it later.
+func (u *Upload) Leave() error { return u.file.Close() }
 
 // Commit makes what was written a blob of the store and answers its digest. With
 // a want, other bytes than those are refused (ErrMismatch). After it the upload

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/blob"
+	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/registry"
 )
@@ -24,6 +25,11 @@ const (
 	recount = 10 * time.Minute
 	// stallLimit is how long a replica may send nothing before another is asked.
 	stallLimit = 30 * time.Second
+	// maxParts are blobs that broke off and are gone on with; of more, the smallest
+	// begin anew.
+	maxParts = 16
+	// partLimit is how long what came of a blob is kept that no image names (yet).
+	partLimit = time.Hour
 )
 
 // Source is how other replicas are asked.
@@ -46,6 +52,13 @@ type Loop struct {
 	mu      sync.Mutex
 	status  Status
 	fetches map[blob.Digest]*fetch
+	parts   map[blob.Digest]part
+}
+
+// part is what came of a blob that broke off.
+type part struct {
+	*blob.Upload
+	since time.Time
 }
 
 // Status is how complete the blobs are.
@@ -82,14 +95,16 @@ func (l *Loop) lacks(images []machine.Image) ([]registry.Lack, error) {
 }
 
 // Run fetches what is missing until ctx ends.
-func (l *Loop) Run(ctx context.Context, tell func(ok bool, text string)) error {
+func (l *Loop) Run(ctx context.Context, tell func(ok bool, text string)) (err error) {
+	defer func() { err = errors.Join(err, l.leaveParts()) }()
 	wait := pauseFirst
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		images, changed := l.Images()
 		lacks, err := l.lacks(images)
 		if err != nil {
 			return err
 		}
+		l.dropParts(lacks, first)
 		s := Status{Counted: true, Missing: len(lacks)}
 		for _, x := range lacks {
 			s.Bytes += max(x.Size, 0)
@@ -183,14 +198,17 @@ func (l *Loop) Fetch(ctx context.Context, d blob.Digest) error {
 	return f.err
 }
 
-// fetch asks one replica after another, and goes on where the one before ended.
+// fetch asks one replica after another, and goes on where the one before, or an
+// earlier fetch, ended.
 func (l *Loop) fetch(ctx context.Context, d blob.Digest) error {
-	u, err := l.Blobs.Create()
+	u, err := l.part(ctx, d)
 	if err != nil {
 		return err
 	}
 	errs := []error{fmt.Errorf("blob %s: no other replica has it", d)}
-	for _, peer := range l.Source.Peers() {
+	peers := l.Source.Peers()
+	for len(peers) > 0 {
+		peer, began := peers[0], u.Size()
 		err := l.from(ctx, peer, d, u)
 		if err == nil {
 			_, err = u.Commit(d)
@@ -198,8 +216,11 @@ func (l *Loop) fetch(ctx context.Context, d blob.Digest) error {
 				return nil
 			}
 			// It has ended. One of those that sent has other bytes.
-			if u, err = l.anew(err, d, peer); err != nil {
+			if u, err = l.anew(ctx, err, d, peer); err != nil {
 				return err
+			}
+			if began == 0 { // it was this one: else it may be asked for all
+				peers = peers[1:]
 			}
 			continue
 		}
@@ -207,17 +228,19 @@ func (l *Loop) fetch(ctx context.Context, d blob.Digest) error {
 		if ctx.Err() != nil {
 			break
 		}
+		peers = peers[1:]
 	}
-	return errors.Join(append(errs, u.Abort())...)
+	err = errors.Join(errs...)
+	return errors.Join(err, l.keepPart(d, u, durable.Unwritable(err)))
 }
 
 // anew begins a blob again that was not what it should be.
-func (l *Loop) anew(err error, d blob.Digest, peer string) (*blob.Upload, error) {
+func (l *Loop) anew(ctx context.Context, err error, d blob.Digest, peer string) (*blob.Upload, error) {
 	if !errors.Is(err, blob.ErrMismatch) {
 		return nil, err
 	}
 	l.Logger.Error("blobs: other bytes came than were asked for; a medium may be failing", "blob", d, "replica", peer, "error", err)
-	return l.Blobs.Create()
+	return l.Blobs.Continue(ctx, d)
 }
 
 // from copies what one replica sends, from where the blob stands.
