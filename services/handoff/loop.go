@@ -244,8 +244,13 @@ func (l *Loop) do(ctx context.Context, h machine.Handoff, a Action) error {
 }
 
 // promote gives a vote with proof. A voter without proof is one that an earlier
-// leader made, who died over it: its vote is taken back first.
+// leader made, who died over it: its vote is taken back first. If that voter leads, it
+// did a voter's part by then: its epoch is committed.
 func (l *Loop) promote(ctx context.Context, id string) error {
+	if id == l.Self {
+		_, err := l.Store.Propose(ctx, by, state.ReplicaProve{ID: id})
+		return err
+	}
 	if l.Store.Membership().Voter(id) {
 		if err := l.Store.Change(ctx, state.Demote, id); err != nil {
 			return err

@@ -575,10 +575,15 @@ func (n *planner) aborting() {
 	}
 	// Those that are away first: while they count, the others are needed.
 	var leave []machine.HandoffTarget
+	leaves := map[string]bool{}
 	for _, t := range n.p.Targets {
 		if s, joined := n.seen(t); joined && (stays != "" || !n.w.Members.Voter(s.ID) || !s.Proved) {
-			leave = append(leave, t)
+			leave, leaves[s.ID] = append(leave, t), true
 		}
+	}
+	if leaves[n.w.Self] { // it can take no vote from itself
+		n.handOver(leaves)
+		return
 	}
 	slices.SortStableFunc(leave, func(a, b machine.HandoffTarget) int {
 		x, _ := n.seen(a)
@@ -604,4 +609,16 @@ func (n *planner) aborting() {
 		return
 	}
 	n.to(machine.HandoffAborted)
+}
+
+// handOver hands the lead to a voter that stays.
+func (n *planner) handOver(leaves map[string]bool) {
+	for _, id := range n.w.Members.Voters() {
+		if s := n.w.Replicas[id]; !leaves[id] && s.Reachable {
+			n.gate("lead", true, "replica %s can take it", id)
+			n.act(Transfer, id, s.Machine)
+			return
+		}
+	}
+	n.gate("lead", false, "replica %s leads and is to leave, and no voter that stays can be reached", n.w.Self)
 }

@@ -165,6 +165,20 @@ func TestNext(t *testing.T) {
 		"given up, the others leave": {step: machine.HandoffAborting, voters: "n1", act: "demote n1"},
 		"given up, no voters":        {step: machine.HandoffAborting, act: "remove n1"},
 		"given up, no members":       {step: machine.HandoffAborting, with: func(_ *machine.Handoff, w *World) { w.Members.Members = w.Members.Members[3:] }, act: "leave n1"},
+		"given up, one that proved nothing leads": {step: machine.HandoffAborting, voters: "n1 n2", with: func(p *machine.Handoff, w *World) {
+			p.From, p.Targets, w.Self = "", p.Targets[1:2], "n2"
+			change(w, "n2", func(s *Seen) { s.Proved = false })
+			change(w, "stick", func(s *Seen) { s.Reachable = false })
+		}, act: "transfer n1"},
+		"given up, it leads, and no other is there": {step: machine.HandoffAborting, voters: "n2", with: func(p *machine.Handoff, w *World) {
+			p.From, p.Targets, w.Self = "", p.Targets[1:2], "n2"
+			change(w, "n2", func(s *Seen) { s.Proved = false })
+			change(w, "stick", func(s *Seen) { s.Reachable = false })
+		}, waits: "no voter that stays can be reached"},
+		"one that proved nothing leads": {step: machine.HandoffPromoting, voters: "n1", with: func(_ *machine.Handoff, w *World) {
+			w.Self = "n1"
+			change(w, "n1", func(s *Seen) { s.Proved = false })
+		}, act: "promote n1"},
 		"given up": {step: machine.HandoffAborting, with: func(_ *machine.Handoff, w *World) {
 			w.Members.Members = w.Members.Members[3:]
 			w.Replicas = map[string]Seen{"stick": w.Replicas["stick"]}

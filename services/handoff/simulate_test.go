@@ -50,6 +50,7 @@ type model struct {
 	boxes   map[string]*box
 	nodes   map[machine.ID]bool
 	voters  map[string]bool // members, and whether they are voters
+	old     map[string]bool // those that were members before the plan
 	leader  string
 	leads   time.Time
 	index   uint64
@@ -68,14 +69,25 @@ func (m *model) say(format string, a ...any) {
 	m.trace = append(m.trace, m.now.Format(time.TimeOnly)+" "+fmt.Sprintf(format, a...))
 }
 
+// newModel begins a plan: from the stick to nodes or, one in three, to nodes besides
+// those that carry replicas already.
 func newModel(t *testing.T, seed uint64) *model {
 	m := &model{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), index: 100,
-		boxes: map[string]*box{}, nodes: map[machine.ID]bool{}, voters: map[string]bool{"stick": true}, leader: "stick",
+		boxes: map[string]*box{}, nodes: map[machine.ID]bool{}, voters: map[string]bool{}, old: map[string]bool{},
 	}
 	m.leads = m.now
-	m.boxes["stick"] = &box{id: "stick", up: true, last: 100}
-	m.plan = machine.Handoff{ID: "h", Step: machine.HandoffPreflight, Since: m.now, Moved: m.now, From: "stick"}
+	m.plan = machine.Handoff{ID: "h", Step: machine.HandoffPreflight, Since: m.now, Moved: m.now}
+	if m.chance(1. / 3) {
+		there := []int{1, 1, 2, 3, 3}[m.rng.IntN(5)]
+		for i := range there {
+			m.member(&box{id: fmt.Sprintf("e-%d", i+1), machine: machine.ID(fmt.Sprintf("x-%d", i+1)), proof: uint64(i)}) // the founder proved nothing
+		}
+		m.leader = "e-1"
+	} else {
+		m.member(&box{id: "stick"})
+		m.leader, m.plan.From = "stick", "stick"
+	}
 	for i := range []int{1, 2, 3, 3, 5}[m.rng.IntN(5)] {
 		id := machine.ID(fmt.Sprintf("m-%d", i+1))
 		m.nodes[id] = true
@@ -83,6 +95,20 @@ func newModel(t *testing.T, seed uint64) *model {
 	}
 	m.faults = []float64{0, 0.02, 0.1, 0.3}[m.rng.IntN(4)]
 	return m
+}
+
+// member adds a replica that is a voter before the plan begins.
+func (m *model) member(b *box) {
+	b.up, b.last = true, m.index
+	m.boxes[b.id], m.voters[b.id], m.old[b.id] = b, true, true
+}
+
+// stick is the replica that leaves; without one, none that is lost or sealed.
+func (m *model) stick() *box {
+	if b := m.boxes[m.plan.From]; b != nil {
+		return b
+	}
+	return &box{}
 }
 
 func (m *model) chance(p float64) bool { return m.rng.Float64() < p }
@@ -257,17 +283,25 @@ func (m *model) do(a Action) error {
 			return err
 		}
 		m.voters[a.Replica] = false
-	case Promote:
-		if !m.voters[a.Replica] {
-			if err := change(state.Promote); err != nil {
-				return err
-			}
-		} else if !there(a.Replica) { // left by a leader that died: undone, as the store does
+	case Promote: // as Loop.promote does
+		if a.Replica == m.leader {
+			m.commit(1)
+			m.boxes[a.Replica].proof = m.index
+			return nil
+		}
+		if m.voters[a.Replica] { // left by a leader that died
 			if err := change(state.Demote); err != nil {
 				return err
 			}
 			m.voters[a.Replica], m.boxes[a.Replica].proof = false, 0
-			return fmt.Errorf("it did not do its part")
+			if m.chance(m.faults / 4) {
+				m.boxes[m.leader].up = false
+				m.say("%s dies before %s has its vote again", m.leader, a.Replica)
+				return nil
+			}
+		}
+		if err := change(state.Promote); err != nil {
+			return err
 		}
 		b := m.boxes[a.Replica]
 		m.voters[a.Replica], b.last, b.proof = true, m.index, 0
@@ -299,15 +333,15 @@ func (m *model) do(a Action) error {
 		if err := change(state.Remove); err != nil {
 			return err
 		}
-		if a.Replica == "stick" && !m.boxes["stick"].sealed && !m.plan.Lost {
-			m.t.Errorf("the stick is removed, and was not told")
+		if m.old[a.Replica] && !m.boxes[a.Replica].sealed && !m.plan.Lost {
+			m.t.Errorf("%s is removed, and was not told", a.Replica)
 		}
 		delete(m.voters, a.Replica)
 	case Transfer:
 		if !there(a.Replica) || !m.voters[a.Replica] {
 			return fmt.Errorf("%s cannot lead", a.Replica)
 		}
-		if b := m.boxes[a.Replica]; a.Replica != "stick" && (b.proof == 0 || b.last < b.proof) {
+		if b := m.boxes[a.Replica]; !m.old[a.Replica] && (b.proof == 0 || b.last < b.proof) {
 			m.t.Errorf("%s shall lead, and proved nothing", a.Replica)
 		}
 		m.leader, m.leads, m.checks = a.Replica, m.now, nil
@@ -374,7 +408,7 @@ func (m *model) step() {
 		m.say("%s dies", m.leader)
 	case d.Abort != "":
 		m.say("abort: %s", d.Abort)
-		if m.boxes["stick"].sealed {
+		if m.stick().sealed {
 			m.t.Errorf("given up after the stick was told that it is over")
 		}
 		if m.plan.Lost {
@@ -422,7 +456,7 @@ func (m *model) operator(d Decision) {
 	if m.stalled.IsZero() {
 		m.stalled = m.now
 	}
-	if m.now.Sub(m.stalled) < 30*time.Minute || !m.boxes["stick"].lost {
+	if m.now.Sub(m.stalled) < 30*time.Minute || !m.stick().lost {
 		return
 	}
 	if m.plan.Step == machine.HandoffAborting && m.chance(0.5) {
@@ -438,7 +472,7 @@ func (m *model) operator(d Decision) {
 // declareLost is an operator who declares the stick destroyed, as the state takes
 // it.
 func (m *model) declareLost() {
-	if m.leader == "stick" || m.plan.Lost {
+	if m.plan.From == "" || m.leader == m.plan.From || m.plan.Lost {
 		return
 	}
 	m.say("operator: the stick is destroyed, at %s", m.plan.Step)
@@ -452,7 +486,7 @@ func (m *model) declareLost() {
 // TestSimulation runs many handoffs: each ends in Done, or clean as it was, or
 // its voters were lost for ever.
 func TestSimulation(t *testing.T) {
-	ends := map[string]int{}
+	ends, added := map[string]int{}, 0
 	for seed := *from; seed < *from+*seeds && !t.Failed(); seed++ {
 		m := newModel(t, seed)
 		for n := 0; !m.plan.Step.Over() && n < 20_000; n++ {
@@ -473,13 +507,16 @@ func TestSimulation(t *testing.T) {
 				end = "majority lost for ever"
 			}
 		}
+		if m.plan.From == "" {
+			added++
+		}
 		ends[end]++
 		m.check(end)
 		if t.Failed() {
 			t.Fatalf("seed %d ended in %s: %v\n%s", seed, end, m.membership(), strings.Join(m.trace[max(0, len(m.trace)-60):], "\n"))
 		}
 	}
-	t.Logf("%d handoffs: %v", *seeds, ends)
+	t.Logf("%d handoffs, %d of them beside others: %v", *seeds, added, ends)
 	if *seeds >= 500 && (ends["done"] == 0 || ends["aborted"] == 0) {
 		t.Errorf("nothing was tried: %v", ends)
 	}
@@ -489,23 +526,31 @@ func TestSimulation(t *testing.T) {
 func (m *model) check(end string) {
 	switch end {
 	case "done":
-		if _, member := m.voters["stick"]; member || !m.boxes["stick"].left {
+		if _, member := m.voters["stick"]; m.plan.From != "" && (member || !m.stick().left) {
 			m.t.Errorf("done, and the stick is still there")
 		}
-		if len(m.voters) != len(m.plan.Targets) && !m.plan.Forward {
-			m.t.Errorf("done with %d members for %d targets", len(m.voters), len(m.plan.Targets))
+		want := len(m.plan.Targets)
+		if m.plan.From == "" {
+			want += len(m.old)
+		}
+		if len(m.voters) != want && !m.plan.Forward {
+			m.t.Errorf("done with %d members, not %d", len(m.voters), want)
 		}
 		for id, voter := range m.voters {
-			if b := m.boxes[id]; (!voter || b.proof == 0 || b.last < b.proof) && !m.plan.Forward {
+			if b := m.boxes[id]; (!voter || !m.old[id] && (b.proof == 0 || b.last < b.proof)) && !m.plan.Forward {
 				m.t.Errorf("done, and %s is no proved voter", id)
 			}
 		}
 	case "aborted":
-		if m.leader != "stick" || len(m.voters) != 1 {
+		if m.plan.From != "" && (m.leader != "stick" || len(m.voters) != 1) {
 			m.t.Errorf("given up, and the stick does not lead alone")
 		}
 		for id, b := range m.boxes {
-			if id != "stick" && !b.left {
+			switch voter, member := m.voters[id]; {
+			case m.old[id] && !voter:
+				m.t.Errorf("given up, and %s has no vote any more", id)
+			case m.old[id], m.plan.From == "" && voter && b.proof != 0: // it stays
+			case member || !b.left:
 				m.t.Errorf("given up, and %s did not leave", id)
 			}
 		}
