@@ -137,7 +137,7 @@ var clients = []struct {
 }{
 	{"peers", []string{
 		"atftp", "atftpd", "busybox", "curl", "dhclient", "dnsmasq", "in.tftpd", "ip",
-		"kea-dhcp4", "nft", "nginx", "perfdhcp", "tftp", "wrk",
+		"kea-dhcp4", "nft", "nginx", "perfdhcp", "swtpm", "tftp", "wrk",
 	}},
 	{"tools", []string{"mke2fs", "mkfs.fat", "sfdisk"}},
 	{"node-packages", []string{"cryptsetup", "lvm", "mkswap", "wipefs"}},
@@ -155,7 +155,7 @@ func (g *graph) clients() (*step.Step, error) {
 	}
 	return &step.Step{
 		// The scripts hold absolute paths.
-		Name: "clients", Inputs: []string{"1", fmt.Sprint(clients), g.archive.Cache}, Deps: deps, Refers: true,
+		Name: "clients", Inputs: []string{"2", fmt.Sprint(clients), g.archive.Cache}, Deps: deps, Refers: true,
 		Make: func(_ context.Context, out string, dirs []string, _ io.Writer) error {
 			bin := filepath.Join(out, "bin")
 			if err := os.Mkdir(bin, 0o755); err != nil {

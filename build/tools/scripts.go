@@ -20,9 +20,13 @@ func (r Root) WriteScripts(dir string, names ...string) error {
 		if interpreted(path) {
 			return fmt.Errorf("tool %s: %s is a script and would run what the host has", name, path)
 		}
+		libs := r.at(libDir)
+		if own, err := os.Stat(r.at(libDir + "/" + name)); err == nil && own.IsDir() { // libraries of its own
+			libs += ":" + r.at(libDir+"/"+name)
+		}
 		// exec, so that signals reach the program and not a shell.
 		text := fmt.Sprintf("#!/bin/sh\nexec %s --library-path %s --argv0 %s %s \"$@\"\n",
-			Quote(r.at(loader)), Quote(r.at(libDir)), Quote(name), Quote(path))
+			Quote(r.at(loader)), Quote(libs), Quote(name), Quote(path))
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 			return fmt.Errorf("tool %s: %w", name, err)
 		}

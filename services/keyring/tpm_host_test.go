@@ -1,0 +1,96 @@
+//go:build host
+
+package keyring
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-tpm/tpm2/transport"
+	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
+)
+
+// emulator starts a TPM, whose seeds are in the folder.
+func emulator(t *testing.T, dir string) TPM {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "tpm")
+	cmd := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+dir, "--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Error(err)
+		}
+		<-ended
+	})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		tpm, err := linuxudstpm.Open(socket)
+		if err == nil {
+			if err := tpm.Close(); err != nil && !errors.Is(err, linuxudstpm.ErrNotOpen) {
+				t.Fatal(err)
+			}
+			return TPM{func() (transport.TPMCloser, error) { return quiet(linuxudstpm.Open(socket)) }}
+		}
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("swtpm: %v: %s", err, said.String())
+		case <-t.Context().Done():
+			t.Fatal("swtpm never listened")
+		}
+	}
+}
+
+// unopened is a socket's TPM, which is closed after each answer.
+type unopened struct{ transport.TPMCloser }
+
+func quiet(tpm transport.TPMCloser, err error) (transport.TPMCloser, error) {
+	return unopened{tpm}, err
+}
+
+func (u unopened) Close() error {
+	if err := u.TPMCloser.Close(); err != nil && !errors.Is(err, linuxudstpm.ErrNotOpen) {
+		return err
+	}
+	return nil
+}
+
+// A ring is wrapped by a real TPM's implementation: it is opened again after the TPM
+// was restarted, and not by another one.
+func TestTPM(t *testing.T) {
+	seeds, dir := t.TempDir(), filepath.Join(t.TempDir(), "keyring")
+	one := emulator(t, seeds)
+	r, err := Open(dir, one, Plaintext{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := NewKey()
+	for range 5 { // nothing is left in the TPM's few slots
+		if err := errors.Join(r.Add(k), r.Keep(), r.Add(k)); err != nil || r.Protector() != NameTPM {
+			t.Fatalf("%s: %v", r.Protector(), err)
+		}
+	}
+	if r, err := Open(dir, one); err != nil || !r.Has(k.ID) {
+		t.Errorf("opened again: %v, %v", err, r.Lost())
+	}
+	if r, err := Open(dir, emulator(t, t.TempDir())); err != nil || r.Has(k.ID) || r.Lost() == nil || !strings.Contains(r.Lost().Error(), "another machine's TPM") {
+		t.Errorf("by another TPM: %v, %v", err, r.Lost())
+	}
+	if r, err := Open(dir, Plaintext{}); err != nil || r.Has(k.ID) || r.Lost() == nil {
+		t.Errorf("without a TPM: %v", err)
+	}
+}
