@@ -57,7 +57,7 @@ func (l local) here(data string) (recovery.Host, error) {
 }
 
 func (l local) recover() *cobra.Command {
-	var data, from, cluster string
+	var data, from, cluster, keyFile string
 	var yes bool
 	c := &cobra.Command{
 		Use: "recover", Short: "Go on from this replica alone, when the majority is lost for ever", Args: cobra.NoArgs,
@@ -78,18 +78,27 @@ beside it. docs/handoff.md has the steps.`,
 			if err != nil {
 				return err
 			}
-			return l.recoverAt(cmd, host, from, cluster, yes)
+			key := ""
+			if keyFile != "" {
+				text, err := os.ReadFile(keyFile)
+				if err != nil {
+					return err
+				}
+				key = string(text)
+			}
+			return l.recoverAt(cmd, host, from, cluster, key, yes)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&data, "data", "", "the replica's folder; without it that of this node's")
 	f.StringVar(&from, "from", "", "a file of a replica's backup/, instead of what the folder has")
+	f.StringVar(&keyFile, "recovery-key", "", "a file with the recovery key, where this folder has not the keys to the secrets: from a backup of another replica, or once its TPM is another one")
 	f.StringVar(&cluster, "cluster", "", "the name of the cluster that is recovered, instead of being asked for it")
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }
 
-func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster string, yes bool) (err error) {
+func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, key string, yes bool) (err error) {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if host.Stop != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "Stopping this node's replica …")
@@ -108,7 +117,7 @@ func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster s
 		return err
 	}
 	r, err := recovery.Begin(ctx, recovery.Options{
-		Data: host.Data, From: from, Node: host.Node, Release: l.release, Now: time.Now,
+		Data: host.Data, From: from, RecoveryKey: key, Node: host.Node, Release: l.release, Now: time.Now,
 		Logger: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {

@@ -32,7 +32,7 @@ func (o *options) setup() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a := newAsker(cmd)
-			return o.begin(cmd, a, "/api/setup", func() (any, error) {
+			err := o.begin(cmd, a, "/api/setup", func() (any, error) {
 				if err := a.fill(&in.Code, "Setup code"); err != nil {
 					return nil, err
 				}
@@ -43,6 +43,17 @@ func (o *options) setup() *cobra.Command {
 				in.Password, err = a.secret("New password (10 characters at least)")
 				return in, err
 			})
+			if err != nil {
+				return err
+			}
+			c, err := o.connect()
+			if err == nil {
+				err = showRecoveryKey(cmd.Context(), c, cmd.OutOrStdout())
+			}
+			if err != nil { // the login is made all the same
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "No recovery key was made: %v\nMake it later, with: rackseed recovery-key\n", err)
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&in.Code, "code", "", "setup code")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rackseed/rackseed/kube/config"
 	"github.com/rackseed/rackseed/services/identity"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -57,7 +58,7 @@ esac`)
 		t.Fatal(err)
 	}
 	n.write(config.ServiceManifest, string(before))
-	if _, err := identity.Found(n.root + config.ServiceFolder + "/identity"); err != nil {
+	if _, err := identity.Found(n.root+config.ServiceFolder+"/identity", keyring.NewKey()); err != nil {
 		t.Fatal(err)
 	}
 	heard := time.Now()

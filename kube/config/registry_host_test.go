@@ -37,6 +37,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/replica"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -141,7 +142,11 @@ func pemOf(der []byte) []byte {
 // nodeFiles are what a node gets from Ignition, of a service that has ended.
 func nodeFiles(t *testing.T, data string) []ignition.File {
 	t.Helper()
-	store, err := state.Open(state.Config{Dir: filepath.Join(data, "state"), ID: id(t, data), Now: time.Now})
+	keys, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := state.Open(state.Config{Dir: filepath.Join(data, "state"), ID: id(t, data), Now: time.Now, Keys: keys})
 	if err != nil {
 		t.Fatal(err)
 	}

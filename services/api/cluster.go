@@ -9,6 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -133,7 +134,13 @@ func (s *Server) abandon(ctx context.Context, in AbandonRequest) (*body[ClusterS
 		s.Logger.Error("api: new keys for the cluster", "error", err)
 		return nil, huma.Error500InternalServerError("the new cluster's keys could not be made: " + err.Error())
 	}
-	if _, err := s.propose(ctx, state.BootstrapAbandon{Intent: c.Bootstrap.ID, Reason: in.Reason, Secrets: secrets}); err != nil {
+	sealed := map[string]keyring.Sealed{}
+	for name, secret := range secrets {
+		if sealed[name], err = view.SealSecret(name, secret); err != nil {
+			return nil, huma.Error409Conflict("the new cluster's keys: " + err.Error())
+		}
+	}
+	if _, err := s.propose(ctx, state.BootstrapAbandon{Intent: c.Bootstrap.ID, Reason: in.Reason, Secrets: sealed}); err != nil {
 		return nil, err
 	}
 	return &body[ClusterStart]{s.clusterStart(s.Store.View())}, nil

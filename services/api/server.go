@@ -152,6 +152,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerReads(api)
 	s.registerDiscovery(api)
 	s.registerCluster(api)
+	s.registerRecoveryKey(api)
 	s.registerHandoff(api)
 	s.registerService(api)
 	s.registerSupport(api)

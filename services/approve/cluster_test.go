@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/statetest"
@@ -177,7 +178,7 @@ func (r *room) act(n int) {
 		}
 		if what == "revoke start" {
 			r.propose(state.IntentRevoke{Intent: b.ID})
-		} else if _, ok := r.propose(state.BootstrapAbandon{Intent: b.ID, Secrets: map[string][]byte{"pki/ca.key": []byte(r.next("k"))}}); ok {
+		} else if _, ok := r.propose(state.BootstrapAbandon{Intent: b.ID, Secrets: map[string]keyring.Sealed{"pki/ca.key": statetest.Seal("pki/ca.key", []byte(r.next("k")))}}); ok {
 			r.cluster++
 		}
 	case "silence":
@@ -211,7 +212,7 @@ func TestNeverTwoClusters(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &room{t: t, now: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC), boots: map[int]int{}, permitted: map[int]map[string]bool{}}
 		var err error
-		r.store, err = state.Open(state.Config{ID: "r-1", InMemory: true, Now: func() time.Time { return r.now }, Logger: slog.New(slog.DiscardHandler)})
+		r.store, err = state.Open(state.Config{ID: "r-1", InMemory: true, Keys: statetest.Keys(), Now: func() time.Time { return r.now }, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

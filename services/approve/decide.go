@@ -4,12 +4,14 @@
 package approve
 
 import (
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -29,6 +31,7 @@ type View interface {
 	CutOff(machine.ID) (state.CutOff, bool)
 	HalfWritten(machine.ID) (machine.DiskHint, bool)
 	ListUsed(machine.ListedMachine) (machine.ID, bool)
+	SealSecret(name string, value []byte) (keyring.Sealed, error)
 }
 
 // Wish is what whoever approves asks for. What is zero is chosen.
@@ -151,10 +154,18 @@ func Prepare(v View, m machine.Machine, wish Wish, fresh Fresh) (Plan, error) {
 	if err != nil {
 		return no("%w", err)
 	}
+	if len(fresh.NodeSeed) != ed25519.SeedSize {
+		return no("the node key's seed has %d bytes, %d are expected", len(fresh.NodeSeed), ed25519.SeedSize)
+	}
+	seed, err := v.SealSecret(state.NodeSecret(m.ID), fresh.NodeSeed)
+	if err != nil {
+		return no("%w", err)
+	}
 	p := Plan{
 		Command: state.MachineApprove{
 			Machine: m.ID, Session: m.Session.ID, Intent: fresh.Intent, Name: name, Profile: profile.Profile, Address: address,
-			Image: image.Digest, Disk: target.hint, NodeSeed: fresh.NodeSeed, Bootstrap: fresh.Bootstrap,
+			NodeKey: ed25519.NewKeyFromSeed(fresh.NodeSeed).Public().(ed25519.PublicKey),
+			Image:   image.Digest, Disk: target.hint, NodeSeed: seed, Bootstrap: fresh.Bootstrap,
 		},
 		Profile: profile, Disk: target.disk, Starts: control && (b == nil || starts),
 	}

@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
 // view is a View over plain values.
@@ -53,6 +55,9 @@ func (v view) HalfWritten(machine.ID) (machine.DiskHint, bool) {
 func (v view) ListUsed(l machine.ListedMachine) (machine.ID, bool) {
 	id, ok := v.used[l.Key()]
 	return id, ok
+}
+func (v view) SealSecret(name string, secret []byte) (keyring.Sealed, error) {
+	return statetest.Seal(name, secret), nil
 }
 func (v view) Image(ref string) (machine.Image, bool) { i, ok := v.images[ref]; return i, ok }
 
@@ -194,7 +199,7 @@ func TestDecide(t *testing.T) {
 			if s := strings.Join([]string{got.Name, got.Profile.Name, got.Address.String(), got.Disk.Serial}, " "); s != c.want {
 				t.Errorf("%q, want %q", s, c.want)
 			}
-			if got.Machine != "m-1" || got.Session != "s-1" || got.Intent != "i-1" || got.Bootstrap != "b-1" || got.Image != "sha256:aa" || len(got.NodeSeed) != 32 {
+			if got.Machine != "m-1" || got.Session != "s-1" || got.Intent != "i-1" || got.Bootstrap != "b-1" || got.Image != "sha256:aa" || len(got.NodeKey) != 32 || len(got.NodeSeed.Value) != 12+32+16 {
 				t.Errorf("%+v", got)
 			}
 		})

@@ -191,7 +191,7 @@ func TestTwoBoardsWithOneUUID(t *testing.T) {
 		s.Image()
 		s.Must(state.MachineApprove{
 			Machine: m.ID, Session: m.Session.ID, Intent: "i-1", Name: "node-1", Profile: machine.Profile{Name: "worker", Role: machine.RoleWorker},
-			Address: ip("10.77.0.60"), Image: "sha256:" + strings.Repeat("ab", 32), NodeSeed: make([]byte, 32), Bootstrap: "b-1",
+			Address: ip("10.77.0.60"), Image: "sha256:" + strings.Repeat("ab", 32), NodeKey: make([]byte, 32), Bootstrap: "b-1",
 		})
 		if got := s.discovers(statetest.MAC(1), option97(board, false)); got != "10.77.0.60" {
 			t.Errorf("the approved one is offered %s", got)

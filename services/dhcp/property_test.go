@@ -164,7 +164,7 @@ func TestOffersAreBound(t *testing.T) {
 					commit(state.MachineApprove{
 						Machine: m.ID, Session: m.Session.ID, Intent: fmt.Sprintf("i-%d-%d", first, step), Name: fmt.Sprintf("n-%d-%d", first, step),
 						Profile: machine.Profile{Name: "worker", Role: machine.RoleWorker}, Address: fixed(), Image: "sha256:" + strings.Repeat("ab", 32),
-						NodeSeed: key[:], Bootstrap: fmt.Sprintf("b-%d-%d", first, step),
+						NodeKey: key[:], Bootstrap: fmt.Sprintf("b-%d-%d", first, step),
 					})
 				}
 			default: // firmware boots from the network

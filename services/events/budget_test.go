@@ -55,7 +55,7 @@ func approved(t *testing.T, store *state.Store) {
 	propose(t, store, state.MachineApprove{
 		Machine: of, Session: "s-9", Intent: "i-1", Name: "node-1", Bootstrap: "b-1",
 		Profile: machine.Profile{Name: "worker", Role: machine.RoleWorker}, Address: netip.MustParseAddr("192.0.2.9"),
-		Image: "sha256:" + strings.Repeat("ab", 32), NodeSeed: make([]byte, 32),
+		Image: "sha256:" + strings.Repeat("ab", 32), NodeKey: make([]byte, 32),
 	})
 }
 

@@ -50,6 +50,20 @@ type Report struct {
 	Sync         time.Duration `json:"sync"`  // median of a write to its log
 	Clock        time.Time     `json:"clock"` // what its clock shows
 	Sealed       bool          `json:"sealed"`
+	// Keys are the IDs of the data keys that it has, Protector what protects them on
+	// its disk.
+	Keys      []string `json:"keys"`
+	Protector string   `json:"protector"`
+}
+
+// HasKeys says whether it has all those data keys.
+func (r Report) HasKeys(ids ...string) bool {
+	for _, id := range ids {
+		if !slices.Contains(r.Keys, id) {
+			return false
+		}
+	}
+	return true
 }
 
 // Hands do what is outside of the log.
@@ -63,6 +77,8 @@ type Hands interface {
 	Deploy(ctx context.Context, t machine.HandoffTarget) error
 	// Seal has a replica write on its disk that it is over for it.
 	Seal(ctx context.Context, id string, h machine.Handoff) error
+	// Rekey makes a new data key and has all secrets sealed under it.
+	Rekey(ctx context.Context, h machine.Handoff) error
 	// Backup writes the state to where it outlives this replica, and says up to
 	// which entry.
 	Backup(ctx context.Context) (index uint64, err error)
@@ -227,6 +243,8 @@ func (l *Loop) do(ctx context.Context, h machine.Handoff, a Action) error {
 		return l.Store.Transfer(ctx, a.Replica)
 	case Seal:
 		return l.Hands.Seal(ctx, a.Replica, h)
+	case Rekey:
+		return l.Hands.Rekey(ctx, h)
 	case Leave:
 		_, err := l.Store.Propose(ctx, by, state.ReplicaLeave{ID: a.Replica, Reason: "the handoff is " + string(h.Step)})
 		return err
@@ -265,6 +283,7 @@ func (a Action) words(h machine.Handoff) string {
 		Deploy: "%s is told to start a replica", Add: "the replica of %s is a member, without a vote", Promote: "%s has a vote, and proved it",
 		Demote: "%s has no vote any more", Remove: "%s is no member any more", Transfer: "the lead was handed to %s",
 		Seal: "%s wrote that it is over for it", Leave: "%s left for good",
+		Rekey: "all secrets are sealed under a new data key, which %s never had",
 	}[a.Kind], a.at(h))
 }
 
@@ -280,6 +299,7 @@ func (a Action) aim(h machine.Handoff) string {
 		Deploy: "telling %s to start a replica", Add: "making the replica of %s a member", Promote: "giving %s a vote, with proof",
 		Demote: "taking the vote from %s", Remove: "removing %s from the members", Transfer: "handing the lead to %s",
 		Seal: "having %s write that it is over for it", Leave: "noting that %s left for good",
+		Rekey: "sealing all secrets under a new data key, which %s never had",
 	}[a.Kind], a.at(h))
 }
 
@@ -321,12 +341,19 @@ func Took(r machine.Replica, has state.Stored) bool {
 	return r.Proved > 0 && has.Voter && has.Last >= r.Proved
 }
 
+// rekeyed says whether all secrets are sealed under a data key that was made at the
+// end of a plan.
+func rekeyed(k state.Keyring, h machine.Handoff) bool {
+	return k.For == h.ID && k.Next == "" && k.Old == ""
+}
+
 // world asks every replica how it is.
 func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 	view := l.Store.View()
 	cluster, _ := view.Cluster()
 	w := World{
 		Now: l.Now(), Self: l.Self, Members: l.Store.Membership(), Index: l.Store.Stored().Last, Level: cluster.FeatureLevel,
+		Rekeyed:  rekeyed(view.Keyring(), h),
 		Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{},
 		Leads: l.leads, Backup: l.backup, Checks: l.checks, Failed: l.failed, FailedAt: l.failedAt, Failures: l.failures,
 	}
@@ -372,6 +399,7 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 			x := a.report
 			s.Reachable, s.Stored, s.Known, s.Missing, s.MissingBytes = true, x.Stored, x.Counted, x.Missing, x.MissingBytes
 			s.Sync, s.Skew, s.Sealed = x.Sync, x.Clock.Sub(w.Now), x.Sealed
+			s.Keys, s.Protector = x.HasKeys(view.Keyring().Keys()...), x.Protector
 			if checked != 0 && x.Checked == checked {
 				l.same[r.ID], l.other[r.ID] = x.Hash == hash, x.Hash != hash
 			}

@@ -193,6 +193,19 @@ func (h hands) Deploy(ctx context.Context, t machine.HandoffTarget) error {
 	return err
 }
 
+func (h hands) Rekey(ctx context.Context, p machine.Handoff) error {
+	leader, err := h.r.ask(h.self, h.self)
+	if err != nil {
+		return err
+	}
+	for _, c := range []state.Command{state.KeyNext{Key: "key-" + p.ID, For: p.ID}, state.KeyTurn{Key: "key-" + p.ID}} {
+		if _, err := leader.store.Propose(ctx, by, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (h hands) Seal(_ context.Context, id string, _ machine.Handoff) error {
 	x, err := h.r.ask(h.self, id)
 	if err != nil {
@@ -234,7 +247,7 @@ func begin(t *testing.T, seed uint64, nodes int) *room {
 		must(state.SessionOpen{NewID: id, Session: machine.Session{ID: fmt.Sprintf("s-%d", n), SignKey: bytes32(fmt.Sprint("sign", n)), SealKey: bytes32(fmt.Sprint("seal", n))}, Inventory: statetest.Inventory(n)})
 		must(state.MachineApprove{Machine: id, Session: fmt.Sprintf("s-%d", n), Intent: fmt.Sprintf("i-%d", n), Name: fmt.Sprintf("node-%d", n),
 			Profile: machine.Profile{Name: "worker", Role: machine.RoleWorker}, Address: netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", 10+n)),
-			Image: "sha256:" + strings.Repeat("0", 64), NodeSeed: bytes32(fmt.Sprint("node", n))})
+			Image: "sha256:" + strings.Repeat("0", 64), NodeKey: bytes32(fmt.Sprint("node", n))})
 		h.Targets = append(h.Targets, machine.HandoffTarget{Machine: id})
 	}
 	must(state.HandoffStart{Handoff: h})

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -46,6 +47,10 @@ type Seen struct {
 	Sync time.Duration
 	// Skew is its clock minus the leader's.
 	Skew time.Duration
+	// Keys says that it has the data keys that the state names, Protector what
+	// protects them on its disk.
+	Keys      bool
+	Protector string
 	// Sealed says that it acknowledged, on its disk, that it is over for it.
 	Sealed bool
 }
@@ -77,6 +82,9 @@ type World struct {
 	Leads time.Time
 	// Backup is the newest entry of a backup that was written to a target.
 	Backup uint64
+	// Rekeyed says that all secrets are sealed under a data key that the replica that
+	// leaves never had.
+	Rekeyed bool
 	// Checks since the lead was handed over, the newest of each name.
 	Checks []Check
 	// Failed is the last action that failed, and when; the same is tried again
@@ -97,7 +105,8 @@ const (
 	Demote   ActionKind = "demote"   // make it no voter
 	Remove   ActionKind = "remove"   // no member
 	Transfer ActionKind = "transfer" // hand it the lead
-	Seal     ActionKind = "seal"     // have it acknowledge that it is over
+	Seal     ActionKind = "seal"     // have it acknowledge that it is over, and destroy its data keys
+	Rekey    ActionKind = "rekey"    // seal all secrets under a new data key
 	Leave    ActionKind = "leave"    // note that it is removed, its ID never to be used again
 	Backup   ActionKind = "backup"   // export the state
 	Try      ActionKind = "check"    // put the service to its trials
@@ -354,10 +363,16 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 	ok = n.gate(t.Name+" log", !s.Close.IsZero() && n.w.Now.Sub(s.Close) >= CloseFor, "%d entries behind; it must be within %d for %v", lag, MaxLag, CloseFor)
 	ok = n.gate(t.Name+" state", s.SameHash, "%s", either(s.SameHash, "its state is the leader's at the same entry", "its state was not compared yet")) && ok
 	ok = n.images(t, s) && ok
+	ok = n.gate(t.Name+" secrets", s.Keys, "%s", either(s.Keys, "it has the data keys; on its disk: "+protected(s.Protector), "it has not fetched the data keys yet")) && ok
 	ok = n.gate(t.Name+" disk", s.Sync > 0, "%s", either(s.Sync > 0, fmt.Sprintf("a write takes %v", s.Sync.Round(10*time.Microsecond)), "how long its disk takes is not known yet")) && ok
 	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "its clock differs by %v", s.Skew.Round(time.Second)) && ok
 	level := s.Level >= n.w.Level
 	return n.gate(t.Name+" release", level, "it supports feature level %d and the cluster is at %d%s", s.Level, n.w.Level, either(level, "", ": install a newer release there")) && ok
+}
+
+// protected says how safe a replica's secrets are on its disk.
+func protected(protector string) string {
+	return either(protector == keyring.NamePlaintext, "not protected (plaintext)", "protected by "+protector)
 }
 
 // images is the gate of the blobs that a replica must have.
@@ -549,6 +564,8 @@ func (n *planner) sealing() {
 		n.act(Remove, n.p.From, "")
 	case known:
 		n.act(Leave, n.p.From, "")
+	case !n.gate("secrets", n.w.Rekeyed, "%s", either(n.w.Rekeyed, "all are sealed under a new data key", "they are to be sealed under a new data key, once a majority has it")):
+		n.act(Rekey, n.p.From, "")
 	default:
 		n.to(machine.HandoffDone)
 	}

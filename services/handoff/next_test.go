@@ -30,7 +30,7 @@ func scene(step machine.HandoffStep, voters ...string) (machine.Handoff, World) 
 		w.Nodes[machine.ID("m-"+n)] = Node{Ready: true}
 		w.Replicas[id] = Seen{
 			ID: id, Machine: machine.ID("m-" + n), Reachable: true, Stored: state.Stored{Last: 500, Applied: 500}, Level: 1, Proved: is[id],
-			Close: now.Add(-CloseFor), SameHash: true, Known: true, Sync: time.Duration(4-n[0]+'0') * time.Millisecond,
+			Close: now.Add(-CloseFor), SameHash: true, Known: true, Keys: true, Sync: time.Duration(4-n[0]+'0') * time.Millisecond,
 		}
 	}
 	for _, id := range []string{"n1", "n2", "n3", "stick"} {
@@ -76,6 +76,11 @@ func TestNext(t *testing.T) {
 			change(w, "n2", func(s *Seen) { s.Close, s.Stored.Applied = time.Time{}, 20 })
 		}, waits: "node-2 log: 480 entries behind"},
 		"close, not yet long": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n2", func(s *Seen) { s.Close = now.Add(-time.Second) }) }, waits: "within 64 for 30s"},
+		"data keys not fetched": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
+			n := w.Replicas["n2"]
+			n.Keys = false
+			w.Replicas["n2"] = n
+		}, waits: "node-2 secrets: it has not fetched"},
 		"images on their way": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
 			change(w, "n3", func(s *Seen) { s.Missing, s.MissingBytes = 2, 300<<20 })
 		}, waits: "node-3 images: 2 blobs with 300 MiB"},
@@ -122,6 +127,10 @@ func TestNext(t *testing.T) {
 		}, act: "leave stick"},
 		"the stick is gone": {step: machine.HandoffSealing, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
 			w.Self, w.Members.Members = "n2", w.Members.Members[:3]
+			delete(w.Replicas, "stick")
+		}, act: "rekey stick"},
+		"it never had the new key": {step: machine.HandoffSealing, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
+			w.Self, w.Members.Members, w.Rekeyed = "n2", w.Members.Members[:3], true
 			delete(w.Replicas, "stick")
 		}, to: machine.HandoffDone},
 		"the stick is destroyed and there all the same": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {

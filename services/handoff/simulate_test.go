@@ -55,6 +55,7 @@ type model struct {
 	leads   time.Time
 	index   uint64
 	backup  uint64
+	rekeyed bool
 	checks  []Check
 	failed  Action
 	failAt  time.Time
@@ -243,7 +244,8 @@ func (m *model) lostMachine(id machine.ID) bool {
 
 func (m *model) world() World {
 	w := World{
-		Now: m.now, Self: m.leader, Members: m.membership(), Index: m.index, Level: 1, Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{},
+		Rekeyed: m.rekeyed,
+		Now:     m.now, Self: m.leader, Members: m.membership(), Index: m.index, Level: 1, Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{},
 		Leads: m.leads, Backup: m.backup, Checks: m.checks, Failed: m.failed, FailedAt: m.failAt, Failures: m.fails,
 	}
 	for id, b := range m.boxes {
@@ -255,7 +257,7 @@ func (m *model) world() World {
 		}
 		w.Replicas[id] = Seen{
 			ID: id, Machine: b.machine, Reachable: b.there(), Stored: state.Stored{Last: b.last, Applied: b.last, Voter: m.voters[id]},
-			Level: 1, Proved: b.proof > 0 && b.took == b.proof, Close: b.closeAt, SameHash: true, Known: true, Sync: time.Millisecond, Sealed: b.sealed,
+			Level: 1, Proved: b.proof > 0 && b.took == b.proof, Close: b.closeAt, SameHash: true, Known: true, Keys: true, Sync: time.Millisecond, Sealed: b.sealed,
 		}
 	}
 	for id, ready := range m.nodes {
@@ -358,6 +360,11 @@ func (m *model) do(a Action) error {
 			m.t.Errorf("%s leaves as a member", a.Replica)
 		}
 		m.boxes[a.Replica].left = true
+	case Rekey:
+		if !m.boxes[a.Replica].left {
+			m.t.Errorf("a new data key while %s could have it", a.Replica)
+		}
+		m.rekeyed = true
 	case Backup:
 		m.backup = m.index
 	case Try:

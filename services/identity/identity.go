@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/durable"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
 )
@@ -24,7 +25,7 @@ import (
 const (
 	fileIdentity  = "identity.json"
 	fileKey       = "key.pem"
-	fileAuthority = "authority.pem" // a founder's key of the authority, until the cluster has it
+	fileAuthority = "authority.json" // a founder's key of the authority, until the cluster has it
 	fileEndpoints = "endpoints.json"
 	fileSealed    = "sealed.json"
 	fileFresh     = "fresh" // of one that joined, until it is a member
@@ -61,8 +62,9 @@ type Own struct {
 	peer.Identity
 	// Founder says that it began the cluster.
 	Founder bool
-	// AuthorityKey is what the cluster must be given (PEM); nil where it has it.
-	AuthorityKey []byte
+	// AuthorityKey is what the cluster must be given, the secret peerapi.SecretKey;
+	// nil where it has it.
+	AuthorityKey *keyring.Sealed
 	AuthorityCrt []byte // PEM
 	// Endpoints are where the replicas were last, this one's too, by server ID.
 	// The state has them, but a replica that starts has no state before another
@@ -119,25 +121,36 @@ func Load(dir string) (Own, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return failed(err)
 	}
-	if own.AuthorityKey, err = os.ReadFile(filepath.Join(dir, fileAuthority)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return failed(err)
+	text, err = os.ReadFile(filepath.Join(dir, fileAuthority))
+	if err == nil {
+		err = json.Unmarshal(text, &own.AuthorityKey)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failed(fmt.Errorf("%s: %w", fileAuthority, err))
 	}
 	return own, nil
 }
 
 // Found makes the identity of a cluster's first replica, with the cluster's ID
-// and its authority. Killed in between, it is made anew: nobody knows it yet.
-func Found(dir string) (Own, error) { return Begin(dir, peer.NewID("c-"), 1) }
+// and its authority, whose key is sealed under a data key. Killed in between, it is
+// made anew: nobody knows it yet.
+func Found(dir string, under keyring.Key) (Own, error) {
+	return Begin(dir, peer.NewID("c-"), 1, under)
+}
 
 // Begin makes the identity of the first replica of a generation of a cluster, with
 // its authority.
-func Begin(dir, cluster string, generation uint64) (Own, error) {
+func Begin(dir, cluster string, generation uint64, under keyring.Key) (Own, error) {
 	name := peer.Name{Cluster: cluster, Generation: generation, ID: peer.NewID("replica-")}
 	authorityKey, authority, err := peer.NewAuthority(name.Cluster, name.Generation)
 	if err != nil {
 		return Own{}, err
 	}
 	a, err := peer.ParseAuthority(authorityKey, authority)
+	if err != nil {
+		return Own{}, err
+	}
+	sealed, err := under.Seal(peerapi.SecretKey, authorityKey)
 	if err != nil {
 		return Own{}, err
 	}
@@ -149,7 +162,7 @@ func Begin(dir, cluster string, generation uint64) (Own, error) {
 	if err != nil {
 		return Own{}, err
 	}
-	err = errors.Join(write(dir, fileKey, key), write(dir, fileAuthority, authorityKey))
+	err = errors.Join(write(dir, fileKey, key), writeJSON(dir, fileAuthority, sealed))
 	if err == nil {
 		err = keep(dir, stored{Cluster: name.Cluster, Generation: name.Generation, ID: name.ID, Certificate: crt, Authority: authority, Founder: true})
 	}

@@ -12,21 +12,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/state"
 )
+
+var dataKey = keyring.NewKey()
 
 func TestFound(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "identity")
 	if _, err := Load(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an empty folder: %v", err)
 	}
-	own, err := Found(dir)
+	own, err := Found(dir, dataKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := peer.ParseAuthority(own.AuthorityKey, own.AuthorityCrt); err != nil || !own.Founder || own.Generation != 1 {
+	authority, err := dataKey.Open(peerapi.SecretKey, *own.AuthorityKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.ParseAuthority(authority, own.AuthorityCrt); err != nil || !own.Founder || own.Generation != 1 {
 		t.Errorf("%+v, %v", own.Name, err)
 	}
 	if err := errors.Join(Given(dir), Given(dir)); err != nil {
@@ -45,7 +52,7 @@ func TestFound(t *testing.T) {
 			t.Errorf("%s: %v, %v", e.Name(), info.Mode(), err)
 		}
 	}
-	other, err := Found(filepath.Join(t.TempDir(), "other"))
+	other, err := Found(filepath.Join(t.TempDir(), "other"), dataKey)
 	if err != nil || other.Cluster == own.Cluster || other.ID == own.ID {
 		t.Errorf("another founder: %+v, %v", other.Name, err)
 	}
@@ -67,7 +74,7 @@ func TestSpoilt(t *testing.T) {
 		},
 	} {
 		dir := t.TempDir()
-		if _, err := Found(dir); err != nil {
+		if _, err := Found(dir, dataKey); err != nil {
 			t.Fatal(err)
 		}
 		if err := spoil(dir); err != nil {
@@ -82,11 +89,11 @@ func TestSpoilt(t *testing.T) {
 // serve runs a founder that takes replicas in.
 func serve(t *testing.T) (*state.Store, peer.Invitation) {
 	t.Helper()
-	own, err := Found(t.TempDir())
+	own, err := Found(t.TempDir(), dataKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := state.Open(state.Config{ID: own.ID, InMemory: true})
+	store, err := state.Open(state.Config{ID: own.ID, InMemory: true, Keys: keyring.Memory(dataKey)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,10 +115,14 @@ func serve(t *testing.T) (*state.Store, peer.Invitation) {
 			t.Error(err)
 		}
 	})
+	crt, err := dataKey.Seal(peerapi.SecretCrt, own.AuthorityCrt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	token, invite := peerapi.NewInvitation("node-1", "")
 	invite.Expires = time.Now().Add(time.Minute)
 	for _, c := range []state.Command{
-		state.ClusterCreate{ID: own.Cluster, Generation: own.Generation, Secrets: map[string][]byte{peerapi.SecretKey: own.AuthorityKey, peerapi.SecretCrt: own.AuthorityCrt}},
+		state.ClusterCreate{ID: own.Cluster, Generation: own.Generation, Key: dataKey.ID, Secrets: map[string]keyring.Sealed{peerapi.SecretKey: *own.AuthorityKey, peerapi.SecretCrt: crt}},
 		state.ReplicaTell{ID: own.ID, Name: "appliance", Endpoint: l.Addr().String(), Key: make([]byte, 32), Release: "v1", Level: 1},
 		invite,
 	} {
@@ -160,7 +171,7 @@ func TestJoin(t *testing.T) {
 // is told: it must not be taken for nobody.
 func TestNamed(t *testing.T) {
 	dir := t.TempDir()
-	own, err := Found(dir)
+	own, err := Found(dir, dataKey)
 	if err != nil || len(own.Named.Endpoints) != 0 {
 		t.Fatalf("%v, %v", own.Named, err)
 	}

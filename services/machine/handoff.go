@@ -93,6 +93,11 @@ var handoffOrder = []HandoffStep{
 	HandoffTransferring, HandoffWatching, HandoffSealing, HandoffDone,
 }
 
+// Leaving says whether a replica is being let go for good.
+func (h Handoff) Leaving(replica string) bool {
+	return h.Step == HandoffSealing && h.From == replica
+}
+
 // MayGo says whether a plan may go from one step to another: on by one, back
 // from watching to transferring (the old one took the lead back), from promoting
 // to the end where nobody leaves, and to aborting from any before sealing unless

@@ -25,6 +25,7 @@ import (
 	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -118,7 +119,7 @@ func newLab(t *testing.T) *lab {
 	l := &lab{blobs: &blobs{bytes: map[string][]byte{}, files: map[string][]wire.File{}}}
 	l.clock.Store(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).UnixNano())
 	now := func() time.Time { return time.Unix(0, l.clock.Load()).UTC() }
-	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Now: now, Logger: slog.New(slog.DiscardHandler)})
+	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Keys: statetest.Keys(), Now: now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,12 +275,13 @@ func (l *lab) session(t *testing.T, k keys, mac machine.MAC) (s wire.SessionRepl
 func (l *lab) approve(t *testing.T, s wire.SessionReply, name string, role machine.Role) ed25519.PrivateKey {
 	t.Helper()
 	seed := sha256.Sum256([]byte(s.Session))
+	key, sealed := statetest.Node(s.Machine, seed[:])
 	last := byte(10 + len(l.store.View().Machines()))
 	l.propose(t, state.MachineApprove{
 		Machine: s.Machine, Session: s.Session, Intent: "i-" + s.Session, Name: name, Image: nodeManifest,
-		Profile:  machine.Profile{Name: string(role), Role: role, KernelArguments: []string{"quiet"}},
-		Address:  netip.AddrFrom4([4]byte{10, 77, 0, last}),
-		NodeSeed: seed[:], Bootstrap: "b-" + s.Session,
+		Profile: machine.Profile{Name: string(role), Role: role, KernelArguments: []string{"quiet"}},
+		Address: netip.AddrFrom4([4]byte{10, 77, 0, last}),
+		NodeKey: key, NodeSeed: sealed, Bootstrap: "b-" + s.Session,
 	})
 	return ed25519.NewKeyFromSeed(seed[:])
 }

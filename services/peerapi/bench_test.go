@@ -78,7 +78,7 @@ func BenchmarkCatchUp(b *testing.B) {
 		leader.must(state.MachineApprove{
 			Machine: id, Session: session, Intent: fmt.Sprintf("i-%d", n), Name: fmt.Sprintf("node-%d", n),
 			Profile: machine.Profile{Name: "worker", Role: machine.RoleWorker}, Address: netip.AddrFrom4([4]byte{10, 77, byte(1 + n>>8), byte(n)}),
-			Image: digest, NodeSeed: word("seed", n),
+			Image: digest, NodeKey: word("key", n),
 		})
 	})
 	for last := uint64(0); last < events; last = leader.store.View().LastEvent() {

@@ -26,6 +26,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/blob"
 	"github.com/rackseed/rackseed/services/handoff"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/state"
@@ -38,6 +39,7 @@ const (
 	pathStored  = "/stored"
 	pathReport  = "/report"
 	pathSeal    = "/seal"
+	pathKeys    = "/keys"
 	pathJoin    = "/join" // without a certificate
 	pathBlob    = "/blob/"
 	pathBackup  = "/backup/"
@@ -77,6 +79,8 @@ type Server struct {
 	Backup func(index uint64, from io.Reader) error
 	// Output keeps machines' output.
 	Output Output
+	// Keys are the data keys, for a member that may have them.
+	Keys func(member string) ([]keyring.Key, error)
 	// Blobs are this replica's.
 	Blobs interface {
 		Open(d blob.Digest) (blob.File, error)
@@ -112,6 +116,7 @@ func (s *Server) Members() http.Handler {
 		}
 		return struct{}{}, s.Seal(h)
 	})
+	handle(mux, pathKeys, s, func(ctx context.Context, _ struct{}) ([]keyring.Key, error) { return s.Keys(peer.From(ctx)) })
 	mux.HandleFunc("GET "+pathBlob+"{digest}", s.blob)
 	mux.HandleFunc("PUT "+pathBackup+"{index}", s.backup)
 	mux.HandleFunc("PUT "+pathOutput+"{machine}/{stream}", s.take)
@@ -248,6 +253,11 @@ func (c Client) Report(ctx context.Context, id string) (handoff.Report, error) {
 func (c Client) Seal(ctx context.Context, id string, h machine.Handoff) error {
 	_, err := ask[struct{}](ctx, c.HTTP, id, pathSeal, h)
 	return err
+}
+
+// Keys asks a replica for the data keys that secrets are sealed under.
+func (c Client) Keys(ctx context.Context, id string) ([]keyring.Key, error) {
+	return ask[[]keyring.Key](ctx, c.HTTP, id, pathKeys, struct{}{})
 }
 
 // Blob opens a blob of a replica, from a byte on; fs.ErrNotExist: it has none.
@@ -483,11 +493,14 @@ func (s *Server) join(ctx context.Context, q JoinRequest) (JoinReply, error) {
 
 // issue makes a replica's certificate by the cluster's authority.
 func issue(view state.View, id string, public crypto.PublicKey) ([]byte, error) {
-	cluster, created := view.Cluster()
-	key, ok1 := view.Secret(SecretKey)
-	crt, ok2 := view.Secret(SecretCrt)
-	if !created || !ok1 || !ok2 {
-		return nil, errors.New("the state has no authority for replicas' certificates")
+	cluster, _ := view.Cluster()
+	key, err := view.OpenSecret(SecretKey)
+	if err != nil {
+		return nil, fmt.Errorf("the authority for replicas' certificates: %w", err)
+	}
+	crt, err := view.OpenSecret(SecretCrt)
+	if err != nil {
+		return nil, fmt.Errorf("the authority for replicas' certificates: %w", err)
 	}
 	authority, err := peer.ParseAuthority(key, crt)
 	if err != nil {

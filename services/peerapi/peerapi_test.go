@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/handoff"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
 // node is a replica on loopback, with its log on disk.
@@ -54,12 +56,13 @@ func (n *node) where(id string) (string, error) {
 func run(t testing.TB, l net.Listener, identity peer.Identity, joinsAt map[string]string, joins bool) *node {
 	t.Helper()
 	n := &node{t: t, id: identity.ID, endpoint: l.Addr().String(), joinsAt: joinsAt}
-	server := &Server{Report: func() (handoff.Report, error) { return handoff.Report{Stored: n.store.Stored()}, nil }, Seal: func(h machine.Handoff) error { n.sealed = h; return nil }}
+	server := &Server{Report: func() (handoff.Report, error) { return handoff.Report{Stored: n.store.Stored()}, nil }, Seal: func(h machine.Handoff) error { n.sealed = h; return nil },
+		Keys: func(string) ([]keyring.Key, error) { return nil, &state.Refusal{Text: "not now"} }}
 	n.network = peer.New(peer.Config{
 		Identity: identity, Member: func(id string) bool { return n.store != nil && n.member(id) }, Endpoint: n.where,
 		Members: server.Members(), Joins: server.Joins(), Logger: slog.New(slog.DiscardHandler),
 	})
-	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Stream: n.network.Raft(), Peers: Client{n.network.Client()}, Joins: joins, Fresh: joins, Members: n.network.Recheck,
+	store, err := state.Open(state.Config{Dir: t.TempDir(), ID: n.id, Stream: n.network.Raft(), Peers: Client{n.network.Client()}, Joins: joins, Fresh: joins, Members: n.network.Recheck, Keys: statetest.Keys(),
 		Slower: 4, // a busy machine is no dead replica
 	})
 	if err != nil {
@@ -121,7 +124,7 @@ func first(t testing.TB) (*node, []byte) {
 		t.Fatal(err)
 	}
 	n := run(t, listen(t), identity, nil, false)
-	n.must(state.ClusterCreate{ID: "c-1", Generation: 1, Secrets: map[string][]byte{SecretKey: authorityKey, SecretCrt: authority}})
+	n.must(state.ClusterCreate{ID: "c-1", Generation: 1, Secrets: map[string]keyring.Sealed{SecretKey: statetest.Seal(SecretKey, authorityKey), SecretCrt: statetest.Seal(SecretCrt, authority)}})
 	n.must(state.ReplicaTell{ID: n.id, Name: "appliance", Endpoint: n.endpoint, Key: hashOf(pem), Release: "v1", Level: 1})
 	return n, authority
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/identity"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
@@ -36,6 +37,7 @@ import (
 const (
 	folderIdentity = "identity"
 	folderState    = "state"
+	folderKeys     = "keyring"    // stays: data keys are of no generation
 	folderPrepared = "recovering" // being made: nothing of it counts yet
 	folderDecided  = "recovered"  // it takes the place of what is there
 	folderAside    = "before-generation-"
@@ -62,8 +64,11 @@ type Options struct {
 	From    string // a file of some replica's backup/; "": what the folder has
 	Node    Node
 	Release string
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// RecoveryKey opens the data keys' copy that is in the state, where the folder has
+	// them not; "": they are in the folder.
+	RecoveryKey string
+	Now         func() time.Time
+	Logger      *slog.Logger
 }
 
 // Recovery is one that was looked at, and not done yet. It keeps the replica from
@@ -76,7 +81,9 @@ type Recovery struct {
 
 	own     identity.Own // zero: there is none
 	past    *state.Past
-	from    string // server ID or name of the backup
+	ring    *keyring.Ring // the folder's
+	keys    []keyring.Key // those that the past is sealed under
+	from    string        // server ID or name of the backup
 	newest  time.Time
 	others  []machine.Replica
 	answers []string // of others that are there
@@ -111,6 +118,9 @@ func Begin(ctx context.Context, o Options) (r *Recovery, err error) {
 	case r.own.ID != "" && r.own.Cluster != cluster.ID:
 		return r, fmt.Errorf("%s is of cluster %s, and the replica in this folder of %s: use an empty folder", cmp.Or(o.From, folderState), cluster.ID, r.own.Cluster)
 	}
+	if err := r.openKeys(); err != nil {
+		return r, err
+	}
 	site, _ := r.past.View.Site()
 	r.Cluster, r.Site = cluster.ID, site.Name
 	r.Generation = max(cluster.Generation, r.own.Generation) + 1
@@ -125,6 +135,33 @@ func Begin(ctx context.Context, o Options) (r *Recovery, err error) {
 		}
 	}
 	return r, r.askOthers(ctx)
+}
+
+// openKeys finds the data keys that the past's secrets are sealed under.
+func (r *Recovery) openKeys() (err error) {
+	if r.ring, err = keyring.Open(r.path(folderKeys), keyring.Protectors()...); err != nil {
+		return err
+	}
+	now := r.past.View.Keyring()
+	if r.keys = r.ring.Keys(now.Keys()...); len(r.keys) == len(now.Keys()) {
+		return nil
+	}
+	if r.RecoveryKey == "" {
+		return errors.Join(fmt.Errorf("this folder has not the data keys that its secrets are sealed under: bring the recovery key (--recovery-key FILE)"), r.ring.Lost())
+	}
+	r.keys, err = keyring.Recover(r.RecoveryKey, now.Copy)
+	return err
+}
+
+// current is the data key that the past's secrets are sealed under now.
+func (r *Recovery) current() (keyring.Key, error) {
+	id := r.past.View.Keyring().Current
+	for _, k := range r.keys {
+		if k.ID == id {
+			return k, nil
+		}
+	}
+	return keyring.Key{}, fmt.Errorf("data key %s is not among those that there are: the recovery key opened an older copy", id)
 }
 
 func (r *Recovery) path(name string) string { return filepath.Join(r.Data, name) }
@@ -256,13 +293,24 @@ func (r *Recovery) Do(ctx context.Context, by string) error {
 	if err := os.RemoveAll(dir); err != nil { // one that was killed
 		return err
 	}
-	own, err := identity.Begin(filepath.Join(dir, folderIdentity), r.Cluster, r.Generation)
+	under, err := r.current()
+	if err == nil {
+		err = r.ring.Add(r.keys...)
+	}
+	if err != nil {
+		return err
+	}
+	own, err := identity.Begin(filepath.Join(dir, folderIdentity), r.Cluster, r.Generation, under)
+	if err != nil {
+		return err
+	}
+	crt, err := under.Seal(peerapi.SecretCrt, own.AuthorityCrt)
 	if err != nil {
 		return err
 	}
 	key := sha256.Sum256(own.Public())
 	c := state.ClusterRecover{
-		Generation: r.Generation, Secrets: map[string][]byte{peerapi.SecretKey: own.AuthorityKey, peerapi.SecretCrt: own.AuthorityCrt},
+		Generation: r.Generation, Secrets: map[string]keyring.Sealed{peerapi.SecretKey: *own.AuthorityKey, peerapi.SecretCrt: crt},
 		Replica: own.ID, From: r.from, Index: r.past.Last,
 	}
 	if node := r.node(); node.Endpoint != "" {

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/identity"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/state"
 )
@@ -25,7 +27,11 @@ func options(data string) Options {
 
 func open(t *testing.T, data, id string) *state.Store {
 	t.Helper()
-	s, err := state.Open(state.Config{Dir: filepath.Join(data, folderState), ID: id})
+	ring, err := keyring.Open(filepath.Join(data, folderKeys), keyring.Protectors()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := state.Open(state.Config{Dir: filepath.Join(data, folderState), ID: id, Keys: ring})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,22 +42,40 @@ func open(t *testing.T, data, id string) *state.Store {
 }
 
 // newReplica makes a folder of one with a cluster, and a backup of its state.
-func newReplica(t *testing.T) (data, backup string, own identity.Own) {
+func newReplica(t *testing.T) (data, backup, recovery string, own identity.Own) {
 	t.Helper()
 	data = t.TempDir()
-	own, err := identity.Found(filepath.Join(data, folderIdentity))
+	ring, err := keyring.Open(filepath.Join(data, folderKeys), keyring.Protectors()...)
 	if err != nil {
+		t.Fatal(err)
+	}
+	under := keyring.NewKey()
+	recovery, recipient, err := keyring.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied, err := keyring.Copy(recipient, under)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err = identity.Found(filepath.Join(data, folderIdentity), under)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crt, err := under.Seal(peerapi.SecretCrt, own.AuthorityCrt)
+	if err := errors.Join(err, ring.Add(under)); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, data, own.ID)
 	var text bytes.Buffer
 	for i, c := range []state.Command{
-		state.ClusterCreate{ID: own.Cluster, Generation: own.Generation, Secrets: map[string][]byte{peerapi.SecretKey: own.AuthorityKey, peerapi.SecretCrt: own.AuthorityCrt}},
+		state.ClusterCreate{ID: own.Cluster, Generation: own.Generation, Key: under.ID, Secrets: map[string]keyring.Sealed{peerapi.SecretKey: *own.AuthorityKey, peerapi.SecretCrt: crt}},
 		state.ReplicaTell{ID: own.ID, Name: "appliance", Endpoint: "127.0.0.1:1", Key: make([]byte, 32), Release: "v1", Level: 1},
 		state.UserPut{Name: "ann", PasswordHash: []byte("hash")},
+		state.RecoveryPut{Recipient: recipient, Copy: copied, Keys: []string{under.ID}},
 		state.Note{What: "note", Severity: machine.Info, Text: "after the backup"},
 	} {
-		if i == 3 {
+		if i == 4 {
 			if _, err := s.Export(&text); err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +88,7 @@ func newReplica(t *testing.T) (data, backup string, own identity.Own) {
 	if err := errors.Join(s.Close(), identity.Given(filepath.Join(data, folderIdentity)), os.WriteFile(backup, text.Bytes(), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	return data, backup, own
+	return data, backup, recovery, own
 }
 
 func recover1(t *testing.T, o Options) (text string) {
@@ -86,7 +110,7 @@ func recover1(t *testing.T, o Options) (text string) {
 // A cluster goes on as a new generation: with its users and events, without a gap,
 // under a new ID and authority; twice in turn; and what was is kept.
 func TestRecover(t *testing.T) {
-	data, backup, old := newReplica(t)
+	data, backup, _, old := newReplica(t)
 	s := open(t, data, old.ID)
 	if _, err := Begin(t.Context(), options(data)); err == nil || !strings.Contains(err.Error(), "stop it first") {
 		t.Errorf("while it runs: %v", err)
@@ -150,8 +174,8 @@ func check(t *testing.T, data, from string, old identity.Own, generation uint64,
 }
 
 func TestRefused(t *testing.T) {
-	data, _, _ := newReplica(t)
-	_, foreign, _ := newReplica(t)
+	data, _, _, _ := newReplica(t)
+	_, foreign, recovery, _ := newReplica(t)
 	empty := t.TempDir()
 	spoilt := filepath.Join(t.TempDir(), "spoilt")
 	if err := os.WriteFile(spoilt, []byte("{}"), 0o600); err != nil {
@@ -172,7 +196,28 @@ func TestRefused(t *testing.T) {
 	// Into an empty folder a backup may go.
 	o := options(empty)
 	o.From = foreign
+	other, _, err := keyring.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"": "--recovery-key", other: "does not fit", "a": "no recovery key"} {
+		o.RecoveryKey = key
+		if _, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("recovery key %q: %v", key, err)
+		}
+	}
+	o.RecoveryKey = recovery
 	recover1(t, o)
+	own, err := identity.Load(filepath.Join(empty, folderIdentity))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, empty, own.ID)
+	defer s.Close()
+	key, err := s.View().OpenSecret(peerapi.SecretKey)
+	if _, e := peer.ParseAuthority(key, own.AuthorityCrt); err != nil || e != nil {
+		t.Errorf("the new authority: %v, %v", err, e)
+	}
 }
 
 func TestMajority(t *testing.T) {
@@ -239,7 +284,7 @@ func TestFinishAnywhere(t *testing.T) {
 
 // One that was killed while it was prepared is begun anew.
 func TestBegunAnew(t *testing.T) {
-	data, _, old := newReplica(t)
+	data, _, _, old := newReplica(t)
 	r, err := Begin(t.Context(), options(data))
 	if err != nil {
 		t.Fatal(err)

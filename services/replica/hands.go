@@ -251,11 +251,11 @@ const inviteLife = 10 * time.Minute
 
 // invitation invites a machine's replica.
 func (r *replica) invitation(ctx context.Context, view state.View, m machine.Machine) (wire.ReplicaSecret, error) {
-	authority, ok := view.Secret(peerapi.SecretCrt)
-	cluster, created := view.Cluster()
-	if !ok || !created {
-		return wire.ReplicaSecret{}, errors.New("the state has no authority for replicas' certificates")
+	authority, err := view.OpenSecret(peerapi.SecretCrt)
+	if err != nil {
+		return wire.ReplicaSecret{}, fmt.Errorf("the authority for replicas' certificates: %w", err)
 	}
+	cluster, _ := view.Cluster()
 	token, invite := peerapi.NewInvitation(m.Name, m.ID)
 	invite.Expires = r.Now().Add(inviteLife)
 	if _, err := r.store.Load().Propose(ctx, by, invite); err != nil {

@@ -73,10 +73,13 @@ func newConsoleCertificate(now time.Time, names []string, addresses []net.IP) (k
 // consoleCertificate reads the console's certificate from the state, with its
 // fingerprint as people compare it.
 func consoleCertificate(view state.View) (tls.Certificate, string, error) {
-	key, ok1 := view.Secret(secretConsoleKey)
-	crt, ok2 := view.Secret(secretConsoleCrt)
-	if !ok1 || !ok2 {
-		return tls.Certificate{}, "", errors.New("the state has no certificate of the console: was this cluster made by an older version?")
+	key, err := view.OpenSecret(secretConsoleKey)
+	if err != nil {
+		return tls.Certificate{}, "", fmt.Errorf("the console's certificate: %w", err)
+	}
+	crt, err := view.OpenSecret(secretConsoleCrt)
+	if err != nil {
+		return tls.Certificate{}, "", fmt.Errorf("the console's certificate: %w", err)
 	}
 	pair, err := tls.X509KeyPair(crt, key)
 	if err != nil {

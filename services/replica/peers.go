@@ -58,7 +58,11 @@ func (r *replica) identify(ctx context.Context) (identity.Own, error) {
 	if r.onNode() {
 		return r.join(ctx)
 	}
-	return identity.Found(r.identityDir())
+	key, err := r.firstKey()
+	if err != nil {
+		return own, err
+	}
+	return identity.Found(r.identityDir(), key)
 }
 
 // join asks until the cluster takes this replica in: its leader may be changing.
@@ -102,7 +106,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // meet makes this replica's side of the connections between replicas. It dials
 // at once; it listens once it knows where (serveReplicas).
 func (r *replica) meet() {
-	r.answers = &peerapi.Server{Report: r.report, Seal: r.seal, Backup: r.keepBackup}
+	r.answers = &peerapi.Server{Report: r.report, Seal: r.seal, Backup: r.keepBackup, Keys: r.giveKeys}
 	r.network = peer.New(peer.Config{
 		Identity: r.own.Identity, Member: r.isMember, Endpoint: r.endpointOf,
 		Members: r.answers.Members(), Joins: r.answers.Joins(), Logger: r.Logger,
@@ -282,5 +286,6 @@ func (r *replica) report() (handoff.Report, error) {
 		Stored: store.Stored(), Checked: index, Hash: hash, Counted: blobs.Counted && output.Counted,
 		Missing: blobs.Missing + output.Missing, MissingBytes: blobs.Bytes + output.Bytes,
 		Sync: medium.Median, Clock: r.Now(), Sealed: r.sealed.Load(),
+		Keys: r.keys.IDs(), Protector: r.keys.Protector(),
 	}, err
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/recovery"
@@ -43,6 +44,7 @@ type replica struct {
 	Config
 	tasks   *supervisor
 	own     identity.Own
+	keys    *keyring.Ring
 	network *peer.Network   // to other replicas
 	answers *peerapi.Server // to them
 	file    siteFile
@@ -59,6 +61,8 @@ type replica struct {
 	// watchers know of other DHCP servers on the links, by interface; one
 	// dhcp.Server at a time has them.
 	watchers map[string]*foreign.Watcher
+
+	rekeying sync.Mutex // held while a data key is made that the state does not name
 
 	mu     sync.Mutex
 	people net.Addr // where the console is served; nil until it is
@@ -176,6 +180,7 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 	tasks := []task{
 		{"storage", r.watchMedium},
 		{"membership", r.introduce},
+		{"secrets", r.keepKeys},
 		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
 		{"handoff", r.runHandoff},
 		{"handoff by the site file", r.whileServing(r.startHandoff)},
@@ -233,10 +238,16 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 	} else if finished {
 		r.Logger.Warn("replica: a recovery that was cut off is complete")
 	}
+	if err := r.openKeys(); err != nil {
+		return nil, err
+	}
 	if r.own, err = r.identify(ctx); err != nil {
 		return nil, fmt.Errorf("who this replica is: %w", err)
 	}
 	if r.own.Sealed != nil {
+		if err := r.keys.Destroy(); err != nil { // it may have been killed over it
+			return nil, err
+		}
 		return nil, errSealed
 	}
 	if r.Slower == 0 && !r.onNode() {
@@ -249,7 +260,7 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 	store, err := state.Open(state.Config{
 		Dir: filepath.Join(r.Data, "state"), ID: r.own.ID, Now: r.Now, Logger: r.Logger, Halt: halt,
 		Stream: r.network.Raft(), Peers: r.client(), Members: r.network.Recheck,
-		Joins: !r.own.Founder, Fresh: r.own.Fresh, Slower: r.Slower, BeforeVote: r.beforeVote,
+		Joins: !r.own.Founder, Fresh: r.own.Fresh, Keys: r.keys, Slower: r.Slower, BeforeVote: r.beforeVote,
 	})
 	if err != nil {
 		r.network.Close()
@@ -308,7 +319,7 @@ func (r *replica) begin(ctx context.Context, store *state.Store) error {
 			return err
 		}
 	}
-	if _, has := store.View().Secret(peerapi.SecretKey); has && r.own.AuthorityKey != nil {
+	if r.own.AuthorityKey != nil { // ClusterCreate had it
 		return identity.Given(r.identityDir())
 	}
 	return nil
@@ -344,11 +355,23 @@ func (r *replica) create(ctx context.Context, store *state.Store) error {
 	if err != nil {
 		return fmt.Errorf("the console's certificate: %w", err)
 	}
-	secrets[peerapi.SecretKey], secrets[peerapi.SecretCrt] = r.own.AuthorityKey, r.own.AuthorityCrt
+	secrets[peerapi.SecretCrt] = r.own.AuthorityCrt
+	if r.own.AuthorityKey == nil {
+		return fmt.Errorf("%s: the key of the replicas' authority is missing: remove the folder, and begin anew", r.identityDir())
+	}
+	list := r.keys.Keys(r.own.AuthorityKey.Key)
+	if len(list) == 0 {
+		return fmt.Errorf("%s: data key %s is missing, before there was a cluster: remove the folder, and begin anew: %w", r.Data, r.own.AuthorityKey.Key, r.keys.Lost())
+	}
+	sealed, err := sealAll(list[0], secrets)
+	if err != nil {
+		return fmt.Errorf("sealing the cluster's secrets: %w", err)
+	}
+	sealed[peerapi.SecretKey] = *r.own.AuthorityKey
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	_, err = store.Propose(ctx, by, state.ClusterCreate{
-		ID: r.own.Cluster, Generation: r.own.Generation, Secrets: secrets, SetupHash: api.SetupHash(code),
+		ID: r.own.Cluster, Generation: r.own.Generation, Key: list[0].ID, Secrets: sealed, SetupHash: api.SetupHash(code),
 	})
 	if err != nil {
 		return fmt.Errorf("creating the cluster: %w", err)

@@ -39,6 +39,10 @@ func (r *replica) seal(h machine.Handoff) error {
 	}
 	cluster, _ := store.View().Cluster()
 	err := identity.Seal(r.identityDir(), identity.Sealed{Handoff: h.ID, Epoch: cluster.Epoch, Index: store.Stored().Last, At: r.Now().UTC()})
+	// Before it says that it is over.
+	if err == nil {
+		err = r.keys.Destroy()
+	}
 	if err == nil {
 		r.sealed.Store(true)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/statetest"
@@ -27,7 +28,7 @@ func TestAPIServers(t *testing.T) {
 		seed := sha256.Sum256([]byte(id))
 		s.Must(state.MachineApprove{
 			Machine: id, Session: m.Session.ID, Intent: fmt.Sprint("i-", n), Bootstrap: fmt.Sprint("b-", n), Name: fmt.Sprint("node-", n), Image: image.Digest,
-			Profile: machine.Profile{Name: string(role), Role: role}, Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(20 + n)}), NodeSeed: seed[:],
+			Profile: machine.Profile{Name: string(role), Role: role}, Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(20 + n)}), NodeKey: seed[:],
 		})
 		s.Installed(id)
 		return id
@@ -54,6 +55,6 @@ func TestAPIServers(t *testing.T) {
 	for _, id := range []machine.ID{second, worker} {
 		s.Must(state.MachineForget{Machine: id})
 	}
-	s.Must(state.BootstrapAbandon{Intent: "b-1", Reason: "test", Secrets: map[string][]byte{"pki/ca.key": []byte("new")}})
+	s.Must(state.BootstrapAbandon{Intent: "b-1", Reason: "test", Secrets: map[string]keyring.Sealed{"pki/ca.key": statetest.Seal("pki/ca.key", []byte("new"))}})
 	want("abandoned")
 }

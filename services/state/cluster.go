@@ -26,8 +26,12 @@ func (c *change) clusterCreate(x ClusterCreate) error {
 	}
 	r.Created, r.ID, r.Generation, r.SetupHash = true, x.ID, x.Generation, x.SetupHash
 	c.put(tableCluster, &r)
+	c.put(tableKeyring, &Keyring{Current: x.Key})
 	for _, name := range slices.Sorted(maps.Keys(x.Secrets)) {
-		c.put(tableSecrets, &secretRow{Name: name, Value: x.Secrets[name]})
+		if x.Secrets[name].Key != x.Key {
+			return refuse("secret %.40s is sealed under data key %.40q, not under %.40q", name, x.Secrets[name].Key, x.Key)
+		}
+		c.put(tableSecrets, &secretRow{Name: name, Sealed: x.Secrets[name]})
 	}
 	c.event("", "cluster.created", machine.Info, fmt.Sprintf("Cluster %s created, generation %d", x.ID, x.Generation), "cluster", x.ID)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -29,9 +30,11 @@ type SiteApply struct {
 type ClusterCreate struct {
 	ID         string `json:"id"`
 	Generation uint64 `json:"generation"`
+	// Key is the ID of the data key that secrets are sealed under.
+	Key string `json:"key"`
 	// Secrets by name: keys and certificates made before the command was
 	// proposed ("pki/ca.crt", "console.key" …).
-	Secrets map[string][]byte `json:"secrets"`
+	Secrets map[string]keyring.Sealed `json:"secrets"`
 	// SetupHash is the SHA-256 of the setup code; it works once.
 	SetupHash []byte `json:"setupHash"`
 }
@@ -40,9 +43,9 @@ type ClusterCreate struct {
 // replicas for ever. Its log is the past of one of them; the new replica leads it
 // alone.
 type ClusterRecover struct {
-	Generation uint64            `json:"generation"` // later than the one before
-	Secrets    map[string][]byte `json:"secrets"`    // the new authority of replicas' certificates
-	Replica    string            `json:"replica"`    // server ID, never used before
+	Generation uint64                    `json:"generation"` // later than the one before
+	Secrets    map[string]keyring.Sealed `json:"secrets"`    // the new authority of replicas' certificates
+	Replica    string                    `json:"replica"`    // server ID, never used before
 	// Of the replica, where it is known where others find it.
 	Name     string     `json:"name,omitempty"`
 	Machine  machine.ID `json:"machine,omitempty"`
@@ -139,9 +142,10 @@ type MachineApprove struct {
 	Address netip.Addr       `json:"address"`
 	Image   string           `json:"image"`
 	Disk    machine.DiskHint `json:"disk,omitzero"`
-	// NodeSeed is the ed25519 seed by which the installed node will sign. It
-	// is kept as a secret of the machine.
-	NodeSeed []byte `json:"nodeSeed"`
+	// NodeKey is the ed25519 key that the installed node's requests are checked
+	// with, NodeSeed the seed by which it signs: a secret, named NodeSecret.
+	NodeKey  []byte         `json:"nodeKey"`
+	NodeSeed keyring.Sealed `json:"nodeSeed"`
 	// Erase is what is on that disk and may be lost, as machine.Intent.Erase.
 	Erase string `json:"erase,omitempty"`
 	// Bootstrap is the ID for the bootstrap intent, which is opened for this
@@ -212,7 +216,7 @@ type BootstrapAbandon struct {
 	Reason string `json:"reason"`
 	// Secrets replace those of the same names; the Kubernetes PKI must be
 	// among them.
-	Secrets map[string][]byte `json:"secrets"`
+	Secrets map[string]keyring.Sealed `json:"secrets"`
 }
 
 // JoinClaim asks for the permission to run kubeadm join. Granted to an installed
@@ -425,6 +429,45 @@ type FeatureRaise struct {
 	Level uint64 `json:"level"`
 }
 
+// KeyNext names a new data key, which replicas fetch from each other before
+// anything is sealed under it. It replaces one that is not current yet.
+type KeyNext struct {
+	Key string `json:"key"` // its ID
+	// For is the handoff whose end makes it.
+	For string `json:"for,omitempty"`
+	// Recipient is the recovery key's public part, Copy the data keys encrypted to
+	// it, the new one among them; both "" while there is no recovery key.
+	Recipient string `json:"recipient,omitempty"`
+	Copy      []byte `json:"copy,omitempty"`
+}
+
+// KeyTurn makes the next data key the current one. What was sealed under the one
+// before is refused from then on.
+type KeyTurn struct {
+	Key string `json:"key"`
+}
+
+// SecretReseal replaces secrets by the same ones sealed under the current data
+// key. One that was changed meanwhile stays.
+type SecretReseal struct {
+	Secrets []Resealed `json:"secrets"`
+}
+
+// Resealed is a secret that is sealed anew.
+type Resealed struct {
+	Name string `json:"name"`
+	// Was is the SHA-256 of the ciphertext that it replaces.
+	Was    []byte         `json:"was"`
+	Sealed keyring.Sealed `json:"sealed"`
+}
+
+// RecoveryPut replaces the recovery key.
+type RecoveryPut struct {
+	Recipient string   `json:"recipient"` // its public part
+	Copy      []byte   `json:"copy"`      // the data keys, encrypted to it
+	Keys      []string `json:"keys"`      // their IDs; all that secrets may be sealed under
+}
+
 // StateCheck has every replica remember the hash of its state at this entry: they
 // must be equal. It changes nothing.
 type StateCheck struct{}
@@ -487,5 +530,9 @@ func (RolloutDid) Kind() string       { return "rollout.did/1" }
 func (RolloutStop) Kind() string      { return "rollout.stop/1" }
 func (RolloutKeep) Kind() string      { return "rollout.keep/1" }
 func (FeatureRaise) Kind() string     { return "feature.raise/1" }
+func (KeyNext) Kind() string          { return "key.next/1" }
+func (KeyTurn) Kind() string          { return "key.turn/1" }
+func (SecretReseal) Kind() string     { return "secret.reseal/1" }
+func (RecoveryPut) Kind() string      { return "recovery.put/1" }
 func (StateCheck) Kind() string       { return "state.check/1" }
 func (Note) Kind() string             { return "note/1" }

@@ -111,6 +111,14 @@ func decide(t tables, at time.Time, by string, index, term uint64, command Comma
 		err = c.rolloutKeep()
 	case FeatureRaise:
 		err = c.featureRaise(x)
+	case KeyNext:
+		err = c.keyNext(x)
+	case KeyTurn:
+		err = c.keyTurn(x)
+	case SecretReseal:
+		err = c.secretReseal(x)
+	case RecoveryPut:
+		err = c.recoveryPut(x)
 	case StateCheck: // apply does it
 	case Note:
 		err = c.note(x)

@@ -320,7 +320,7 @@ func TestRevokedInTheMiddle(t *testing.T) {
 		t.Errorf("half written: %v, %v", d, half)
 	}
 	again := approval(1)
-	again.Intent, again.Bootstrap, again.NodeSeed = "i-2", "b-2", bytes32("node 2")
+	again.Intent, again.Bootstrap, again.NodeKey = "i-2", "b-2", bytes32("node 2")
 	w.must(MachineInvite{Machine: machineID(1), Until: w.now.Add(time.Hour)})
 	w.must(again)
 	if m := w.machine(machineID(1)); !m.Invited.IsZero() {
@@ -346,7 +346,7 @@ func TestRevokedInTheMiddle(t *testing.T) {
 	if _, half := w.view().HalfWritten(machineID(1)); !half {
 		t.Error("what the first one left is forgotten")
 	}
-	again.Intent, again.Bootstrap, again.NodeSeed = "i-3", "b-3", bytes32("node 3")
+	again.Intent, again.Bootstrap, again.NodeKey = "i-3", "b-3", bytes32("node 3")
 	w.must(again)
 	w.must(with(claim(1), func(x *IntentClaim) { half(x); x.Intent = "i-3" }))
 }

@@ -38,6 +38,7 @@ var kinds = []kindInfo{
 	known[HandoffStart](1), known[HandoffMove](1), known[HandoffDid](1), known[HandoffLost](1), known[HandoffResume](1), known[StateCheck](1),
 	known[ClusterRecover](1), known[SetupRenew](1),
 	known[RolloutStart](1), known[RolloutTell](1), known[RolloutDid](1), known[RolloutStop](1), known[RolloutKeep](1), known[FeatureRaise](1),
+	known[KeyNext](1), known[KeyTurn](1), known[SecretReseal](1), known[RecoveryPut](1),
 	known[UserPut](1), known[LoginOpen](1), known[LoginEnd](1), known[Note](1),
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-memdb"
 	"github.com/hashicorp/raft"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -40,6 +41,7 @@ type fsm struct {
 	told       bool  // halt was called
 	hub        *hub
 	log        *slog.Logger
+	keys       *keyring.Ring // for views only: nothing is applied by it
 	configured configured
 	checked    atomic.Pointer[version] // as it was at the newest StateCheck
 	current    atomic.Pointer[version]
@@ -57,7 +59,7 @@ func newFSM(limit uint64, halt func(error), log *slog.Logger) (*fsm, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the tables: %w", err)
 	}
-	f := &fsm{db: db, limit: limit, level: FeatureLevel, halt: halt, hub: newHub(), log: log}
+	f := &fsm{db: db, limit: limit, level: FeatureLevel, halt: halt, hub: newHub(), log: log, keys: keyring.Memory()}
 	f.current.Store(&version{txn: db.Snapshot().Txn(false)})
 	return f, nil
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -41,7 +42,7 @@ func samples() []Command {
 			Links: []machine.SiteLink{{MAC: mac(9), Address: mustPrefix("10.77.0.2/24"), DHCP: &machine.SiteDHCP{From: address(100), To: address(200), LeaseTime: machine.Duration(time.Hour),
 				Reservations: []machine.Reservation{{MAC: mac(1), Address: address(101)}}}}},
 			Machines: []machine.ListedMachine{{MAC: mac(1), Name: "node-1", Profile: "control-plane", Approve: true}}}},
-		ClusterCreate{ID: "c-1", Generation: 1, Secrets: map[string][]byte{"pki/ca.key": []byte("key"), "console.key": []byte("key")}, SetupHash: bytes32("setup")},
+		ClusterCreate{ID: "c-1", Generation: 1, Key: "k-1", Secrets: map[string]keyring.Sealed{"pki/ca.key": sealed("k-1", "key"), "console.key": sealed("k-1", "key")}, SetupHash: bytes32("setup")},
 		EpochBegin{Leader: "r-1"},
 		ImagePublish{Images: []machine.Image{{Ref: "node", Digest: digestOf("node")}}},
 		MachineSee{ID: machineID(1), MAC: mac(1), UUID: uuid(1), Via: "dhcp.discover", Text: "DHCP discover"},
@@ -56,7 +57,7 @@ func samples() []Command {
 		IntentRevoke{Intent: "i-1", Reason: "wrong rack"},
 		report, node,
 		BootstrapClaim{Machine: machineID(1)},
-		BootstrapAbandon{Intent: "b-1", Reason: "its board burnt", Secrets: map[string][]byte{"pki/ca.key": []byte("key")}},
+		BootstrapAbandon{Intent: "b-1", Reason: "its board burnt", Secrets: map[string]keyring.Sealed{"pki/ca.key": sealed("k-1", "key")}},
 		JoinClaim{Machine: machineID(1), Intent: "j-1"},
 		DiscoveryWindow{Until: start.Add(time.Hour)},
 		MachineInvite{Machine: machineID(1), Until: start.Add(time.Hour)},
@@ -82,8 +83,12 @@ func samples() []Command {
 		RolloutStop{ID: "o-1", Reason: "it did not come back"},
 		RolloutKeep{},
 		FeatureRaise{Level: 2},
+		KeyNext{Key: "k-2", For: "h-1", Recipient: "age1a", Copy: []byte("copy")},
+		KeyTurn{Key: "k-2"},
+		SecretReseal{Secrets: []Resealed{{Name: "pki/ca.key", Was: bytes32("was"), Sealed: sealed("k-2", "key")}}},
+		RecoveryPut{Recipient: "age1a", Copy: []byte("copy"), Keys: []string{"k-1", "k-2"}},
 		StateCheck{},
-		ClusterRecover{Generation: 2, Secrets: map[string][]byte{"peer/ca.key": []byte("key")}, Replica: "r-9", Name: "node-1", Machine: machineID(1),
+		ClusterRecover{Generation: 2, Secrets: map[string]keyring.Sealed{"peer/ca.key": sealed("k-1", "key")}, Replica: "r-9", Name: "node-1", Machine: machineID(1),
 			Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1, From: "r-2", Index: 900},
 		SetupRenew{SetupHash: bytes32("setup")},
 		UserPut{Name: "ann", PasswordHash: []byte("bcrypt"), SetupHash: bytes32("setup")},

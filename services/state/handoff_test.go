@@ -76,6 +76,7 @@ func TestNothingIsInstalledMeanwhile(t *testing.T) {
 	w := moving(t)
 	w.must(session("s-2", inventory(2), machineID(2)))
 	second := approval(2)
+	second.NodeSeed = sealed("k-1", "seed")
 	wantText(t, w.refused(second), "the boot service is moving into the cluster (preflight)")
 	w.must(HandoffMove{ID: "h-1", From: machine.HandoffPreflight, To: machine.HandoffAborting, Reason: "node-1 is away"})
 	if h, _ := w.view().Handoff(); h.Reason != "node-1 is away" {

@@ -385,11 +385,11 @@ func (c *change) drop(r *machineRow) {
 		c.remove(tableChunks, k)
 		return true
 	})
-	if s := first[secretRow](c.tables, tableSecrets, byID, key(nodeSecret(id))); s != nil {
+	if s := first[secretRow](c.tables, tableSecrets, byID, key(NodeSecret(id))); s != nil {
 		c.remove(tableSecrets, s)
 	}
 	c.removeMachine(r)
 }
 
-// nodeSecret names the seed of a node's signing key.
-func nodeSecret(id machine.ID) string { return "node/" + string(id) }
+// NodeSecret names the secret that is the seed of a node's signing key.
+func NodeSecret(id machine.ID) string { return "node/" + string(id) }

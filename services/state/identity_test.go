@@ -272,7 +272,7 @@ func TestApprovedOnItsOwnDisk(t *testing.T) {
 	r := w.must(session("s-2", full(1), "m-9"))
 	equal(t, "event", r.Events[1].Text, "The machine restarted before its install began, and its installer has a new key; it is here now and must be approved again")
 	again := approval(1)
-	again.Session, again.Intent, again.NodeSeed = "s-2", "i-2", bytes32("again")
+	again.Session, again.Intent, again.NodeKey = "s-2", "i-2", bytes32("again")
 	w.must(again)
 }
 
@@ -370,7 +370,7 @@ func TestForget(t *testing.T) {
 	w.must(MachineForget{Machine: machineID(1)})
 	v := w.view()
 	_, machineKept := v.Machine(machineID(1))
-	_, secretKept := v.Secret("node/" + string(machineID(1)))
+	secretKept := first[secretRow](v.t, tableSecrets, byID, key(NodeSecret(machineID(1)))) != nil
 	_, intentKept := v.Intent("i-1")
 	l, _ := v.Lease(address(100))
 	if machineKept || secretKept || intentKept || l.Machine != "" || len(v.Chunks(machineID(1), 0, 0)) != 0 {

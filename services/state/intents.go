@@ -20,7 +20,7 @@ func (c *change) machineApprove(x MachineApprove) error {
 	if err := c.calm(); err != nil {
 		return err
 	}
-	node := ed25519.NewKeyFromSeed(x.NodeSeed).Public().(ed25519.PublicKey)
+	node := ed25519.PublicKey(x.NodeKey)
 	if other := c.machineByNodeKey(node); other != nil {
 		return refuse("machine %s: its node key is machine %s's; make a new one", x.Machine, other.Machine.ID)
 	}
@@ -45,7 +45,9 @@ func (c *change) machineApprove(x MachineApprove) error {
 	r.Machine.NodeKey = node
 	r.Machine.Phase, r.Machine.Reason = machine.PhaseApproved, "approved by "+asker(c.by)
 	r.Boot, r.BootReport, r.BootGoesOn, r.PastBoots = "", 0, false, nil
-	c.put(tableSecrets, &secretRow{Name: nodeSecret(x.Machine), Value: x.NodeSeed})
+	if err := c.putSecret(NodeSecret(x.Machine), x.NodeSeed); err != nil {
+		return err
+	}
 	c.event(x.Machine, "machine.approved", machine.Info,
 		fmt.Sprintf("Approved by %s as %s (%s)", asker(c.by), x.Name, profile.Name),
 		"by", c.by, "intent", x.Intent, "name", x.Name, "profile", profile.Name, "address", x.Address.String(), "image", x.Image)
@@ -102,8 +104,8 @@ func (c *change) mayApprove(x MachineApprove, found *machineRow) error {
 	if !digest.MatchString(x.Image) {
 		return refuse("machine %s: node image %.80q is no digest; publish one first", id, x.Image)
 	}
-	if len(x.NodeSeed) != ed25519.SeedSize {
-		return refuse("machine %s: the node key's seed has %d bytes, %d are expected", id, len(x.NodeSeed), ed25519.SeedSize)
+	if len(x.NodeKey) != ed25519.PublicKeySize {
+		return refuse("machine %s: the node's key has %d bytes, %d are expected", id, len(x.NodeKey), ed25519.PublicKeySize)
 	}
 	if x.Profile.Role == machine.RoleControlPlane && c.bootstrap() == nil {
 		if err := word("bootstrap intent ID", x.Bootstrap); err != nil {

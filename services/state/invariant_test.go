@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -134,7 +135,7 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 	case 7, 8:
 		a := approval(n)
 		a.Session, a.Intent, a.Name, a.Address = s, fmt.Sprintf("i-%d", serial), fmt.Sprintf("node-%d", other), address(other)
-		a.NodeSeed = bytes32(fmt.Sprint(serial % 20))
+		a.NodeKey = bytes32(fmt.Sprint(serial % 20))
 		return a
 	case 9:
 		return IntentClaim{Intent: i, Epoch: epoch, Session: s, Disk: disk(1)}
@@ -160,7 +161,7 @@ func anyCommand(t *rapid.T, w *world, serial int) Command {
 		if b := w.view().Bootstrap(); b != nil {
 			i = b.ID
 		}
-		return BootstrapAbandon{Intent: i, Secrets: map[string][]byte{"pki/ca.key": []byte(fmt.Sprint(serial))}}
+		return BootstrapAbandon{Intent: i, Secrets: map[string]keyring.Sealed{"pki/ca.key": sealed("", fmt.Sprint(serial))}}
 	case 17:
 		return MachineInvite{Machine: id, Until: now.Add(time.Minute)}
 	case 18:

@@ -142,7 +142,9 @@ func (c *change) bootstrapAbandon(x BootstrapAbandon) error {
 		if !strings.HasPrefix(n, pkiPrefix) {
 			return refuse("bootstrap intent %s: %.40q is no secret of the Kubernetes PKI", x.Intent, n)
 		}
-		c.put(tableSecrets, &secretRow{Name: n, Value: x.Secrets[n]})
+		if err := c.putSecret(n, x.Secrets[n]); err != nil {
+			return err
+		}
 	}
 	lost := c.called(i.Intent.Machine)
 	if r := c.tables.machine(i.Intent.Machine); r != nil {

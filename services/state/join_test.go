@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -105,7 +106,7 @@ func TestControlPlanesJoinOneByOne(t *testing.T) {
 }
 
 func abandon(name string) BootstrapAbandon {
-	return BootstrapAbandon{Intent: "b-1", Reason: "its board burnt", Secrets: map[string][]byte{name: []byte("new")}}
+	return BootstrapAbandon{Intent: "b-1", Reason: "its board burnt", Secrets: map[string]keyring.Sealed{name: sealed("", "new")}}
 }
 
 // TestAbandon: a cluster whose first machine was lost begins anew with new keys,
@@ -135,8 +136,8 @@ func TestAbandon(t *testing.T) {
 	if _, ok := w.view().Machine(machineID(1)); ok {
 		t.Error("the lost machine is still known")
 	}
-	if key, _ := w.view().Secret("pki/ca.key"); string(key) != "new" {
-		t.Errorf("key %q", key)
+	if r := first[secretRow](w.view().t, tableSecrets, byID, key("pki/ca.key")); r == nil || string(r.Sealed.Value) != "new" {
+		t.Errorf("secret %+v", r)
 	}
 	if w.view().Bootstrap() != nil {
 		t.Error("the abandoned bootstrap still counts")

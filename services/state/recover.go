@@ -35,7 +35,9 @@ func (c *change) clusterRecover(x ClusterRecover) error {
 		if !strings.HasPrefix(name, peerPrefix) {
 			return refuse("recovery: %.40q is no secret of the replicas' authority", name)
 		}
-		c.put(tableSecrets, &secretRow{Name: name, Value: x.Secrets[name]})
+		if err := c.putSecret(name, x.Secrets[name]); err != nil {
+			return err
+		}
 	}
 	r.Generation = x.Generation
 	c.put(tableCluster, &r)

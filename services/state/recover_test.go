@@ -5,11 +5,12 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
 func recovery() ClusterRecover {
-	return ClusterRecover{Generation: 2, Secrets: map[string][]byte{"peer/ca.key": []byte("new")}, Replica: "r-9", Name: "node-1", Machine: machineID(1),
+	return ClusterRecover{Generation: 2, Secrets: map[string]keyring.Sealed{"peer/ca.key": sealed("k-1", "new")}, Replica: "r-9", Name: "node-1", Machine: machineID(1),
 		Endpoint: "10.77.0.11:8300", Key: bytes32("key of r-9"), Release: "v1", Level: 1, From: "r-2", Index: 900}
 }
 
@@ -22,6 +23,7 @@ func TestClusterRecover(t *testing.T) {
 	w.must(invite(w, "b"))
 	w.must(session("s-2", inventory(2), machineID(2)))
 	a := approval(2)
+	a.NodeSeed = sealed("k-1", "seed")
 	a.Session, a.Profile = "s-2", machine.Profile{Name: "worker", Role: machine.RoleWorker}
 	w.must(a)
 	w.must(handoff(1))
@@ -32,7 +34,7 @@ func TestClusterRecover(t *testing.T) {
 	bad.Generation = 1
 	wantText(t, w.refused(bad), "makes a later one, and not 1")
 	bad = recovery()
-	bad.Secrets = map[string][]byte{"pki/ca.key": nil}
+	bad.Secrets = map[string]keyring.Sealed{"pki/ca.key": {}}
 	wantText(t, w.refused(bad), "no secret of the replicas' authority")
 	before := w.view().LastEvent()
 	r := w.must(recovery())
@@ -49,8 +51,8 @@ func TestClusterRecover(t *testing.T) {
 	if left := v.LeftReplicas(machineID(1)); len(left) != 1 || left[0] != "r-2" {
 		t.Errorf("left: %v", left)
 	}
-	if key, _ := v.Secret("peer/ca.key"); string(key) != "new" {
-		t.Errorf("the authority's key is %s", key)
+	if r := first[secretRow](v.t, tableSecrets, byID, key("peer/ca.key")); r == nil || string(r.Sealed.Value) != "new" {
+		t.Errorf("the authority's key is %+v", r)
 	}
 	if h, _ := v.Handoff(); h.Step != machine.HandoffAborted || h.Reason == "" {
 		t.Errorf("the plan: %+v", h)

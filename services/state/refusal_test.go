@@ -87,8 +87,8 @@ func TestRefusals(t *testing.T) {
 			with(approval(2), func(x *MachineApprove) { x.Address = address(1001) }), "address 10.77.3.233 is machine"},
 		{"an address leased to another", func(w *world) { w.waiting(1); w.must(lease(1001, mac(7), start, time.Hour)) }, approval(1), "is leased to"},
 		{"an intent that exists", func(w *world) { w.approved(1); w.waiting(2) }, with(approval(2), func(x *MachineApprove) { x.Intent = "i-1" }), "intent i-1 exists already"},
-		{"a node key that is another's", func(w *world) { w.approved(1); w.waiting(2) }, with(approval(2), func(x *MachineApprove) { x.NodeSeed = bytes32("seed 1") }), "node key is"},
-		{"a short seed", func(w *world) { w.waiting(1) }, with(approval(1), func(x *MachineApprove) { x.NodeSeed = nil }), "seed has 0 bytes"},
+		{"a node key that is another's", func(w *world) { w.approved(1); w.waiting(2) }, with(approval(2), func(x *MachineApprove) { x.NodeKey = bytes32("key 1") }), "node key is"},
+		{"a short key", func(w *world) { w.waiting(1) }, with(approval(1), func(x *MachineApprove) { x.NodeKey = nil }), "key has 0 bytes"},
 		{"a role that is none", func(w *world) { w.waiting(1) }, with(approval(1), func(x *MachineApprove) { x.Profile.Role = "boss" }), `role "boss"`},
 		{"a first control plane without a bootstrap intent", func(w *world) { w.waiting(1) }, with(approval(1), func(x *MachineApprove) { x.Bootstrap = "" }), "bootstrap intent ID"},
 

@@ -3,6 +3,7 @@ package state
 import (
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -143,8 +144,33 @@ type intentRow struct {
 
 // secretRow is one named secret.
 type secretRow struct {
-	Name  string `json:"name"`
-	Value []byte `json:"value"`
+	Name   string         `json:"name"`
+	Sealed keyring.Sealed `json:"sealed"`
+}
+
+// Keyring is which data keys secrets are sealed under: their IDs.
+type Keyring struct {
+	Current string `json:"current"`
+	// Next is one that replicas fetch, to become the current one. Old is the one
+	// before, until nothing is sealed under it.
+	Next string `json:"next,omitempty"`
+	Old  string `json:"old,omitempty"`
+	// For is the handoff at whose end the newest one was made.
+	For string `json:"for,omitempty"`
+	// Recipient is the recovery key's public part, "" while there is none; Copy the
+	// data keys encrypted to it.
+	Recipient string `json:"recipient,omitempty"`
+	Copy      []byte `json:"copy,omitempty"`
+}
+
+// Keys are the IDs of all data keys that a replica needs.
+func (k Keyring) Keys() (list []string) {
+	for _, id := range []string{k.Current, k.Next, k.Old} {
+		if id != "" {
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 // siteRow is the one row of the site table.

@@ -34,6 +34,7 @@ const (
 	tableInvitations = "invitations"
 	tableHandoff     = "handoff"
 	tableRollout     = "rollout"
+	tableKeyring     = "keyring"
 )
 
 // Index names; "id" is what memdb calls a primary key.
@@ -78,6 +79,7 @@ var catalog = []tableInfo{
 	newTable(tableInvitations, func(r *invitationRow) []byte { return r.TokenHash }),
 	newTable(tableHandoff, func(*machine.Handoff) []byte { return []byte{0} }),
 	newTable(tableRollout, func(*machine.Rollout) []byte { return []byte{0} }),
+	newTable(tableKeyring, func(*Keyring) []byte { return []byte{0} }),
 	newTable(tableMachines, func(r *machineRow) []byte { return key(r.Machine.ID) },
 		many(byMAC, func(r *machineRow) [][]byte {
 			out := make([][]byte, len(r.Machine.MACs))

@@ -16,6 +16,8 @@ import (
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"golang.org/x/sys/unix"
+
+	"github.com/rackseed/rackseed/services/keyring"
 )
 
 // Config says where and as whom a Store runs.
@@ -44,6 +46,8 @@ type Config struct {
 	// begin one. Fresh says that it has not been a member yet, so that an empty log
 	// lost nothing.
 	Joins, Fresh bool
+	// Keys opens the secrets that views are asked for. nil: none can be opened.
+	Keys *keyring.Ring
 	// Members is called after each change of the membership that is committed: who
 	// was removed is to be cut off. nil: nobody wants to know.
 	Members func()
@@ -147,6 +151,9 @@ func (s *Store) start() error {
 		return err
 	}
 	s.fsm.level = cmp.Or(s.config.level, FeatureLevel)
+	if s.config.Keys != nil {
+		s.fsm.keys = s.config.Keys
+	}
 	kept, err := s.openStores()
 	if err != nil {
 		return err

@@ -1,13 +1,13 @@
 package state
 
 import (
-	"crypto/ed25519"
+	"bytes"
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -23,7 +23,7 @@ func nodeReport(n int, boot string, number uint64, event wire.NodeEvent) NodeRep
 
 // story is a machine's way from its first packet to Ready.
 func story(w *world) {
-	w.must(ClusterCreate{ID: "c-1", Generation: 1, Secrets: map[string][]byte{"pki/ca.key": []byte("k"), "console.key": []byte("c")}, SetupHash: bytes32("setup")})
+	w.must(ClusterCreate{ID: "c-1", Generation: 1, Key: "k-1", Secrets: map[string]keyring.Sealed{"pki/ca.key": sealed("k-1", "k"), "console.key": sealed("k-1", "c")}, SetupHash: bytes32("setup")})
 	w.must(SiteApply{Site: machine.Site{Version: 1, Name: "lab", ServiceAddress: address(1), Links: []machine.SiteLink{{Interface: "eth0"}},
 		Machines: []machine.ListedMachine{{MAC: mac(1)}}}})
 	w.must(ImagePublish{Images: []machine.Image{{Ref: "node", Digest: digestOf("node")}}})
@@ -36,7 +36,9 @@ func story(w *world) {
 	w.must(BootDecide{Machine: machineID(1), Decision: machine.BootDecision{Kind: machine.BootDiscovery, Reason: "not installed yet, and waiting for approval"}})
 	w.must(session("s-0", inventory(1), "m-unused"))
 	w.must(session("s-1", inventory(1), "m-unused"))
-	w.must(approval(1))
+	a := approval(1)
+	a.NodeSeed = sealed("k-1", "seed")
+	w.must(a)
 	w.must(installReport(1, 1, wire.StepDisk, wire.StepDone, "/dev/vda is the only one", 0, 0))
 	w.must(claim(1))
 	w.must(installReport(1, 2, wire.StepImage, wire.StepStarted, "", 0, 0))
@@ -119,9 +121,8 @@ func TestStory(t *testing.T) {
 	equal(t, "install", v.InstallIntent(m.ID).Status, machine.IntentDone)
 	equal(t, "epoch of the first attempt", v.InstallIntent(m.ID).Epoch, 1)
 	equal(t, "next line", v.NextLine(m.ID, "s-1"), 4)
-	seed, _ := v.Secret("node/" + string(m.ID))
-	if !reflect.DeepEqual(m.NodeKey, []byte(ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey))) {
-		t.Error("the node key is not the seed's")
+	if !bytes.Equal(m.NodeKey, approval(1).NodeKey) {
+		t.Error("the node key is another one")
 	}
 	for word, how := range map[string]string{string(m.ID): "ID", "node-1": "name", "52-54-00-00-00-01": "MAC", strings.ToUpper(uuid(1)): "UUID", "ser-1": "serial number"} {
 		if found, err := v.FindMachine(word); err != nil || found.ID != m.ID {
@@ -173,14 +174,14 @@ func TestPhases(t *testing.T) {
 	phase(machine.PhaseWaiting, "restarted in the middle")
 	equal(t, "intent", w.view().InstallIntent(machineID(1)).Status, machine.IntentRevoked)
 	second := approval(1)
-	second.Session, second.Intent, second.NodeSeed = "s-2", "i-2", bytes32("second")
+	second.Session, second.Intent, second.NodeKey = "s-2", "i-2", bytes32("second")
 	w.must(second)
 	w.must(IntentRevoke{Intent: "i-2", Reason: "wrong rack"})
 	phase(machine.PhaseWaiting, "revoked")
 
 	// An installer that could not say that it ended: the node's report does.
 	third := approval(1)
-	third.Session, third.Intent, third.NodeSeed = "s-2", "i-3", bytes32("third")
+	third.Session, third.Intent, third.NodeKey = "s-2", "i-3", bytes32("third")
 	w.must(third)
 	w.must(IntentClaim{Intent: "i-3", Epoch: 1, Session: "s-2", Disk: disk(1)})
 	w.must(nodeReport(1, "boot-1", 1, wire.NodeBooted))

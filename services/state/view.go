@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/subtle"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -17,14 +17,15 @@ import (
 // blocks. What it returns is shared with all readers: slices, maps and what
 // pointers lead to are read, never written.
 type View struct {
-	t   tables
-	v   *version
-	hub *hub
+	t    tables
+	v    *version
+	hub  *hub
+	keys *keyring.Ring
 }
 
 func (f *fsm) view() View {
 	v := f.current.Load()
-	return View{t: tables{txn: v.txn}, v: v, hub: f.hub}
+	return View{t: tables{txn: v.txn}, v: v, hub: f.hub, keys: f.keys}
 }
 
 // Index is the last log entry that the view holds.
@@ -47,14 +48,6 @@ func (v View) Site() (machine.Site, bool) {
 func (v View) Cluster() (Cluster, bool) {
 	r := v.t.cluster()
 	return r.Cluster, r.Created
-}
-
-// Secret is a secret of the cluster, or a node's seed ("node/<machine ID>").
-func (v View) Secret(name string) ([]byte, bool) {
-	if r := first[secretRow](v.t, tableSecrets, byID, key(name)); r != nil {
-		return bytes.Clone(r.Value), true
-	}
-	return nil, false
 }
 
 func theMachine(r *machineRow) (machine.Machine, bool) {
@@ -378,7 +371,7 @@ func (v View) Changed(names ...string) <-chan struct{} {
 		}
 		set |= bit
 		if n == tableCluster {
-			set |= tableBit[tableSecrets]
+			set |= tableBit[tableSecrets] | tableBit[tableKeyring]
 		}
 	}
 	if len(names) == 0 {

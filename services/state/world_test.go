@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -128,6 +129,9 @@ func address(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, byte(n >
 
 func bytes32(s string) []byte { h := sha256.Sum256([]byte(s)); return h[:] }
 
+// sealed stands for what was sealed under a data key: the state never opens it.
+func sealed(key, value string) keyring.Sealed { return keyring.Sealed{Key: key, Value: []byte(value)} }
+
 func digestOf(s string) string { return "sha256:" + hex.EncodeToString(bytes32(s)) }
 
 func uuid(n int) string { return fmt.Sprintf("aaaaaaaa-0000-4000-8000-%012x", n) }
@@ -159,7 +163,7 @@ func approval(n int) MachineApprove {
 	return MachineApprove{
 		Machine: machineID(n), Session: fmt.Sprintf("s-%d", n), Intent: fmt.Sprintf("i-%d", n), Name: fmt.Sprintf("node-%d", n),
 		Profile: machine.Profile{Name: "control-plane", Role: machine.RoleControlPlane}, Address: address(1000 + n),
-		Image: digestOf("node"), NodeSeed: bytes32(fmt.Sprintf("seed %d", n)), Bootstrap: fmt.Sprintf("b-%d", n),
+		Image: digestOf("node"), NodeKey: bytes32(fmt.Sprintf("key %d", n)), NodeSeed: sealed("", "seed"), Bootstrap: fmt.Sprintf("b-%d", n),
 	}
 }
 
@@ -176,7 +180,9 @@ func (w *world) waiting(n int) {
 func (w *world) approved(n int) {
 	w.t.Helper()
 	w.waiting(n)
-	w.must(approval(n))
+	a := approval(n)
+	a.NodeSeed.Key = w.view().Keyring().Current
+	w.must(a)
 }
 
 func (w *world) claimed(n int) {

@@ -3,7 +3,9 @@
 package statetest
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -21,6 +24,28 @@ import (
 // Secret is the value of the one secret that the cluster has, to look for where
 // none may be.
 const Secret = "a secret of the cluster"
+
+// NextKey is the ID of a data key that Keys has besides.
+const NextKey = "key-next"
+
+// Keys has the data key of a cluster that names none, as the clusters of tests do.
+func Keys() *keyring.Ring {
+	return keyring.Memory(keyring.Key{Bytes: make([]byte, 32)}, keyring.Key{ID: NextKey, Bytes: bytes.Repeat([]byte{1}, 32)})
+}
+
+// Seal seals a secret under it.
+func Seal(name string, secret []byte) keyring.Sealed {
+	s, err := Keys().Seal("", name, secret)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// Node is what an approval needs of a node's key: the key and its sealed seed.
+func Node(id machine.ID, seed []byte) (key []byte, sealed keyring.Sealed) {
+	return ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey), Seal(state.NodeSecret(id), seed)
+}
 
 // State is the state of one test. It is closed when the test ends.
 type State struct {
@@ -49,7 +74,7 @@ func (s *State) Membership() state.Membership {
 // Open opens an empty state that leads.
 func Open(t testing.TB) *State {
 	t.Helper()
-	store, err := state.Open(state.Config{ID: "replica-1", Now: time.Now, Logger: slog.New(slog.DiscardHandler), InMemory: true})
+	store, err := state.Open(state.Config{ID: "replica-1", Now: time.Now, Logger: slog.New(slog.DiscardHandler), InMemory: true, Keys: Keys()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +112,7 @@ func (s *State) Begin(setupHash []byte, site machine.Site) {
 	s.t.Helper()
 	s.Must(state.ClusterCreate{
 		ID: "c-1", Generation: 1, SetupHash: setupHash,
-		Secrets: map[string][]byte{"pki/ca.key": []byte(Secret)},
+		Secrets: map[string]keyring.Sealed{"pki/ca.key": Seal("pki/ca.key", []byte(Secret))},
 	})
 	s.Must(state.SiteApply{Site: site})
 	s.Must(state.DiscoveryWindow{Until: time.Now().Add(24 * time.Hour)})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -89,7 +90,11 @@ func (l *ledger) asked(by string, c state.Command) {
 			l.r.violated("machine %s is approved by the list to lose %s, and nobody confirmed that", c.Machine, c.Erase)
 		}
 		l.approvals[c.Intent] = c
-		l.secrets = append(l.secrets, string(c.NodeSeed), base64.StdEncoding.EncodeToString(c.NodeSeed), hex.EncodeToString(c.NodeSeed))
+		if seed, err := statetest.Keys().Open(state.NodeSecret(c.Machine), c.NodeSeed); err == nil {
+			l.secrets = append(l.secrets, string(seed), base64.StdEncoding.EncodeToString(seed), hex.EncodeToString(seed))
+		} else {
+			l.r.violated("machine %s: its seed is not sealed: %v", c.Machine, err)
+		}
 	case state.IntentRetry:
 		l.retries[c.Intent] = append(l.retries[c.Intent], c)
 	case state.MachineForget, state.BootstrapAbandon:

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/approve"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
 // operator is a person at the console. What they do goes through the same
@@ -123,7 +125,7 @@ func (o *operator) abandon(ctx context.Context, v state.View) error {
 		return errOff
 	}
 	return o.tell("abandons what began", machine.Machine{ID: b.Machine}, o.propose(ctx, state.BootstrapAbandon{
-		Intent: b.ID, Reason: "simulated", Secrets: map[string][]byte{"pki/ca.key": []byte(o.r.ledger.secret("key of another cluster"))},
+		Intent: b.ID, Reason: "simulated", Secrets: map[string]keyring.Sealed{"pki/ca.key": statetest.Seal("pki/ca.key", []byte(o.r.ledger.secret("key of another cluster")))},
 	}))
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/rackseed/rackseed/services/approve"
 	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/ignition"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/netboot"
 	"github.com/rackseed/rackseed/services/silence"
@@ -82,7 +83,7 @@ func (s *service) enter() *incarnation {
 
 // start opens the data folder as it is, and serves.
 func (s *service) start() error {
-	store, err := state.Open(state.Config{ID: "replica-1", Dir: filepath.Join(s.dir, "state"), Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+	store, err := state.Open(state.Config{ID: "replica-1", Dir: filepath.Join(s.dir, "state"), Now: time.Now, Keys: statetest.Keys(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func (s *service) begin(ctx context.Context, store *state.Store) error {
 		}
 	}
 	for _, c := range []state.Command{
-		state.ClusterCreate{ID: "c-1", Generation: 1, SetupHash: []byte("setup"), Secrets: map[string][]byte{"pki/ca.key": []byte(s.r.ledger.secret("key of the first cluster"))}},
+		state.ClusterCreate{ID: "c-1", Generation: 1, SetupHash: []byte("setup"), Secrets: map[string]keyring.Sealed{"pki/ca.key": statetest.Seal("pki/ca.key", []byte(s.r.ledger.secret("key of the first cluster")))}},
 		state.ImagePublish{Images: []machine.Image{{Ref: "installer", Digest: images.installer}, {Ref: "node", Digest: images.node}}},
 		state.SiteApply{Site: site},
 	} {

@@ -23,7 +23,10 @@ func TestHandoff(t *testing.T) {
 			h.ownDisk()
 		}
 	})
-	before, lines := r.events(), r.lines()
+	before, lines, keys := r.events(), r.lines(), r.stick.keys()
+	if len(keys) != 1 {
+		t.Fatalf("the appliance has the data keys %v", keys)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	carried := make(chan struct{})
@@ -54,6 +57,18 @@ func TestHandoff(t *testing.T) {
 	}
 	r.until("the appliance says that it can be unplugged", time.Minute, safe)
 	r.stick.kill()
+	if left := r.stick.keys(); len(left) > 0 {
+		t.Errorf("the appliance still has the data keys %v", left)
+	}
+	r.until("the nodes have one data key, which the appliance never had", time.Minute, func() error {
+		now := r.nodes[0].keys()
+		for _, n := range r.nodes[:3] {
+			if has := n.keys(); len(has) != 1 || has[0] != now[0] || has[0] == keys[0] {
+				return fmt.Errorf("%s has %v", n.name, has)
+			}
+		}
+		return nil
+	})
 	after := r.events()
 	for i, e := range before {
 		if after[i].Seq != e.Seq || after[i].Text != e.Text {

@@ -31,6 +31,7 @@ import (
 	"github.com/rackseed/rackseed/console/client"
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/identity"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/netns"
 	"github.com/rackseed/rackseed/services/peer"
@@ -377,6 +378,16 @@ func (h *host) change(image, program string) {
 	h.end()
 	h.image, h.program = image, program
 	h.launch()
+}
+
+// keys are the IDs of the data keys on its disk.
+func (h *host) keys() []string {
+	h.t.Helper()
+	ring, err := keyring.Open(filepath.Join(h.data(), "keyring"), keyring.Protectors()...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return ring.IDs()
 }
 
 // data is the folder of its replica's data.

@@ -641,6 +641,11 @@ export interface Program {
   version: string;
 }
 
+export interface RecoveryKey {
+  /** An age identity (X25519). It is shown this once. */
+  key: string;
+}
+
 export interface Refused {
   at: string;
   why: string;
@@ -1292,6 +1297,12 @@ export interface Operations {
     method: "GET";
     path: "/api/profiles";
     response: ProfileUseList;
+  };
+  /** Make a recovery key, which replaces the one before: it opens the secrets in backups that are made from now on, and is shown this once */
+  "recovery-key": {
+    method: "POST";
+    path: "/api/recovery-key";
+    response: RecoveryKey;
   };
   /** Which releases of the boot service run, and how far the rollout of another one is */
   "service": {

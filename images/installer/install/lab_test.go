@@ -29,6 +29,7 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/netboot"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 	"github.com/rackseed/rackseed/services/wire"
 	"golang.org/x/sys/unix"
 )
@@ -96,7 +97,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, blobs: &blobs{bytes: map[string][]byte{}, reads: map[string]int{}}}
 	quiet := slog.New(slog.DiscardHandler)
-	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Now: time.Now, Logger: quiet})
+	store, err := state.Open(state.Config{ID: "r-1", InMemory: true, Keys: statetest.Keys(), Now: time.Now, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,11 +172,12 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key, sealed := statetest.Node(session.Machine, make([]byte, ed25519.SeedSize))
 	l.propose(state.MachineApprove{
 		Machine: session.Machine, Session: session.Session, Intent: "i-1", Name: "node-1", Image: imageDigest,
 		Profile: machine.Profile{Name: "control-plane", Role: machine.RoleControlPlane},
 		Disk:    reported.Exact(), Erase: reported.Contents,
-		Address: netip.MustParseAddr("10.77.0.11"), NodeSeed: make([]byte, ed25519.SeedSize), Bootstrap: "b-1",
+		Address: netip.MustParseAddr("10.77.0.11"), NodeKey: key, NodeSeed: sealed, Bootstrap: "b-1",
 	})
 	l.fetchOrder()
 	return l
