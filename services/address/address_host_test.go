@@ -3,6 +3,7 @@
 package address
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -264,5 +265,36 @@ func TestKilledHolderLosesIt(t *testing.T) {
 		netns.Until(t, "losing the address", func() bool { return !has(t, "veth2") })
 		holder.Process.Kill() // may be dead already
 		holder.Wait()         // tells of the kill
+	}
+}
+
+// A holder that goes on after the kernel forgot the address does not take it back:
+// another replica may have it.
+func TestStoppedHolderDoesNotTakeItBack(t *testing.T) {
+	peer := netns.Join(t, "veth9", "10.77.0.2/24", "")
+	var said bytes.Buffer
+	limit, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	holder := exec.CommandContext(limit, "/proc/self/exe")
+	holder.Env, holder.Stderr = append(os.Environ(), holdHere+"=veth9"), &said
+	holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	netns.Until(t, "taking the address", func() bool { return has(t, "veth9") })
+	if err := holder.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	netns.Until(t, "losing the address", func() bool { return !has(t, "veth9") })
+	peer.Run("ip", "addr", "add", "10.77.0.3/24", "dev", "eth0")
+	if err := holder.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	holder.Wait() // tells that it failed, which is what is wanted
+	if !strings.Contains(said.String(), errLapsed.Error()) {
+		t.Errorf("it did not end by itself, and said %s", said.String())
+	}
+	if has(t, "veth9") {
+		t.Error("it took the address back")
 	}
 }

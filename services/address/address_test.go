@@ -148,6 +148,17 @@ func TestTenure(t *testing.T) {
 	}
 }
 
+// After the kernel may have forgotten it the address is another's to take.
+func TestLapse(t *testing.T) {
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	n := tenure{sure: start}
+	for after, want := range map[time.Duration]bool{0: false, renewal: false, lifetime: false, lifetime + time.Millisecond: true, time.Hour: true} {
+		if got := n.lapsed(start.Add(after)); got != want {
+			t.Errorf("after %v: lapsed %v", after, got)
+		}
+	}
+}
+
 func TestConflictText(t *testing.T) {
 	for held, want := range map[bool]string{
 		false: "address 10.77.0.3 on eth0: 52:54:00:00:00:02 has it already; give that host another address, or choose another serviceAddress in the site file",

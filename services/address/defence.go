@@ -57,6 +57,7 @@ type tenure struct {
 	up    bool      // the link has a carrier
 	since time.Time // it has
 	taken time.Time
+	sure  time.Time // nobody else had it: it was asked for, or the kernel was told to keep it
 	later net.HardwareAddr
 	defence
 }
@@ -75,6 +76,10 @@ func (t *tenure) carrier(up bool, now time.Time) (changed bool) {
 
 // onTrial says whether who has the address now may have had it first.
 func (t *tenure) onTrial(now time.Time) bool { return !t.up || now.Sub(t.since) < t.trial }
+
+// lapsed says whether the kernel may have forgotten the address since: this process
+// was stopped, or its machine was paused, and another replica may lead and have it.
+func (t *tenure) lapsed(now time.Time) bool { return now.Sub(t.sure) > lifetime }
 
 // lingers says whether the replica that had the address before may have it still.
 func (t *tenure) lingers(now time.Time) bool { return now.Sub(t.taken) < lingerTime }

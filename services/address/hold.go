@@ -59,13 +59,18 @@ func (c *Conflict) Error() string {
 	return fmt.Sprintf("address %s on %s: %s has it already; %s", c.Address, c.Interface, c.Owner, way)
 }
 
+// errLapsed says that the kernel forgot the address while this process did not run.
+var errLapsed = errors.New("this process was stopped")
+
 // Hold takes an address on a network interface and keeps it until ctx ends,
 // then removes it and returns nil. It waits for the link's carrier and probes
 // first (RFC 5227 section 2.1), and fails with a *Conflict if another host has
 // the address: also if that one shows only in the first minute after the carrier
 // came, also when it comes back, since a switch may pass nothing at first. It
 // fails when the interface is gone or the kernel refuses; then the address is
-// gone too, or within three seconds.
+// gone too, or within three seconds. It fails after this process was stopped for so
+// long that the kernel forgot the address: whoever calls it again should know by then
+// whether the address is still its to take.
 //
 // Another host that uses the address later does not get it. told is called with
 // a *Conflict of it, at most each ten seconds, and with another error while the
@@ -150,6 +155,7 @@ func (h *holder) take(ctx context.Context) error {
 	if err := h.await(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
+	h.tenure.sure = time.Now()
 	if err := h.probe(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -228,7 +234,7 @@ func (h *holder) keep(ctx context.Context, owners <-chan net.HardwareAddr, faile
 			err = h.renew()
 		}
 		if err != nil {
-			if failures++; failures == maxFailures {
+			if failures++; failures == maxFailures || errors.Is(err, errLapsed) {
 				return err
 			}
 			h.log.Warn("address not renewed", "error", err)
@@ -354,11 +360,16 @@ func (h *holder) address() *netlink.Addr {
 	}
 }
 
-// renew adds the address, or its lifetime.
+// renew adds the address, or its lifetime, unless it lapsed.
 func (h *holder) renew() error {
+	now := time.Now()
+	if h.tenure.lapsed(now) {
+		return fmt.Errorf("address %s on %s: %w: it did not run for %s, and another replica may have it; it is asked for anew", h.prefix, h.name, errLapsed, now.Sub(h.tenure.sure).Round(time.Second))
+	}
 	if err := netlink.AddrReplace(h.link, h.address()); err != nil {
 		return fmt.Errorf("address %s on %s: %w", h.prefix, h.name, err)
 	}
+	h.tenure.sure = now
 	return nil
 }
 
