@@ -4,6 +4,7 @@ package moving
 
 import (
 	"context"
+	"fmt"
 	"errors"
 	"net/http"
 	"slices"
