@@ -45,6 +45,20 @@ func (s *Store) Index() ([]v1.Index, error) {
 	return out, nil
 }
 
+// ReadDocument reads a small blob out of what was opened, as Document does.
+func ReadDocument(r io.Reader, d Digest) ([]byte, error) {
+	b, err := readDocument(r)
+	if err == nil {
+		if sum := sha256.Sum256(b); "sha256:"+hex.EncodeToString(sum[:]) != string(d) {
+			err = fmt.Errorf("its bytes have another digest, sha256:%x: the medium is damaged", sum)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d, err)
+	}
+	return b, nil
+}
+
 func readDocument(r io.Reader) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, MaxDocument+1))
 	if err == nil && len(b) > MaxDocument {
@@ -60,25 +74,22 @@ func (s *Store) Document(d Digest) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := readDocument(io.NewSectionReader(f, 0, f.Size()))
-	if err == nil {
-		if sum := sha256.Sum256(b); "sha256:"+hex.EncodeToString(sum[:]) != string(d) {
-			err = fmt.Errorf("its bytes have another digest, sha256:%x: the medium is damaged", sum)
-		}
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("blob %s: %w", d, err)
-	}
-	return b, nil
+	b, err := ReadDocument(f, d)
+	return b, errors.Join(err, f.Close())
 }
 
 // Manifest reads an image manifest.
 func (s *Store) Manifest(d Digest) (v1.Manifest, error) {
-	var m v1.Manifest
 	b, err := s.Document(d)
-	if err == nil {
-		err = json.Unmarshal(b, &m)
+	if err != nil {
+		return v1.Manifest{}, fmt.Errorf("manifest %s: %w", d, err)
 	}
+	return parseManifest(d, b)
+}
+
+func parseManifest(d Digest, content []byte) (v1.Manifest, error) {
+	var m v1.Manifest
+	err := json.Unmarshal(content, &m)
 	if err == nil && (m.SchemaVersion != 2 || (m.MediaType != "" && m.MediaType != v1.MediaTypeImageManifest)) {
 		err = fmt.Errorf("it is no image manifest but %.80q, version %d", m.MediaType, m.SchemaVersion)
 	}
@@ -124,7 +135,16 @@ func (s *Store) Artifact(ref string) (Digest, []wire.File, error) {
 // Files are the files of an artifact, by the digest of its manifest. Their
 // blobs may be absent: see Has.
 func (s *Store) Files(manifest Digest) ([]wire.File, error) {
-	m, err := s.Manifest(manifest)
+	b, err := s.Document(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", manifest, err)
+	}
+	return FilesOf(manifest, b)
+}
+
+// FilesOf are the files of an artifact whose manifest was read.
+func FilesOf(manifest Digest, content []byte) ([]wire.File, error) {
+	m, err := parseManifest(manifest, content)
 	if err != nil {
 		return nil, err
 	}

@@ -26,12 +26,17 @@ type Store struct {
 	layouts []string
 }
 
-// File is an open blob: bytes that never change. It is a file of the system's,
-// which the kernel can send by itself.
-type File interface {
+// Content is an open blob: bytes that never change.
+type Content interface {
 	io.ReadSeekCloser
-	io.ReaderAt
 	Size() int64 // bytes
+}
+
+// File is the content of a blob of this store. It is a file of the system's, which
+// the kernel can send by itself.
+type File interface {
+	Content
+	io.ReaderAt
 }
 
 // partial is the folder in the writable layout for blobs that are not whole.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/blob"
-	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/registry"
 )
@@ -28,6 +27,8 @@ const (
 	// maxParts are blobs that broke off and are gone on with; of more, the smallest
 	// begin anew.
 	maxParts = 16
+	// keepFree are the bytes of the disk that fetches leave free, unless it is said.
+	keepFree = 256 << 20
 	// partLimit is how long what came of a blob is kept that no image names (yet).
 	partLimit = time.Hour
 )
@@ -36,6 +37,8 @@ const (
 type Source interface {
 	// Peers are the replicas to ask, in order.
 	Peers() []string
+	// Size is how many bytes a replica's blob has; fs.ErrNotExist: it has none.
+	Size(ctx context.Context, peer string, digest blob.Digest) (int64, error)
 	// Blob opens a blob of a replica, from a byte on.
 	Blob(ctx context.Context, peer string, digest blob.Digest, from int64) (io.ReadCloser, error)
 }
@@ -47,12 +50,16 @@ type Loop struct {
 	// others.
 	Images func() ([]machine.Image, <-chan struct{})
 	Source Source
-	Logger *slog.Logger
+	// KeepFree are the bytes of the disk that fetches leave free; 0: 256 MiB.
+	KeepFree int64
+	Logger   *slog.Logger
 
 	mu      sync.Mutex
 	status  Status
 	fetches map[blob.Digest]*fetch
 	parts   map[blob.Digest]part
+	// readThrough are the fetches that readers began.
+	readThrough int
 }
 
 // part is what came of a blob that broke off.
@@ -157,119 +164,4 @@ func (l *Loop) all(ctx context.Context, lacks []registry.Lack) error {
 	}
 	all.Wait()
 	return errors.Join(errs...)
-}
-
-// fetch is a blob on its way. Whoever wants it too waits for it.
-type fetch struct {
-	done chan struct{}
-	err  error
-}
-
-// Fetch fetches one blob, unless it is here.
-func (l *Loop) Fetch(ctx context.Context, d blob.Digest) error {
-	l.mu.Lock()
-	f, under := l.fetches[d]
-	if !under {
-		f = &fetch{done: make(chan struct{})}
-		if l.fetches == nil {
-			l.fetches = map[blob.Digest]*fetch{}
-		}
-		l.fetches[d] = f
-	}
-	l.mu.Unlock()
-	if under {
-		select {
-		case <-f.done:
-			if f.err != nil && ctx.Err() == nil && errors.Is(f.err, context.Canceled) {
-				return l.Fetch(ctx, d) // it was the other one's context
-			}
-			return f.err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	if !l.Blobs.Has(d) {
-		f.err = l.fetch(ctx, d)
-	}
-	l.mu.Lock()
-	delete(l.fetches, d)
-	l.mu.Unlock()
-	close(f.done)
-	return f.err
-}
-
-// fetch asks one replica after another, and goes on where the one before, or an
-// earlier fetch, ended.
-func (l *Loop) fetch(ctx context.Context, d blob.Digest) error {
-	u, err := l.part(ctx, d)
-	if err != nil {
-		return err
-	}
-	errs := []error{fmt.Errorf("blob %s: no other replica has it", d)}
-	peers := l.Source.Peers()
-	for len(peers) > 0 {
-		peer, began := peers[0], u.Size()
-		err := l.from(ctx, peer, d, u)
-		if err == nil {
-			_, err = u.Commit(d)
-			if err == nil {
-				return nil
-			}
-			// It has ended. One of those that sent has other bytes.
-			if u, err = l.anew(ctx, err, d, peer); err != nil {
-				return err
-			}
-			if began == 0 { // it was this one: else it may be asked for all
-				peers = peers[1:]
-			}
-			continue
-		}
-		errs = append(errs, fmt.Errorf("replica %s: %w", peer, err))
-		if ctx.Err() != nil {
-			break
-		}
-		peers = peers[1:]
-	}
-	err = errors.Join(errs...)
-	return errors.Join(err, l.keepPart(d, u, durable.Unwritable(err)))
-}
-
-// anew begins a blob again that was not what it should be.
-func (l *Loop) anew(ctx context.Context, err error, d blob.Digest, peer string) (*blob.Upload, error) {
-	if !errors.Is(err, blob.ErrMismatch) {
-		return nil, err
-	}
-	l.Logger.Error("blobs: other bytes came than were asked for; a medium may be failing", "blob", d, "replica", peer, "error", err)
-	return l.Blobs.Continue(ctx, d)
-}
-
-// from copies what one replica sends, from where the blob stands.
-func (l *Loop) from(ctx context.Context, peer string, d blob.Digest, u *blob.Upload) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	r, err := l.Source.Blob(ctx, peer, d, u.Size())
-	if err != nil {
-		return err
-	}
-	stall := time.AfterFunc(stallLimit, func() { stop(fmt.Errorf("nothing came for %v", stallLimit)) })
-	defer stall.Stop()
-	_, err = io.Copy(u, watched{r, stall})
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
-	return errors.Join(err, r.Close())
-}
-
-// watched puts a timer off whenever something comes.
-type watched struct {
-	io.Reader
-	stall *time.Timer
-}
-
-func (w watched) Read(b []byte) (int, error) {
-	n, err := w.Reader.Read(b)
-	if n > 0 {
-		w.stall.Reset(stallLimit)
-	}
-	return n, err
 }

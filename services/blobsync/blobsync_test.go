@@ -35,6 +35,13 @@ type others struct {
 
 func (o *others) Peers() []string { return o.peers }
 
+func (o *others) Size(_ context.Context, peer string, d blob.Digest) (int64, error) {
+	if text, ok := o.has[peer][d]; ok {
+		return int64(len(text)), nil
+	}
+	return 0, fs.ErrNotExist
+}
+
 func (o *others) Blob(_ context.Context, peer string, d blob.Digest, from int64) (io.ReadCloser, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -15,8 +15,9 @@ import (
 
 // Blobs is what the server needs of the blob store. Digests are sha256:HEX.
 type Blobs interface {
-	// Open opens a blob. The error wraps fs.ErrNotExist if it is not here.
-	Open(digest string) (io.ReadSeekCloser, error)
+	// Open opens a blob for who asks with ctx. The error wraps fs.ErrNotExist if no
+	// replica has it.
+	Open(ctx context.Context, digest string) (io.ReadSeekCloser, error)
 	// Files lists the files of the artifact whose manifest has the digest.
 	Files(manifest string) ([]wire.File, error)
 }
@@ -42,7 +43,7 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("ETag", `"`+digest+`"`) // strong: the content is the name
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	err := s.send(w, r, func(context.Context) (io.ReadSeekCloser, error) { return s.Blobs.Open(digest) })
+	err := s.send(w, r, func(ctx context.Context) (io.ReadSeekCloser, error) { return s.Blobs.Open(ctx, digest) })
 	if err != nil {
 		h.Del("ETag")
 		return fmt.Errorf("blob %s: %w", digest, err)

@@ -70,7 +70,7 @@ func (f *Firmware) Open(ctx context.Context, from netip.Addr, name string) (io.R
 	if why, local := f.leaves(ctx, view, from, name); local {
 		return nil, fmt.Errorf("%s for %s: it boots its own disk (%s): %w", name, from, why, fs.ErrNotExist)
 	}
-	return f.Blobs.Open(file.Digest)
+	return f.Blobs.Open(ctx, file.Digest)
 }
 
 // text is a file of a string.

@@ -40,7 +40,7 @@ type opened struct{ *bytes.Reader }
 
 func (opened) Close() error { return nil }
 
-func (b *blobs) Open(digest string) (io.ReadSeekCloser, error) {
+func (b *blobs) Open(_ context.Context, digest string) (io.ReadSeekCloser, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if content, ok := b.bytes[digest]; ok {

@@ -93,7 +93,7 @@ func TestPollTime(t *testing.T) {
 // endless is a blob store whose blobs are large; it tells when one is closed.
 type endless struct{ closed chan struct{} }
 
-func (e endless) Open(string) (io.ReadSeekCloser, error) {
+func (e endless) Open(context.Context, string) (io.ReadSeekCloser, error) {
 	return endlessBlob{bytes.NewReader(make([]byte, 64<<20)), e.closed}, nil
 }
 

@@ -260,6 +260,26 @@ func (c Client) Keys(ctx context.Context, id string) ([]keyring.Key, error) {
 	return ask[[]keyring.Key](ctx, c.HTTP, id, pathKeys, struct{}{})
 }
 
+// Size is how many bytes a replica's blob has; fs.ErrNotExist: it has none.
+func (c Client) Size(ctx context.Context, id string, digest blob.Digest) (int64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+id+pathBlob+string(digest), nil)
+	if err != nil {
+		return 0, err
+	}
+	a, err := c.HTTP.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	switch err := a.Body.Close(); {
+	case a.StatusCode == http.StatusNotFound:
+		return 0, fmt.Errorf("blob %s: %w", digest, fs.ErrNotExist)
+	case a.StatusCode != http.StatusOK || a.ContentLength < 0:
+		return 0, fmt.Errorf("blob %s: status %s, %d bytes", digest, a.Status, a.ContentLength)
+	default:
+		return a.ContentLength, err
+	}
+}
+
 // Blob opens a blob of a replica, from a byte on; fs.ErrNotExist: it has none.
 func (c Client) Blob(ctx context.Context, id string, digest blob.Digest, from int64) (io.ReadCloser, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+id+pathBlob+string(digest), nil)

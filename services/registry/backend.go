@@ -31,6 +31,7 @@ type backend struct {
 const (
 	maxReading     = 16
 	publishTimeout = 10 * time.Second // how long a push waits for a commit
+	copyLimit      = 5 * time.Minute  // and for what goes between replicas before
 )
 
 var _ ociregistry.Interface = (*backend)(nil)
@@ -44,12 +45,16 @@ type reader struct {
 
 func (r reader) Descriptor() ociregistry.Descriptor { return r.is }
 
-func (b *backend) open(repo string, d ociregistry.Digest) (blob.File, blob.Digest, error) {
-	digest, err := blob.Parse(string(d))
-	if err != nil {
+// open opens a blob that is here, or that another replica has.
+func (b *backend) open(ctx context.Context, repo string, d ociregistry.Digest) (f blob.Content, digest blob.Digest, err error) {
+	if digest, err = blob.Parse(string(d)); err != nil {
 		return nil, "", blobUnknown(repo, d)
 	}
-	f, err := b.Blobs.Open(digest)
+	if b.Others != nil {
+		f, err = b.Others.Open(ctx, digest)
+	} else {
+		f, err = b.Blobs.Open(digest)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", blobUnknown(repo, d)
 	}
@@ -64,8 +69,8 @@ func (b *backend) GetBlob(ctx context.Context, repo string, d ociregistry.Digest
 	return b.GetBlobRange(ctx, repo, d, 0, -1)
 }
 
-func (b *backend) GetBlobRange(_ context.Context, repo string, d ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
-	f, digest, err := b.open(repo, d)
+func (b *backend) GetBlobRange(ctx context.Context, repo string, d ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
+	f, digest, err := b.open(ctx, repo, d)
 	if err != nil {
 		return nil, err
 	}
@@ -77,11 +82,14 @@ func (b *backend) GetBlobRange(_ context.Context, repo string, d ociregistry.Dig
 		return nil, errors.Join(refuse(http.StatusRequestedRangeNotSatisfiable, ociregistry.ErrRangeInvalid,
 			"%s: blob %s has %d bytes, byte %d is asked for", repo, d, size, from), f.Close())
 	}
-	return reader{io.NewSectionReader(f, from, to-from), f, descriptor(octets, digest, size)}, nil
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return reader{io.LimitReader(f, to-from), f, descriptor(octets, digest, size)}, nil
 }
 
-func (b *backend) ResolveBlob(_ context.Context, repo string, d ociregistry.Digest) (ociregistry.Descriptor, error) {
-	f, digest, err := b.open(repo, d)
+func (b *backend) ResolveBlob(ctx context.Context, repo string, d ociregistry.Digest) (ociregistry.Descriptor, error) {
+	f, digest, err := b.open(ctx, repo, d)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
@@ -94,18 +102,15 @@ func (b *backend) resolve(ctx context.Context, repo string, d ociregistry.Digest
 	unknown := func(why string) (ociregistry.Descriptor, error) {
 		return ociregistry.Descriptor{}, refuse(http.StatusNotFound, ociregistry.ErrManifestUnknown, "%s: manifest %s %s", repo, d, why)
 	}
-	f, digest, err := b.open(repo, d)
+	f, digest, err := b.open(ctx, repo, d)
 	if err != nil {
 		if _, absent := errors.AsType[*refusal](err); absent {
 			return unknown("is not here")
 		}
 		return ociregistry.Descriptor{}, err
 	}
-	size := f.Size()
-	if err := f.Close(); err != nil {
-		return ociregistry.Descriptor{}, err
-	}
-	if size > blob.MaxDocument {
+	defer f.Close() // it was only read
+	if f.Size() > blob.MaxDocument {
 		return unknown("is no manifest but a blob")
 	}
 	select {
@@ -114,7 +119,7 @@ func (b *backend) resolve(ctx context.Context, repo string, d ociregistry.Digest
 	case <-ctx.Done():
 		return ociregistry.Descriptor{}, ctx.Err()
 	}
-	content, err := b.Blobs.Document(digest)
+	content, err := blob.ReadDocument(f, digest)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
 	}
@@ -122,7 +127,7 @@ func (b *backend) resolve(ctx context.Context, repo string, d ociregistry.Digest
 	if err != nil {
 		return unknown("is no manifest but a blob")
 	}
-	return descriptor(m.mediaType, digest, size), nil
+	return descriptor(m.mediaType, digest, f.Size()), nil
 }
 
 func (b *backend) ResolveManifest(ctx context.Context, repo string, d ociregistry.Digest) (ociregistry.Descriptor, error) {
@@ -134,11 +139,11 @@ func (b *backend) GetManifest(ctx context.Context, repo string, d ociregistry.Di
 	if err != nil {
 		return nil, err
 	}
-	f, _, err := b.open(repo, d)
+	f, _, err := b.open(ctx, repo, d)
 	if err != nil {
 		return nil, err
 	}
-	return reader{io.NewSectionReader(f, 0, f.Size()), f, is}, nil
+	return reader{f, f, is}, nil
 }
 
 // tagged is the digest that a tag names.
@@ -248,7 +253,9 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, content []
 	if err != nil {
 		return none, err
 	}
-	if err := b.complete(repo, m); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, copyLimit)
+	defer cancel()
+	if err := b.complete(ctx, repo, m); err != nil {
 		return none, err
 	}
 	digest, size, err := b.Blobs.Put(ctx, bytes.NewReader(content), "")
@@ -263,10 +270,18 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, content []
 	return descriptor(m.mediaType, digest, size), nil
 }
 
-// complete says what of a manifest is not here.
-func (b *backend) complete(repo string, m manifest) error {
+// complete says what of a manifest is not here. A client that was told that another
+// replica has a blob did not push it: it comes from there.
+func (b *backend) complete(ctx context.Context, repo string, m manifest) error {
 	for _, n := range m.names {
 		f, err := b.Blobs.Open(n.digest)
+		if errors.Is(err, fs.ErrNotExist) && b.Others != nil {
+			if err = b.Others.Fetch(ctx, n.digest); err == nil {
+				f, err = b.Blobs.Open(n.digest)
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return unavailable("%s: %s of the manifest is at another replica, and did not come from there (%v): push it again", repo, n.what, err)
+			}
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return refuse(http.StatusNotFound, ociregistry.ErrManifestBlobUnknown, "%s: %s of the manifest, %s, is not here: push it first", repo, n.what, n.digest)
 		}
@@ -297,8 +312,7 @@ func (b *backend) publish(ctx context.Context, image machine.Image) error {
 		return refuse(http.StatusBadRequest, ociregistry.ErrDenied, "%s: %v", image.Ref, refused)
 	}
 	if err != nil {
-		return &refusal{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf(
-			"%s: the manifest is here, whether its tag was committed is not known (%v): push it again", image.Ref, err)}
+		return unavailable("%s: the manifest is here, whether its tag was committed is not known (%v): push it again", image.Ref, err)
 	}
 	return nil
 }

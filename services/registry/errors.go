@@ -32,6 +32,10 @@ func refuse(status int, of ociregistry.Error, format string, args ...any) error 
 	return &refusal{status, of.Code(), fmt.Sprintf(format, args...)}
 }
 
+func unavailable(format string, args ...any) error {
+	return &refusal{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf(format, args...)}
+}
+
 func tooMany(format string, args ...any) error {
 	return refuse(http.StatusTooManyRequests, ociregistry.ErrTooManyRequests, format, args...)
 }

@@ -42,10 +42,21 @@ type Store interface {
 	View() state.View
 }
 
-// Config is what a registry is made of. Everything but Limits is needed.
+// Others have the same images.
+type Others interface {
+	// Open opens a blob that is here or that another replica sends, for who asks
+	// with ctx; the error wraps fs.ErrNotExist if none has it.
+	Open(ctx context.Context, d blob.Digest) (blob.Content, error)
+	// Fetch brings a blob here.
+	Fetch(ctx context.Context, d blob.Digest) error
+}
+
+// Config is what a registry is made of. Everything but Others and Limits is needed.
 type Config struct {
 	Store Store
 	Blobs *blob.Store
+	// Others are the other replicas; nil: there are none.
+	Others Others
 	// TokenOwner says whose API token this is.
 	TokenOwner func(token string) (name string, ok bool)
 	// CheckPassword says whether it is the user's, and bounds what guesses

@@ -261,7 +261,7 @@ type opened struct{ *bytes.Reader }
 
 func (opened) Close() error { return nil }
 
-func (a *artifacts) Open(digest string) (io.ReadSeekCloser, error) {
+func (a *artifacts) Open(_ context.Context, digest string) (io.ReadSeekCloser, error) {
 	if b, ok := a.bytes[digest]; ok {
 		return opened{bytes.NewReader(b)}, nil
 	}
