@@ -64,7 +64,7 @@ type Config struct {
 	Links  func() ([]setup.Link, error)
 	Log    *support.Ring // what Logger writes, for support bundles; nil: nothing
 	Logger *slog.Logger
-	Now    func() time.Time // nil: time.Now
+	Now    func() time.Time // the machine's clock; nil: time.Now
 }
 
 // Plugins are what the boot service needs of the cluster, which services do

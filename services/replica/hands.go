@@ -26,7 +26,7 @@ import (
 // runHandoff carries out the plan by which the boot service moves, while this
 // replica leads.
 func (r *replica) runHandoff(ctx context.Context, tell report) error {
-	loop := &handoff.Loop{Store: r.store.Load(), Hands: hands{r}, Self: r.own.ID, Now: r.Now, Logger: r.Logger}
+	loop := &handoff.Loop{Store: r.store.Load(), Hands: hands{r}, Self: r.own.ID, Now: r.now, Logger: r.Logger}
 	r.handoff.Store(loop)
 	tell(true, "carried out while this replica leads")
 	return loop.Run(ctx)
@@ -177,7 +177,7 @@ func (h hands) Try(ctx context.Context) []handoff.Check {
 		if err != nil {
 			text = err.Error()
 		}
-		checks = append(checks, handoff.Check{Name: name, OK: err == nil, Text: text, At: h.Now()})
+		checks = append(checks, handoff.Check{Name: name, OK: err == nil, Text: text, At: h.now()})
 	}
 	return checks
 }
@@ -257,7 +257,7 @@ func (r *replica) invitation(ctx context.Context, view state.View, m machine.Mac
 	}
 	cluster, _ := view.Cluster()
 	token, invite := peerapi.NewInvitation(m.Name, m.ID)
-	invite.Expires = r.Now().Add(inviteLife)
+	invite.Expires = r.now().Add(inviteLife)
 	if _, err := r.store.Load().Propose(ctx, by, invite); err != nil {
 		return wire.ReplicaSecret{}, err
 	}

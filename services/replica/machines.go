@@ -143,7 +143,7 @@ func (r *replica) serveNetboot(ctx context.Context, tell report, listen string) 
 		url = "http://" + l.Addr().String()
 	}
 	server := netboot.New(netboot.Config{
-		Store: r.store.Load(), Blobs: artifacts{r}, Output: r.log, URL: url, Now: r.Now, Logger: r.Logger,
+		Store: r.store.Load(), Blobs: artifacts{r}, Output: r.log, URL: url, Now: r.now, Logger: r.Logger,
 		JoinSecret: r.Plugins.JoinSecret, Invite: r.invitation,
 		Limits: netboot.Limits{Conns: machineConns, ConnsPerSource: machineConnsPerSource},
 		Ignition: func(view state.View, m machine.Machine) ([]byte, error) {
@@ -173,7 +173,7 @@ func (r *replica) serveDHCP(ctx context.Context, tell report, site machine.Site)
 		serving, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		server := &dhcp.Server{
-			Links: links, Watchers: r.watchers, Now: r.Now, Logger: r.Logger,
+			Links: links, Watchers: r.watchers, Now: r.now, Logger: r.Logger,
 			View: func() dhcp.State { return r.store.Load().View() },
 			Propose: func(ctx context.Context, by string, c state.Command) error {
 				_, err := r.store.Load().Propose(ctx, by, c)
@@ -272,6 +272,6 @@ func (r *replica) onlyListening() bool {
 func (r *replica) serveTFTP(ctx context.Context, tell report, listen string) error {
 	tell(true, "served on "+listen)
 	return tftp.Serve(ctx, listen, netboot.NewFirmware(netboot.Config{
-		Store: r.store.Load(), Blobs: artifacts{r}, Now: r.Now, Logger: r.Logger,
+		Store: r.store.Load(), Blobs: artifacts{r}, Now: r.now, Logger: r.Logger,
 	}))
 }

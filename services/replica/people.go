@@ -76,7 +76,7 @@ func (r *replica) newAPI() (*api.Server, error) {
 		files = os.DirFS(r.Console)
 	}
 	return api.New(api.Config{
-		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.Now,
+		Store: store, Output: r.log, Kubeconfig: r.kubeconfig, Console: files, Logger: r.Logger, Now: r.now,
 		Members: store, HandoffStatus: r.handoffStatus, RolloutStatus: r.rolloutStatus,
 		Status: r.peopleStatus, Files: r.imageFiles, NewPKI: r.Plugins.Secrets, Log: r.Log, Setup: r.setup(),
 		CheckProfile: r.Plugins.CheckProfile, RemoveReplica: r.remove, SiteByHand: r.onNode(),
@@ -119,5 +119,5 @@ func (r *replica) kubeconfig(view state.View, who, server string) ([]byte, error
 	if r.Plugins.Kubeconfig == nil {
 		return nil, fmt.Errorf("this boot service was built without Kubernetes")
 	}
-	return r.Plugins.Kubeconfig(view.Secret, site.ClusterName(), server, who, r.Now())
+	return r.Plugins.Kubeconfig(view.Secret, site.ClusterName(), server, who, r.now())
 }

@@ -13,7 +13,7 @@ import (
 func (r *replica) withRegistry(people *api.Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(registry.Path, registry.New(registry.Config{
-		Store: r.store.Load(), Blobs: r.blobs, Others: r.copies, Limits: r.Registry, Logger: r.Logger, Now: r.Now,
+		Store: r.store.Load(), Blobs: r.blobs, Others: r.copies, Limits: r.Registry, Logger: r.Logger, Now: r.now,
 		PushService: r.onNode(), TokenOwner: people.TokenOwner, CheckPassword: people.CheckPassword,
 	}))
 	mux.Handle("/", people.Handler())

@@ -202,7 +202,7 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		})},
 		{"silence", r.whileServing(func(ctx context.Context, tell report) error {
 			tell(true, "machines that fall silent after their boot decision are told of")
-			return (&silence.Loop{Store: store, Now: r.Now, Logger: r.Logger}).Run(ctx)
+			return (&silence.Loop{Store: store, Now: r.now, Logger: r.Logger}).Run(ctx)
 		})},
 		{"machines", r.serveSite},
 	}
@@ -278,6 +278,9 @@ func (r *replica) open(ctx context.Context, halt func(error)) (*state.Store, err
 	return store, nil
 }
 
+// now is the time, never before what was committed. Now is the machine's clock.
+func (r *replica) now() time.Time { return r.store.Load().Now() }
+
 // taskBegin is the name under which it is told what the start waits for.
 const taskBegin = "state"
 
@@ -347,11 +350,11 @@ func (r *replica) create(ctx context.Context, store *state.Store) error {
 	}
 	secrets := map[string][]byte{}
 	if r.Plugins.Secrets != nil {
-		if secrets, err = r.Plugins.Secrets(r.Now()); err != nil {
+		if secrets, err = r.Plugins.Secrets(r.now()); err != nil {
 			return fmt.Errorf("the cluster's secrets: %w", err)
 		}
 	}
-	secrets[secretConsoleKey], secrets[secretConsoleCrt], err = newConsoleCertificate(r.Now(), []string{"localhost", ignition.RegistryHost}, r.addresses())
+	secrets[secretConsoleKey], secrets[secretConsoleCrt], err = newConsoleCertificate(r.now(), []string{"localhost", ignition.RegistryHost}, r.addresses())
 	if err != nil {
 		return fmt.Errorf("the console's certificate: %w", err)
 	}

@@ -12,7 +12,7 @@ import (
 // image, while this replica leads.
 func (r *replica) runRollout(ctx context.Context, tell report) error {
 	loop := &rollout.Loop{
-		Store: r.store.Load(), Stored: r.client().Stored, Lacks: r.lacks, Self: r.own.ID, Now: r.Now, Logger: r.Logger,
+		Store: r.store.Load(), Stored: r.client().Stored, Lacks: r.lacks, Self: r.own.ID, Now: r.now, Logger: r.Logger,
 	}
 	r.rollout.Store(loop)
 	tell(true, "carried out while this replica leads")

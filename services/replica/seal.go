@@ -38,7 +38,7 @@ func (r *replica) seal(h machine.Handoff) error {
 		return &state.Refusal{Text: fmt.Sprintf("replica %s has a vote still, as far as it knows: take it first", r.own.ID)}
 	}
 	cluster, _ := store.View().Cluster()
-	err := identity.Seal(r.identityDir(), identity.Sealed{Handoff: h.ID, Epoch: cluster.Epoch, Index: store.Stored().Last, At: r.Now().UTC()})
+	err := identity.Seal(r.identityDir(), identity.Sealed{Handoff: h.ID, Epoch: cluster.Epoch, Index: store.Stored().Last, At: r.now().UTC()})
 	// Before it says that it is over.
 	if err == nil {
 		err = r.keys.Destroy()

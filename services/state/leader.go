@@ -83,12 +83,14 @@ func (s *Store) lead(ctx context.Context) {
 
 // beginEpoch tries until the epoch is committed or leadership is lost.
 func (s *Store) beginEpoch(ctx context.Context) {
+	s.lookAtClock()
 	for {
 		err := s.proposeEpoch(ctx)
 		if err == nil {
 			s.leading.set(true)
 			epoch := s.View().t.cluster().Epoch
 			s.config.Logger.Info("this replica leads", "server", s.config.ID, "epoch", epoch)
+			s.tellClock(ctx)
 			return
 		}
 		if ctx.Err() != nil || errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) || errors.Is(err, raft.ErrRaftShutdown) || errors.Is(err, errHalted) {
@@ -103,7 +105,7 @@ func (s *Store) beginEpoch(ctx context.Context) {
 }
 
 func (s *Store) proposeEpoch(ctx context.Context) error {
-	entry, err := encode(s.config.Now(), s.config.ID, EpochBegin{Leader: s.config.ID})
+	entry, err := encode(s.Now(), s.config.ID, EpochBegin{Leader: s.config.ID})
 	if err != nil {
 		return err
 	}

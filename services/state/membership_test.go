@@ -23,17 +23,19 @@ type room struct {
 	nets   map[string]*raft.InmemTransport
 	cut    map[string]bool
 	mute   map[string]bool // takes nothing from Raft, and answers nothing once it is a voter
+	late   map[string]time.Duration
 }
 
 func newRoom(t *testing.T) *room {
-	return &room{t: t, stores: map[string]*Store{}, nets: map[string]*raft.InmemTransport{}, cut: map[string]bool{}, mute: map[string]bool{}}
+	return &room{t: t, stores: map[string]*Store{}, nets: map[string]*raft.InmemTransport{}, cut: map[string]bool{}, mute: map[string]bool{}, late: map[string]time.Duration{}}
 }
 
 // start starts a replica; the first one begins the cluster.
 func (r *room) start(id string) *Store {
 	r.t.Helper()
 	_, net := raft.NewInmemTransport(raft.ServerAddress(id))
-	s, err := Open(Config{ID: id, InMemory: true, Transport: net, Peers: peers{r, id}, Joins: len(r.stores) > 0, Fresh: len(r.stores) > 0})
+	late := r.late[id]
+	s, err := Open(Config{ID: id, InMemory: true, Now: func() time.Time { return time.Now().Add(-late) }, Transport: net, Peers: peers{r, id}, Joins: len(r.stores) > 0, Fresh: len(r.stores) > 0})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 type Config struct {
 	Dir      string           // log, snapshots; made if absent
 	ID       string           // raft server ID, never used twice
-	Now      func() time.Time // the edge's clock; Apply never reads it
+	Now      func() time.Time // the machine's clock (see Store.Now); Apply never reads it
 	Logger   *slog.Logger
 	InMemory bool // tests: nothing on disk
 	// Halt is called once when an entry cannot be applied; nothing is applied
@@ -94,12 +94,17 @@ type Store struct {
 	fsm      *fsm
 	raft     *raft.Raft
 	medium   *medium
+	log      raft.LogStore
 	leading  *leadership
+	clock    clock
 	changing sync.Mutex // held while the membership is changed
 	hashing  sync.Mutex // of the newest hash that was asked for, and its entry
 	hashed   string
 
 	hashedIndex uint64
+
+	behind    time.Duration // that the machine's clock was, since it was looked at last; of Open, then of lead
+	clockTold bool
 
 	stop     context.CancelFunc
 	stopping <-chan struct{} // closed when Close begins
@@ -125,10 +130,11 @@ func Open(config Config) (*Store, error) {
 	if config.Halt == nil {
 		config.Halt = func(err error) { panic(err) }
 	}
-	s := &Store{config: config, leading: newLeadership(), stopped: make(chan struct{})}
+	s := &Store{config: config, leading: newLeadership(), clock: clock{machine: config.Now}, stopped: make(chan struct{})}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("state in %s, server %s: %w", cmp.Or(config.Dir, "memory"), config.ID, err), s.closeStores())
 	}
+	s.lookAtClock()
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.stopping = cancel, ctx.Done()
 	go func() {
@@ -158,6 +164,7 @@ func (s *Store) start() error {
 	if err != nil {
 		return err
 	}
+	s.log = kept.log
 	transport := s.config.Transport
 	if transport == nil && s.config.Stream != nil {
 		transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
@@ -395,7 +402,7 @@ func (s *Store) propose(ctx context.Context, by string, c Command) (Result, erro
 	if err := supported(c.Kind(), s.View().t.cluster().FeatureLevel); err != nil {
 		return Result{}, err
 	}
-	entry, err := encode(s.config.Now(), by, c)
+	entry, err := encode(s.Now(), by, c)
 	if err != nil {
 		return Result{}, err
 	}
