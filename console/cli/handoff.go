@@ -392,6 +392,7 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 			f.add("Possible", "rackseed handoff "+string(a))
 		}
 	}
+	f.add("Recovery key", either(h.RecoveryKey || len(h.Replicas) == 0, "", "none was made: rackseed recovery-key"))
 	f.add("Site file", either(h.Auto == "", "", "handoff: auto: "+h.Auto))
 	switch text := unplugText(h); {
 	case h.Ready:
@@ -420,7 +421,7 @@ func (o *options) writeReplicas(w io.Writer, list []api.Replica) error {
 	if len(list) == 0 {
 		return nil
 	}
-	head := []string{"REPLICA", "ROLE", "ENDPOINT", "BEHIND", "TO COPY"}
+	head := []string{"REPLICA", "ROLE", "ENDPOINT", "SECRETS", "BEHIND", "TO COPY"}
 	if o.output == outputWide {
 		head = append(head, "ID", "RELEASE", "JOINED")
 	}
@@ -430,7 +431,7 @@ func (o *options) writeReplicas(w io.Writer, list []api.Replica) error {
 		if r.Seen && r.Reachable {
 			behind, missing = fmt.Sprint(r.Behind), size(uint64(r.Missing))
 		}
-		row := []string{r.Name, replicaRole(r), r.Endpoint, behind, missing}
+		row := []string{r.Name, replicaRole(r), r.Endpoint, protected(r.Secrets), behind, missing}
 		if o.output == outputWide {
 			row = append(row, r.ID, r.Release, at(r.Joined))
 		}
@@ -438,6 +439,9 @@ func (o *options) writeReplicas(w io.Writer, list []api.Replica) error {
 	}
 	return t.flush(w)
 }
+
+// protected says how safe the secrets on a replica's disk are.
+func protected(by string) string { return either(by == "plaintext", "not protected (plaintext)", by) }
 
 // replicaRole is what a replica counts for.
 func replicaRole(r api.Replica) string {

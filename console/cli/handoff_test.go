@@ -26,7 +26,7 @@ func newMovingRig(t *testing.T) *rig {
 	t.Cleanup(func() { pollPause = usual })
 	r := newRig(t)
 	r.setup()
-	r.Must(state.ReplicaTell{ID: "replica-1", Name: "appliance", Endpoint: "192.0.2.2:8300", Key: bytes.Repeat([]byte{1}, 32), Release: "v1", Level: 1})
+	r.Must(state.ReplicaTell{ID: "replica-1", Name: "appliance", Endpoint: "192.0.2.2:8300", Key: bytes.Repeat([]byte{1}, 32), Release: "v1", Level: 1, Protector: "plaintext"})
 	return r
 }
 
@@ -54,10 +54,11 @@ func (r *rig) move(to machine.HandoffStep, reason string, gates ...handoff.Gate)
 func TestHandoff(t *testing.T) {
 	r := newMovingRig(t)
 	const none = `
-REPLICA    ROLE          ENDPOINT        BEHIND  TO COPY
-appliance  leads, voter  192.0.2.2:8300  -       -
+REPLICA    ROLE          ENDPOINT        SECRETS                    BEHIND  TO COPY
+appliance  leads, voter  192.0.2.2:8300  not protected (plaintext)  -       -
 
-No handoff  can be started: no node can carry the boot service: no machine is installed yet
+Recovery key  none was made: rackseed recovery-key
+No handoff    can be started: no node can carry the boot service: no machine is installed yet
 `
 	r.prints(none, "handoff")
 	r.prints(none, "handoff", "status")
@@ -85,14 +86,15 @@ No handoff  can be started: no node can carry the boot service: no machine is in
 		t.Fatalf("answered yes: %v", err)
 	}
 	r.prints(`
-REPLICA    ROLE          ENDPOINT        BEHIND  TO COPY
-appliance  leads, voter  192.0.2.2:8300  -       -
+REPLICA    ROLE          ENDPOINT        SECRETS                    BEHIND  TO COPY
+appliance  leads, voter  192.0.2.2:8300  not protected (plaintext)  -       -
 
-Handoff    to alpha, started by ann
-Step       preflight: looks whether the nodes are Ready
-Since      NOW, NOW
-Waits for  not known here yet: the replica that leads says it, at the service address
-Possible   rackseed handoff abort
+Handoff       to alpha, started by ann
+Step          preflight: looks whether the nodes are Ready
+Since         NOW, NOW
+Waits for     not known here yet: the replica that leads says it, at the service address
+Possible      rackseed handoff abort
+Recovery key  none was made: rackseed recovery-key
 `, "handoff")
 	r.fails("a handoff is under way (preflight)", "", "handoff", "start", "--yes")
 	r.fails("while a node leads and the appliance is to leave", "", "handoff", "lost", "--confirm", "destroyed")
@@ -107,19 +109,24 @@ Possible   rackseed handoff abort
 	now.Replicas = []handoff.Seen{{ID: "r-2", Reachable: true, Stored: state.Stored{Applied: r.View().Index() - 9}, MissingBytes: 300 << 20}, {ID: "replica-1"}}
 	r.moving.Store(&now)
 	r.prints(`
-REPLICA    ROLE                             ENDPOINT         BEHIND  TO COPY
-alpha      joining, no member yet           192.0.2.10:8300  9       300 MiB
-appliance  leads, voter, cannot be reached  192.0.2.2:8300   -       -
+REPLICA    ROLE                             ENDPOINT         SECRETS                    BEHIND  TO COPY
+alpha      joining, no member yet           192.0.2.10:8300  -                          9       300 MiB
+appliance  leads, voter, cannot be reached  192.0.2.2:8300   not protected (plaintext)  -       -
 
-Handoff    to alpha, started by ann
-Step       catching-up: the replicas fetch the log and the images
-Since      NOW, NOW
-Now        giving alpha a vote, with proof
-Failed     writing a backup: no space; it is tried again
-Holds      alpha: replica r-2 can be reached
-Waits for  alpha log: 9 entries behind
-Possible   rackseed handoff abort
+Handoff       to alpha, started by ann
+Step          catching-up: the replicas fetch the log and the images
+Since         NOW, NOW
+Now           giving alpha a vote, with proof
+Failed        writing a backup: no space; it is tried again
+Holds         alpha: replica r-2 can be reached
+Waits for     alpha log: 9 entries behind
+Possible      rackseed handoff abort
+Recovery key  none was made: rackseed recovery-key
 `, "handoff", "status")
+	r.Must(state.RecoveryPut{Recipient: "age1a", Copy: []byte("copy")})
+	if out := r.must("", "handoff"); strings.Contains(out, "Recovery key") {
+		t.Errorf("there is a recovery key:\n%s", out)
+	}
 	var h api.Handoff
 	if err := json.Unmarshal([]byte(r.must("", "handoff", "-o", "json")), &h); err != nil || h.Plan.Step != machine.HandoffCatchingUp || len(h.Plan.Gates) != 2 {
 		t.Errorf("as JSON: %+v, %v", h, err)
@@ -203,7 +210,7 @@ func TestHandoffIsFollowed(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Errorf("done: %v", err)
 	}
-	if out := r.must("", "handoff"); !strings.Contains(out, "Stick    Safe to unplug. The boot service runs on alpha. The stick can be pulled.\n") {
+	if out := r.must("", "handoff"); !strings.Contains(out, "Stick         Safe to unplug. The boot service runs on alpha. The stick can be pulled.\n") {
 		t.Errorf("done:\n%s", out)
 	}
 	// Each line of JSON is all of it.

@@ -29,7 +29,9 @@ type Handoff struct {
 	Ready   bool     `json:"ready" doc:"Whether a handoff can be started now."`
 	Reason  string   `json:"reason,omitempty" doc:"Why it cannot."`
 	Targets []string `json:"targets" doc:"The nodes it would move to."`
-	Auto    string   `json:"auto,omitempty" doc:"What the handoff that the site file asks for (handoff: auto) waits for, while it was not started."`
+	// RecoveryKey is whether there is one.
+	RecoveryKey bool   `json:"recoveryKey" doc:"A recovery key was made, which opens the secrets in backups."`
+	Auto        string `json:"auto,omitempty" doc:"What the handoff that the site file asks for (handoff: auto) waits for, while it was not started."`
 	// Nodes and Choices are for whoever chooses the nodes.
 	Nodes   []HandoffNode   `json:"nodes" doc:"Machines that may be chosen to carry the boot service, and those that cannot; the first 100."`
 	Choices []HandoffChoice `json:"choices" doc:"What it means to choose 1, 2 and more nodes."`
@@ -62,6 +64,7 @@ type Replica struct {
 	Voter    bool       `json:"voter" doc:"It counts in majorities."`
 	Member   bool       `json:"member" doc:"It gets the log."`
 	Joined   time.Time  `json:"joined"`
+	Secrets  string     `json:"secrets,omitempty" doc:"What protects the secrets on its disk: tpm, or plaintext, which is nothing; absent: it has none yet."`
 	// What the leader saw last, while a handoff is under way; only it knows.
 	Seen      bool   `json:"seen" doc:"This replica leads, and looked at it while a handoff is under way."`
 	Reachable bool   `json:"reachable,omitempty"`
@@ -140,7 +143,7 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 	out := Handoff{Replicas: []Replica{}, Targets: []string{}, Nodes: []HandoffNode{}, Choices: []HandoffChoice{}, SafeToUnplug: !active}
 	for _, r := range v.Replicas() {
 		x := Replica{
-			ID: r.ID, Name: r.Name, Machine: r.Machine, Endpoint: r.Endpoint, Release: r.Release, Joined: r.Joined,
+			ID: r.ID, Name: r.Name, Machine: r.Machine, Endpoint: r.Endpoint, Release: r.Release, Joined: r.Joined, Secrets: r.Protector,
 			Leads: m.Leader == r.ID, Voter: m.Voter(r.ID), Member: m.Has(r.ID),
 		}
 		if i := slices.IndexFunc(s.Replicas, func(seen handoff.Seen) bool { return seen.ID == r.ID }); known && i >= 0 {
@@ -178,6 +181,7 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 	for _, c := range handoff.Choices(there) {
 		out.Choices = append(out.Choices, HandoffChoice(c))
 	}
+	out.RecoveryKey = v.Keyring().Recipient != ""
 	_, out.Auto, _ = handoff.Auto(v, m.Leader)
 	next, err := handoff.Plan(v, "next", m.Leader, "", nil)
 	switch {

@@ -23,6 +23,9 @@ type Replica struct {
 	// Image is the digest of the image that it runs, as it tells; "": it runs from
 	// none, as the appliance does.
 	Image string `json:"image,omitempty"`
+	// Protector is what protects its data keys on its disk, as it tells; "": it has
+	// none yet.
+	Protector string `json:"protector,omitempty"`
 	// Ordered is the image that its node is told to run. What runs is changed by
 	// nothing else.
 	Ordered string `json:"ordered,omitempty"`

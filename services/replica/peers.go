@@ -244,14 +244,14 @@ func (r *replica) introduce(ctx context.Context, tell report) error {
 		known, told := view.Replica(r.own.ID)
 		want := state.ReplicaTell{
 			ID: r.own.ID, Name: cmp.Or(known.Name, applianceName), Machine: known.Machine, Endpoint: r.endpoint(view),
-			Key: key[:], Release: r.Release, Level: state.FeatureLevel, Image: r.image(),
+			Key: key[:], Release: r.Release, Level: state.FeatureLevel, Image: r.image(), Protector: r.keys.Protector(),
 		}
 		switch {
 		case want.Endpoint == "":
 			tell(true, "this replica is the only one")
 		case !told && r.onNode(): // its log has not come to where it joined
 			tell(false, "catching up", api.HealthWaiting)
-		case !told || known.Endpoint != want.Endpoint || known.Release != want.Release || known.Level != want.Level || known.Image != want.Image:
+		case !told || known.Endpoint != want.Endpoint || known.Release != want.Release || known.Level != want.Level || known.Image != want.Image || known.Protector != want.Protector:
 			commit, cancel := context.WithTimeout(ctx, commitTimeout)
 			_, err := store.Propose(commit, r.own.ID, want)
 			cancel()
@@ -264,6 +264,7 @@ func (r *replica) introduce(ctx context.Context, tell report) error {
 		}
 		select {
 		case <-changed:
+		case <-r.ringKept:
 		case <-ctx.Done():
 		}
 	}

@@ -62,7 +62,8 @@ type replica struct {
 	// dhcp.Server at a time has them.
 	watchers map[string]*foreign.Watcher
 
-	rekeying sync.Mutex // held while a data key is made that the state does not name
+	rekeying sync.Mutex    // held while a data key is made that the state does not name
+	ringKept chan struct{} // the ring has what it is to have; of one entry
 
 	mu     sync.Mutex
 	people net.Addr // where the console is served; nil until it is
@@ -79,7 +80,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := c.portsFree(); err != nil {
 		return err
 	}
-	r := &replica{Config: c, watchers: map[string]*foreign.Watcher{}}
+	r := &replica{Config: c, watchers: map[string]*foreign.Watcher{}, ringKept: make(chan struct{}, 1)}
 	r.file.read = make(chan struct{})
 	r.tasks = newSupervisor(r.Logger)
 	ctx, cancel := context.WithCancelCause(ctx)

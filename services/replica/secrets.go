@@ -73,6 +73,10 @@ func (r *replica) keepKeys(ctx context.Context, tell report) error {
 		}
 		tell(true, text)
 		select {
+		case r.ringKept <- struct{}{}: // others are told what protects it
+		default:
+		}
+		select {
 		case <-changed:
 		case <-ctx.Done():
 		}

@@ -321,6 +321,8 @@ type ReplicaTell struct {
 	Release  string     `json:"release"`
 	Level    uint64     `json:"level"`
 	Image    string     `json:"image,omitempty"` // digest; "": it runs from none
+	// Protector is what protects its data keys on its disk; "": it has none yet.
+	Protector string `json:"protector,omitempty"`
 }
 
 // ReplicaInvite lets one new replica join, once, until Expires.

@@ -67,7 +67,7 @@ func samples() []Command {
 		SessionHere{Machine: machineID(1), Session: "s-1"},
 		MachineSilent{Machine: machineID(1), Decided: start, Text: "kernel fetched, then silence"},
 		OutputStore{Chunk: machine.Chunk{Machine: machineID(1), Stream: "s-1", First: 1, Last: 3, Digest: digestOf("lines"), Size: 30}},
-		ReplicaTell{ID: "r-1", Name: "appliance", Machine: machineID(1), Endpoint: "10.77.0.2:8300", Key: bytes32("key"), Release: "v1", Level: 1, Image: digestOf("service")},
+		ReplicaTell{ID: "r-1", Name: "appliance", Machine: machineID(1), Endpoint: "10.77.0.2:8300", Key: bytes32("key"), Release: "v1", Level: 1, Image: digestOf("service"), Protector: "tpm"},
 		ReplicaInvite{TokenHash: bytes32("token"), Name: "node-1", Machine: machineID(1), Expires: start.Add(time.Hour)},
 		ReplicaJoin{TokenHash: bytes32("token"), ID: "r-2", Endpoint: "10.77.0.11:8300", Key: bytes32("key"), Release: "v1", Level: 1, Image: digestOf("service")},
 		ReplicaProve{ID: "r-2", Undone: true},

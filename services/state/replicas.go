@@ -81,7 +81,12 @@ func (c *change) replicaTell(x ReplicaTell) error {
 	if now.Image != x.Image {
 		now.FallBack = fallBack(now, x.Image)
 	}
-	now.Endpoint, now.Key, now.Release, now.Level, now.Image = x.Endpoint, x.Key, x.Release, x.Level, x.Image
+	if x.Protector != "" {
+		if err := word("protector", x.Protector); err != nil {
+			return err
+		}
+	}
+	now.Endpoint, now.Key, now.Release, now.Level, now.Image, now.Protector = x.Endpoint, x.Key, x.Release, x.Level, x.Image, x.Protector
 	if now.Machine != "" && now.Ordered == "" { // as one that a recovery made
 		now.Ordered = x.Image
 	}

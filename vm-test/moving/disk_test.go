@@ -12,8 +12,9 @@ import (
 	"github.com/rackseed/rackseed/services/netns"
 )
 
-// dataSize is that of a disk for a replica's data, in MiB.
-const dataSize = 512
+// dataSize is that of a disk for a replica's data, in MiB: more than what a registry
+// keeps free (1 GiB).
+const dataSize = 1536
 
 // ownDisk gives a host a disk of its own for its data.
 func (h *host) ownDisk() {

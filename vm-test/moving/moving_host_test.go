@@ -4,8 +4,8 @@ package moving
 
 import (
 	"context"
-	"fmt"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"testing"

@@ -272,6 +272,8 @@ export interface Handoff {
   ready: boolean;
   /** Why it cannot. */
   reason?: string;
+  /** A recovery key was made, which opens the secrets in backups. */
+  recoveryKey: boolean;
   /** Where the boot service runs. */
   replicas: Replica[];
   /** All replicas run on nodes, and no handoff is under way: the stick can be pulled. */
@@ -674,6 +676,8 @@ export interface Replica {
   name: string;
   reachable?: boolean;
   release: string;
+  /** What protects the secrets on its disk: tpm, or plaintext, which is nothing; absent: it has none yet. */
+  secrets?: string;
   /** This replica leads, and looked at it while a handoff is under way. */
   seen: boolean;
   /** It counts in majorities. */

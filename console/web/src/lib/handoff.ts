@@ -25,6 +25,9 @@ export function role(r: Replica): string {
   return [r.leads && 'leads', counts, r.seen && !r.reachable && 'cannot be reached'].filter(Boolean).join(', ')
 }
 
+// secrets says how safe the secrets on a replica's disk are.
+export const secrets = (r: Replica) => (r.secrets === 'plaintext' ? 'not protected (plaintext)' : (r.secrets ?? ''))
+
 // moves: the appliance is left in the end, and not only joined by more replicas.
 export function moves(h: Handoff): boolean {
   if (h.plan && !h.plan.over) return !!h.plan.from

@@ -18,10 +18,10 @@ const move = 'Move the boot service into the cluster'
 const ago = (seconds) => new Date(Date.now() - seconds * 1000).toISOString()
 const nodes = ['node-1', 'node-2', 'node-3']
 
-const appliance = { id: 'r-0a1b2c3d', name: 'appliance', endpoint: '192.0.2.2:8300', release: 'v1', leads: true, voter: true, member: true, joined: ago(7200), seen: false }
+const appliance = { id: 'r-0a1b2c3d', name: 'appliance', endpoint: '192.0.2.2:8300', release: 'v1', leads: true, voter: true, member: true, joined: ago(7200), secrets: 'tpm', seen: false }
 const replica = (n, changes = {}) => ({
   id: `r-000000${n}0`, name: `node-${n}`, machine: `m-0000000${n}`, endpoint: `192.0.2.1${n}:8300`, release: 'v1',
-  leads: false, voter: false, member: true, joined: ago(60), seen: true, reachable: true, behind: 0, missing: 0, ...changes,
+  leads: false, voter: false, member: true, joined: ago(60), secrets: 'plaintext', seen: true, reachable: true, behind: 0, missing: 0, ...changes,
 })
 const plan = (step, text, changes = {}) => ({
   id: 'h-1', step, text, since: ago(83), moved: ago(20), from: appliance.id, by: 'operator:ann', over: false, known: true, gates: [], actions: ['abort'],
@@ -34,7 +34,7 @@ const choices = [
   { nodes: 4, refused: true, text: '4 nodes are named, and 1, 3 or 5 are needed: of an even number one more may not fail than without it' },
 ]
 const candidates = [...nodes, 'node-4', 'node-5'].map((name, n) => ({ name, machine: `m-0000000${n + 1}`, ...(n === 4 && { why: 'node-5 is installing: its node must be Ready' }) }))
-const answer = (changes) => ({ nodes: candidates, choices, replicas: [appliance], ready: false, reason: 'one is under way', targets: [], safeToUnplug: false, ...changes })
+const answer = (changes) => ({ nodes: candidates, choices, replicas: [appliance], ready: false, reason: 'one is under way', targets: [], safeToUnplug: false, recoveryKey: true, ...changes })
 
 const catchingUp = answer({
   replicas: [{ ...appliance, seen: true, reachable: true }, replica(1), replica(2, { behind: 480, missing: 312 << 20 }), replica(3, { reachable: false })],
@@ -69,6 +69,21 @@ test('without a node that is Ready it says why none can be started', async () =>
   await page.getByText('Here alone: no other replica can join.').waitFor()
   for (const name of [move, 'Abort…', 'Go forward…', 'The appliance is destroyed…']) assert.equal(await button(page, name).count(), 0, name)
   await shots(page, 'none')
+
+  // The recovery key is shown once.
+  await page.getByText('None was made yet.').waitFor()
+  await button(page, 'Make it…').click()
+  await button(dialog(page), 'Make it').click()
+  const key = page.getByRole('status', { name: 'Recovery key' })
+  await key.getByText(/^AGE-SECRET-KEY-1[0-9A-Z]{58}$/).waitFor()
+  await shots(page, 'recovery-key')
+  await button(page, 'It is written down').click()
+  await page.getByText('There is one.').waitFor()
+  await page.reload()
+  await button(page, 'Replace it…').click()
+  await dialog(page).getByText('The one before opens older backups only.').waitFor()
+  await page.keyboard.press('Escape')
+  assert.equal(await page.getByText('AGE-SECRET-KEY').count(), 0)
   assert.deepEqual(page.faults, [])
   await page.context().close()
   await service.stop()
@@ -137,6 +152,8 @@ test('a handoff is started, watched, given up, and done', async () => {
   assert.equal(await page.getByRole('list', { name: 'Holds' }).getByRole('listitem').count(), 2)
   await page.getByText('no route to host; it is tried again').waitFor()
   await page.getByRole('row').filter({ hasText: 'node-2' }).getByText('312 MiB').waitFor()
+  await page.getByRole('row').filter({ hasText: 'node-2' }).getByText('not protected (plaintext)').waitFor()
+  await page.getByRole('row').filter({ hasText: 'appliance' }).getByText('tpm', { exact: true }).waitFor()
   await page.getByRole('row').filter({ hasText: 'node-3' }).getByText('member without a vote, cannot be reached').waitFor()
   await shots(page, 'gates')
   // Without the table's head each number says what it counts.
