@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -22,60 +23,68 @@ import (
 	"github.com/rackseed/rackseed/services/statetest"
 )
 
-var faulty = flag.Uint64("raft-seeds", 1, "how many handoffs of real Raft with faults are run")
+var faulty = flag.Uint64("raft-seeds", 4, "how many handoffs of real Raft with faults are run")
 
-// room is replicas of real Raft in virtual time, over a network whose
-// connections can be cut one way, each with its own handoff loop. It stands in
-// a synctest bubble.
+// room is replicas of real Raft in virtual time, each with its own handoff loop,
+// over a network whose connections can be cut one way and lose messages. They can be
+// killed, and are started again on their disks. It stands in a synctest bubble.
 type room struct {
-	t    *testing.T
-	rng  *rand.Rand
-	mu   sync.Mutex
-	all  map[string]*replica
-	cut  map[[2]string]bool // from, to
-	made int
-	over bool
+	t       *testing.T
+	mu      sync.Mutex
+	rng     *rand.Rand
+	all     map[string]*replica // their newest processes
+	cut     map[[2]string]bool  // from, to
+	weather weather
+	joins   map[machine.ID]string // the replica that a node started
+	made    int
 
 	acked  map[uint64]string // events that were acknowledged, by number
 	traced []string
 }
 
+// replica is one process of a replica.
 type replica struct {
 	id      string
 	machine machine.ID
 	store   *state.Store
-	net     *raft.InmemTransport
+	net     *link
+	disk    *mount
 	cancel  context.CancelFunc
 	done    chan struct{}
-	sealed  bool
 	dead    bool
 }
 
 func (r *room) say(format string, a ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.traced = append(r.traced, time.Now().Format(time.TimeOnly)+" "+fmt.Sprintf(format, a...))
 }
 
-func (r *room) start(id string, m machine.ID) *replica {
-	_, net := raft.NewInmemTransport(raft.ServerAddress(id))
-	store, err := state.Open(state.Config{ID: id, InMemory: true, Transport: net, Peers: peers{r, id}, Joins: len(r.all) > 0, Fresh: len(r.all) > 0})
+// run starts a replica's process on its disk.
+func (r *room) run(id string, m machine.ID, d *disk) *replica {
+	joins := id != "stick"
+	x := &replica{id: id, machine: m, net: newLink(r, id), disk: &mount{disk: d, killed: make(chan struct{})}, done: make(chan struct{})}
+	var err error
+	x.store, err = state.Open(state.Config{ID: id, InMemory: true, Kept: x.disk.kept(), Transport: x.net, Peers: peers{r, id}, Joins: joins, Fresh: joins})
 	if err != nil {
-		r.t.Fatal(err)
+		panic(err) // also where the test's own goroutine waits for this one
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	x := &replica{id: id, machine: m, store: store, net: net, cancel: cancel, done: make(chan struct{})}
 	r.mu.Lock()
 	r.all[id] = x
+	x.loop(r)
 	r.mu.Unlock()
 	r.wire()
-	x.run(r, ctx)
 	return x
 }
 
-// run runs a replica's loop.
-func (x *replica) run(r *room, ctx context.Context) {
+// loop runs a replica's handoff loop.
+func (x *replica) loop(r *room) {
+	var ctx context.Context
+	ctx, x.cancel = context.WithCancel(context.Background())
 	loop := &Loop{Store: x.store, Hands: hands{r, x.id}, Self: x.id, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
+	done := x.done
 	go func() {
-		defer close(x.done)
+		defer close(done)
 		if err := loop.Run(ctx); err != nil {
 			r.t.Error(err)
 		}
@@ -94,7 +103,7 @@ func (r *room) wire() {
 			if r.cut[[2]string{a, b}] || from.dead || to.dead {
 				from.net.Disconnect(raft.ServerAddress(b))
 			} else {
-				from.net.Connect(raft.ServerAddress(b), to.net)
+				from.net.Connect(raft.ServerAddress(b), to.net.InmemTransport)
 			}
 		}
 	}
@@ -113,28 +122,10 @@ func (r *room) isolate(id string, in, out bool) {
 }
 
 func (r *room) stop() {
-	r.mu.Lock()
-	r.over = true
-	r.mu.Unlock()
-	for _, x := range r.all {
-		x.cancel()
-		<-x.done
-		if err := x.store.Close(); err != nil {
-			r.t.Error(err)
-		}
+	for _, x := range r.replicas() {
+		r.kill(x)
 	}
 	time.Sleep(time.Minute) // of virtual time, as all sleeps here: Raft's last goroutines wait for their timers
-}
-
-// ask is a question from one replica to another; the answer has to come back.
-func (r *room) ask(from, to string) (*replica, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	x := r.all[to]
-	if x == nil || x.dead || r.cut[[2]string{from, to}] || r.cut[[2]string{to, from}] {
-		return nil, fmt.Errorf("replica %s: %w", to, state.ErrNotLeading)
-	}
-	return x, nil
 }
 
 type peers struct {
@@ -143,19 +134,26 @@ type peers struct {
 }
 
 func (p peers) Propose(ctx context.Context, leader string, x state.Proposal) (state.Result, error) {
-	to, err := p.r.ask(p.from, leader)
-	if err != nil {
-		return state.Result{}, err
+	to, err := p.r.ask(ctx, p.from, leader)
+	if err == nil && to.dead {
+		err = state.ErrNotLeading
 	}
-	return to.store.Take(ctx, x)
+	if err != nil {
+		return state.Result{}, fmt.Errorf("%w: %w", state.ErrNotLeading, err)
+	}
+	result, err := to.store.Take(ctx, x)
+	if err == nil {
+		err = p.r.pass(ctx) // what was done is not known
+	}
+	return result, err
 }
 
-func (p peers) Stored(_ context.Context, id string) (state.Stored, error) {
-	to, err := p.r.ask(p.from, id)
+func (p peers) Stored(ctx context.Context, id string) (state.Stored, error) {
+	to, err := p.r.ask(ctx, p.from, id)
 	if err != nil {
 		return state.Stored{}, err
 	}
-	return to.store.Stored(), nil
+	return to.store.Stored(), p.r.pass(ctx)
 }
 
 type hands struct {
@@ -163,60 +161,72 @@ type hands struct {
 	self string
 }
 
-func (h hands) Look(_ context.Context, id string) (Report, error) {
-	x := h.r.all[h.self]
+func (h hands) Look(ctx context.Context, id string) (Report, error) {
+	x := h.r.newest(h.self)
 	if id != h.self {
 		var err error
-		if x, err = h.r.ask(h.self, id); err != nil {
+		if x, err = h.r.ask(ctx, h.self, id); err != nil {
 			return Report{}, err
 		}
 	}
 	index, hash, err := x.store.Checked()
-	return Report{Stored: x.store.Stored(), Checked: index, Hash: hash, Counted: true, Sync: time.Millisecond, Clock: time.Now(), Sealed: x.sealed}, err
+	return Report{Stored: x.store.Stored(), Checked: index, Hash: hash, Counted: true, Sync: time.Millisecond, Clock: time.Now(), Sealed: x.disk.isSealed()}, err
 }
 
 func (h hands) Node(machine.ID) Node { return Node{Ready: true} }
 
+// Deploy has a node start one replica, whoever asks, and how often.
 func (h hands) Deploy(ctx context.Context, t machine.HandoffTarget) error {
+	leader := h.r.newest(h.self).store
 	h.r.mu.Lock()
 	h.r.made++
-	id := fmt.Sprintf("r-%d", h.r.made)
+	token, id := sha256.Sum256(fmt.Append(nil, h.r.made)), h.r.joins[t.Machine]
+	if old, joined := leader.View().Replica(id); id == "" || joined && !old.InService() {
+		id = fmt.Sprintf("r-%d", h.r.made)
+		h.r.joins[t.Machine] = id
+	}
+	started := h.r.all[id] != nil
 	h.r.mu.Unlock()
-	token := sha256.Sum256([]byte(id))
-	leader := h.r.all[h.self].store
+	if !started {
+		h.r.run(id, t.Machine, newDisk())
+	}
 	if _, err := leader.Propose(ctx, by, state.ReplicaInvite{TokenHash: token[:], Name: t.Name, Machine: t.Machine, Expires: time.Now().Add(time.Minute)}); err != nil {
 		return err
 	}
-	h.r.start(id, t.Machine)
 	key := sha256.Sum256([]byte("key " + id))
 	_, err := leader.Propose(ctx, by, state.ReplicaJoin{TokenHash: token[:], ID: id, Endpoint: "10.77.0.9:8300", Key: key[:], Release: "v1", Level: 1})
 	return err
 }
 
 func (h hands) Rekey(ctx context.Context, p machine.Handoff) error {
-	leader, err := h.r.ask(h.self, h.self)
-	if err != nil {
-		return err
+	leader := h.r.newest(h.self).store
+	k, key := leader.View().Keyring(), "key-"+p.ID
+	if k.Current == key {
+		return nil
 	}
-	for _, c := range []state.Command{state.KeyNext{Key: "key-" + p.ID, For: p.ID}, state.KeyTurn{Key: "key-" + p.ID}} {
-		if _, err := leader.store.Propose(ctx, by, c); err != nil {
+	if k.Next != key { // it may have come to be while nobody knew
+		if _, err := leader.Propose(ctx, by, state.KeyNext{Key: key, For: p.ID}); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err := leader.Propose(ctx, by, state.KeyTurn{Key: key})
+	return err
 }
 
-func (h hands) Seal(_ context.Context, id string, _ machine.Handoff) error {
-	x, err := h.r.ask(h.self, id)
+func (h hands) Seal(ctx context.Context, id string, _ machine.Handoff) error {
+	x, err := h.r.ask(ctx, h.self, id)
+	if err == nil && x.store.Membership().Voter(id) {
+		err = fmt.Errorf("replica %s has a vote still", id)
+	}
 	if err != nil {
 		return err
 	}
-	x.sealed = true
-	return nil
+	x.disk.seal()
+	return h.r.pass(ctx)
 }
 
 func (h hands) Backup(context.Context) (uint64, error) {
-	return h.r.all[h.self].store.View().Index(), nil
+	return h.r.newest(h.self).store.View().Index(), nil
 }
 
 func (h hands) Try(context.Context) []Check {
@@ -227,10 +237,14 @@ func (h hands) Try(context.Context) []Check {
 	return list
 }
 
-// begin makes a cluster on the stick with nodes that a handoff can move to.
-func begin(t *testing.T, seed uint64, nodes int) *room {
-	r := &room{t: t, rng: rand.New(rand.NewPCG(seed, 11)), all: map[string]*replica{}, cut: map[[2]string]bool{}, acked: map[uint64]string{}}
-	stick := r.start("stick", "")
+// begin makes a cluster on the stick with nodes that a handoff can move to, or that
+// join it where it leaves not.
+func begin(t *testing.T, seed uint64, nodes int, leaves bool) *room {
+	r := &room{
+		t: t, rng: rand.New(rand.NewPCG(seed, 11)), all: map[string]*replica{}, cut: map[[2]string]bool{}, joins: map[machine.ID]string{},
+		acked: map[uint64]string{},
+	}
+	stick := r.run("stick", "", newDisk())
 	must := func(c state.Command) {
 		t.Helper()
 		if _, err := stick.store.Propose(t.Context(), "test", c); err != nil {
@@ -241,7 +255,10 @@ func begin(t *testing.T, seed uint64, nodes int) *room {
 	must(state.DiscoveryWindow{Until: time.Now().Add(time.Hour)})
 	key := sha256.Sum256([]byte("stick"))
 	must(state.ReplicaTell{ID: "stick", Name: "appliance", Endpoint: "10.77.0.2:8300", Key: key[:], Release: "v1", Level: 1})
-	h := machine.Handoff{ID: "h-1", From: "stick", By: "operator:ann"}
+	h := machine.Handoff{ID: "h-1", By: "operator:ann"}
+	if leaves {
+		h.From = "stick"
+	}
 	for n := 1; n <= nodes; n++ {
 		id := statetest.ID(n)
 		must(state.SessionOpen{NewID: id, Session: machine.Session{ID: fmt.Sprintf("s-%d", n), SignKey: bytes32(fmt.Sprint("sign", n)), SealKey: bytes32(fmt.Sprint("seal", n))}, Inventory: statetest.Inventory(n)})
@@ -263,16 +280,12 @@ func bytes32(s string) []byte {
 // was acknowledged.
 func (r *room) work(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
-		r.mu.Lock()
-		var able []string
-		for id, x := range r.all {
-			if !x.dead {
-				able = append(able, id)
-			}
+		able := r.replicas()
+		if len(able) == 0 { // the power is gone
+			time.Sleep(200 * time.Millisecond)
+			continue
 		}
-		slices.Sort(able)
-		x := r.all[able[n%len(able)]]
-		r.mu.Unlock()
+		x := able[n%len(able)]
 		text := fmt.Sprintf("%d by %s", n, x.id)
 		one, cancel := context.WithTimeout(ctx, 5*time.Second)
 		a, err := x.store.Propose(one, "test", state.Note{What: "note", Severity: machine.Info, Text: text})
@@ -300,26 +313,24 @@ func (r *room) plan() machine.Handoff {
 	return newest
 }
 
+// replicas are those that run, by ID.
 func (r *room) replicas() []*replica {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var list []*replica
-	for _, x := range r.all {
-		list = append(list, x)
+	for _, id := range slices.Sorted(maps.Keys(r.all)) {
+		if x := r.all[id]; !x.dead {
+			list = append(list, x)
+		}
 	}
 	return list
 }
 
-// fault cuts one off, one way or both, for some seconds, or none.
-func (r *room) fault() {
-	list := r.replicas()
-	slices.SortFunc(list, func(a, b *replica) int { return strings.Compare(a.id, b.id) })
-	x := list[r.rng.IntN(len(list))]
-	in, out := r.rng.IntN(2) == 0, r.rng.IntN(2) == 0
-	r.say("%s is cut: in %v, out %v", x.id, in, out)
-	r.isolate(x.id, in, out)
-	time.Sleep(time.Duration(r.rng.IntN(8000)) * time.Millisecond)
-	r.isolate(x.id, false, false)
+// newest is a replica's newest process.
+func (r *room) newest(id string) *replica {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all[id]
 }
 
 // check compares what is there with what was acknowledged.
@@ -335,12 +346,21 @@ func (r *room) check(h machine.Handoff) {
 	}
 	leader := holds[0]
 	m := leader.store.Membership()
-	switch h.Step {
-	case machine.HandoffDone:
-		if m.Has("stick") || len(m.Voters()) != len(h.Targets) || !r.all["stick"].sealed {
-			r.t.Errorf("done with members %v, the stick sealed: %v", m, r.all["stick"].sealed)
+	sealed := r.newest("stick").disk.isSealed()
+	switch {
+	case h.From == "" && h.Step == machine.HandoffDone:
+		if len(m.Voters()) != 1+len(h.Targets) || !m.Voter("stick") {
+			r.t.Errorf("done with members %v", m)
 		}
-	case machine.HandoffAborted:
+	case h.From == "" && h.Step == machine.HandoffAborted:
+		if len(m.Voters()) != len(m.Members) || !m.Voter("stick") {
+			r.t.Errorf("given up with members %v", m)
+		}
+	case h.Step == machine.HandoffDone:
+		if m.Has("stick") || len(m.Voters()) != len(h.Targets) || !sealed {
+			r.t.Errorf("done with members %v, the stick sealed: %v", m, sealed)
+		}
+	case h.Step == machine.HandoffAborted:
 		if m.String() != "stick" {
 			r.t.Errorf("given up with members %v", m)
 		}
@@ -389,7 +409,7 @@ func TestHandoff(t *testing.T) {
 	for _, nodes := range []int{1, 2, 3, 5} {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := begin(t, 1, nodes)
+				r := begin(t, 1, nodes, true)
 				defer r.stop()
 				ctx, cancel := context.WithCancel(t.Context())
 				var work sync.WaitGroup
@@ -412,36 +432,44 @@ func TestHandoff(t *testing.T) {
 // with it.
 func TestHandoffGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := begin(t, 1, 1)
+		r := begin(t, 1, 1, true)
 		defer r.stop()
-		stick := r.all["stick"]
+		stick := r.newest("stick")
 		for r.plan().Step != machine.HandoffCatchingUp {
 			time.Sleep(time.Second)
 		}
 		stick.cancel()
 		<-stick.done
-		ctx, cancel := context.WithCancel(context.Background())
-		stick.cancel, stick.done = cancel, make(chan struct{})
-		stick.run(r, ctx)
+		stick.done = make(chan struct{})
+		stick.loop(r)
 		if h := r.await(20 * time.Minute); h.Step != machine.HandoffDone {
 			t.Errorf("it ended in %s: %s", h.Step, h.Reason)
 		}
 	})
 }
 
-// Handoffs with cuts in the network, at any moment, one way or both: each ends
-// done or clean, and nothing that was acknowledged is lost or doubled.
+// Handoffs with cuts in the network, messages that are late or lost, kills and
+// disks that hang, at any moment: each ends done or clean, and nothing that was
+// acknowledged is lost or doubled. In every other one nobody leaves, and half of them
+// are given up by an operator.
 func TestHandoffWithFaults(t *testing.T) {
-	ends := map[machine.HandoffStep]int{}
+	ends := map[string]int{}
 	for seed := range *faulty {
 		synctest.Test(t, func(t *testing.T) {
-			r := begin(t, seed, 3)
+			r := begin(t, *from-1+seed, 3-int(seed%2), seed%2 == 0)
 			defer r.stop()
 			ctx, cancel := context.WithCancel(t.Context())
 			var work sync.WaitGroup
 			work.Go(func() { r.work(ctx) })
+			gives := -1
+			if seed%4 >= 2 {
+				gives = r.roll(15)
+			}
 			for n := 0; n < 30 && !r.plan().Step.Over(); n++ {
-				time.Sleep(time.Duration(r.rng.IntN(10_000)) * time.Millisecond)
+				time.Sleep(r.seconds(10))
+				if n >= gives && gives >= 0 {
+					r.giveUp(ctx)
+				}
 				r.fault()
 			}
 			h := r.await(time.Hour)
@@ -449,7 +477,7 @@ func TestHandoffWithFaults(t *testing.T) {
 			work.Wait()
 			time.Sleep(10 * time.Second)
 			r.check(h)
-			ends[h.Step]++
+			ends[fmt.Sprintf("%s, from %q", h.Step, h.From)]++
 			if t.Failed() {
 				t.Logf("seed %d ended in %s (%s)\n%s", seed, h.Step, h.Reason, strings.Join(r.traced, "\n"))
 			}
@@ -459,6 +487,102 @@ func TestHandoffWithFaults(t *testing.T) {
 		}
 	}
 	t.Logf("%d handoffs: %v", *faulty, ends)
+}
+
+// giveUp is an operator who gives the plan up, if that can be.
+func (r *room) giveUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	h := r.plan()
+	_, err := r.replicas()[0].store.Propose(ctx, "operator:ann", state.HandoffMove{ID: h.ID, From: h.Step, To: machine.HandoffAborting, Reason: "an operator wants it so"})
+	r.say("given up at %s: %v", h.Step, err)
+}
+
+// A leader dies after another one got its vote, and before that was proved; that one
+// is elected. The plan goes on with it; one that is given up is over in the end.
+func TestUnprovedLeads(t *testing.T) {
+	for _, step := range []machine.HandoffStep{machine.HandoffDone, machine.HandoffAborted} {
+		t.Run(string(step), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := begin(t, 1, 1, false)
+				defer r.stop()
+				stick := r.newest("stick")
+				for r.plan().Step != machine.HandoffCatchingUp {
+					time.Sleep(time.Second)
+				}
+				stick.cancel()
+				<-stick.done
+				h := r.plan()
+				node := r.joins[h.Targets[0].Machine]
+				must := func(err error) {
+					t.Helper()
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				must(stick.store.Change(t.Context(), state.Promote, node))
+				_, err := stick.store.Propose(t.Context(), "test", state.ReplicaProve{ID: node, Undone: true})
+				must(err)
+				if step == machine.HandoffAborted {
+					_, err := stick.store.Propose(t.Context(), "test", state.HandoffMove{ID: h.ID, From: h.Step, To: machine.HandoffAborting, Reason: "so"})
+					must(err)
+				}
+				must(stick.store.Transfer(t.Context(), node))
+				stick.done = make(chan struct{})
+				stick.loop(r)
+				if h := r.await(10 * time.Minute); h.Step != step {
+					t.Errorf("it ended in %s: %s", h.Step, h.Reason)
+				}
+				members := "r-1, stick"
+				if step == machine.HandoffAborted {
+					members = "stick"
+				}
+				if m := stick.store.Membership().String(); m != members {
+					t.Errorf("the members are %s", m)
+				}
+			})
+		})
+	}
+}
+
+// A new leader's disk hangs before its first entry: nobody else is elected, since it
+// goes on heartbeating, and its epoch is not committed. It must end all the same.
+func TestDiskHangsBeforeTheEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := begin(t, 1, 3, true)
+		defer r.stop()
+		for r.plan().Step != machine.HandoffTransferring {
+			time.Sleep(time.Second)
+		}
+		stick := r.newest("stick")
+		stick.cancel()
+		<-stick.done
+		stick.done = make(chan struct{})
+		x := r.newest("r-1")
+		x.disk.hang(true)
+		if err := stick.store.Transfer(t.Context(), "r-1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		for _, id := range []string{"stick", "r-1", "r-2", "r-3"} {
+			if m := r.newest(id).store.Membership(); m.Leads || m.Leader != "r-1" {
+				t.Errorf("%s knows that %q leads, and leads itself: %v", id, m.Leader, m.Leads)
+			}
+		}
+		if !r.watch(x) {
+			t.Error("it is not found")
+		}
+		x.disk.thaw()
+		stick.loop(r)
+		time.Sleep(5 * time.Second)
+		if m := stick.store.Membership(); m.Leader == "" || m.Leader == "r-1" {
+			t.Errorf("%q leads", m.Leader)
+		}
+		r.again(x)
+		if h := r.await(20 * time.Minute); h.Step != machine.HandoffDone {
+			t.Errorf("it ended in %s: %s", h.Step, h.Reason)
+		}
+	})
 }
 
 // That a proof was committed is not enough: the voter must have it, and know that it

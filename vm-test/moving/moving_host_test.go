@@ -38,7 +38,7 @@ func TestHandoff(t *testing.T) {
 	if err := r.client.Call(ctx, http.MethodPost, "/api/handoff/start", nil, struct{}{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	// Nothing new is installed meanwhile.
+	// One plan at a time.
 	err := r.client.Call(ctx, http.MethodPost, "/api/handoff/start", nil, struct{}{}, nil)
 	if err == nil {
 		t.Error("a second handoff was started beside the first")
