@@ -38,10 +38,11 @@ func (h hang) look(now time.Time, m state.Medium) hang {
 }
 
 // hung says how long the log's disk holds up others that could do better: this
-// replica leads them, and a write does not end. "": it does not.
-func hung(h hang, m state.Medium, members state.Membership, slower int) string {
+// replica, own, was elected, and a write does not end. "": it does not. Whether its
+// epoch is committed makes no difference: what hangs may be its first entry.
+func hung(h hang, m state.Medium, members state.Membership, own string, slower int) string {
 	limit := hungAfter * time.Duration(max(slower, 1))
-	if !members.Leads || len(members.Voters()) < 2 || m.Since.IsZero() || h.watched < limit {
+	if members.Leader != own || len(members.Voters()) < 2 || m.Since.IsZero() || h.watched < limit {
 		return ""
 	}
 	why := fmt.Sprintf("a write to its log has taken %v", h.watched.Round(100*time.Millisecond))
@@ -62,7 +63,7 @@ func (r *replica) watchDisk(ctx context.Context, store *state.Store) {
 	for {
 		medium, _ := store.Medium()
 		h = h.look(time.Now(), medium)
-		if why := hung(h, medium, store.Membership(), r.Slower); why != "" {
+		if why := hung(h, medium, store.Membership(), r.own.ID, r.Slower); why != "" {
 			r.Logger.Error("replica: " + why)
 			r.network.Close()
 			time.AfterFunc(lastWords, func() { os.Exit(hungExit) })

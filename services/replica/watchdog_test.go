@@ -10,10 +10,11 @@ import (
 
 func TestHung(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	three := state.Membership{Leads: true, Members: []state.Member{{ID: "a", Voter: true}, {ID: "b", Voter: true}, {ID: "c", Voter: true}}}
-	follows := three
-	follows.Leads = false
-	alone := state.Membership{Leads: true, Members: []state.Member{{ID: "a", Voter: true}, {ID: "b"}}}
+	three := state.Membership{Leader: "a", Leads: true, Members: []state.Member{{ID: "a", Voter: true}, {ID: "b", Voter: true}, {ID: "c", Voter: true}}}
+	follows, elected, nobody := three, three, three
+	follows.Leader, follows.Leads = "b", false
+	elected.Leads, nobody.Leader, nobody.Leads = false, "", false
+	alone := state.Membership{Leader: "a", Leads: true, Members: []state.Member{{ID: "a", Voter: true}, {ID: "b"}}}
 	for name, test := range map[string]struct {
 		medium  state.Medium
 		watched time.Duration
@@ -25,12 +26,14 @@ func TestHung(t *testing.T) {
 		"a write has just begun":        {state.Medium{Since: now}, time.Second, three, 0, false},
 		"it does not end":               {state.Medium{Since: now}, hungAfter, three, 0, true},
 		"writes fail":                   {state.Medium{Since: now, Failed: errors.New("full")}, hungAfter, three, 0, true},
+		"before its epoch is committed": {state.Medium{Since: now}, hungAfter, elected, 0, true},
+		"nobody leads":                  {state.Medium{Since: now}, time.Minute, nobody, 0, false},
 		"it follows":                    {state.Medium{Since: now}, time.Minute, follows, 0, false},
 		"nobody else could lead":        {state.Medium{Since: now}, time.Minute, alone, 0, false},
 		"emulated, where all is slower": {state.Medium{Since: now}, hungAfter, three, 5, false},
 		"emulated, and hung":            {state.Medium{Since: now}, 5 * hungAfter, three, 5, true},
 	} {
-		if got := hung(hang{since: test.medium.Since, watched: test.watched}, test.medium, test.members, test.slower); got != "" != test.want {
+		if got := hung(hang{since: test.medium.Since, watched: test.watched}, test.medium, test.members, "a", test.slower); got != "" != test.want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
