@@ -182,6 +182,11 @@ func (h host) replicaLeft() (left replicaLeft, err error) {
 	return left, nil
 }
 
+const (
+	serviceLeft  = config.ServiceFolder + ".left" // of a replica that left
+	serviceBlobs = "/blobs"                       // in a replica's folder
+)
+
 // setReplicaAside takes a replica's folder out of the way: one that joined is kept,
 // since nothing proves that it is over but an answer that is not signed.
 func (h host) setReplicaAside(id string) error {
@@ -189,11 +194,27 @@ func (h host) setReplicaAside(id string) error {
 	if id == "" {
 		return os.RemoveAll(folder)
 	}
-	aside := folder + ".left"
+	aside := h.path(serviceLeft)
 	if err := os.RemoveAll(aside); err != nil { // the one before
 		return err
 	}
 	return os.Rename(folder, aside)
+}
+
+// replicaFolder makes the folder of a new replica. It takes the blobs of the one that
+// left: they go by their digests, and copying them can take longer than all else.
+func (h host) replicaFolder() error {
+	if err := os.MkdirAll(h.path(config.ServiceFolder), 0o700); err != nil {
+		return err
+	}
+	if h.exists(config.ServiceFolder + serviceBlobs) {
+		return nil
+	}
+	err := os.Rename(h.path(serviceLeft+serviceBlobs), h.path(config.ServiceFolder+serviceBlobs))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // inviteReplica gets what the replica joins by, onto the disk.
@@ -214,7 +235,7 @@ func (a *agent) inviteReplica(ctx context.Context) error {
 	if err := json.Unmarshal(b, &secret); err != nil {
 		return errors.New("the replica's invitation cannot be read: the boot service is of another version")
 	}
-	if err := os.MkdirAll(a.host.path(config.ServiceFolder), 0o700); err != nil {
+	if err := a.host.replicaFolder(); err != nil {
 		return err
 	}
 	return writeFile(a.host.path(config.ServiceInvitation), secret.Invitation, 0o600)

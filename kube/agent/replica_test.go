@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/rackseed/rackseed/kube/config"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -34,6 +37,38 @@ func TestNextReplica(t *testing.T) {
 	} {
 		if got := nextReplica(test.order, test.left, []byte("new")); got != test.want {
 			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
+// A new replica has the blobs of the one that left, and nothing else of it.
+func TestBlobsStay(t *testing.T) {
+	h := host{t.TempDir()}
+	folder := h.path(config.ServiceFolder)
+	for _, id := range []string{"r-1", "r-2"} {
+		if err := h.replicaFolder(); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := filepath.Glob(folder + "/*"); id == "r-2" && (err != nil || len(list) != 1) {
+			t.Errorf("it begins with %v, %v", list, err)
+		}
+		blob := filepath.Join(folder, "blobs/sha256/00")
+		if _, err := os.Stat(blob); id == "r-2" && err != nil {
+			t.Error(err)
+		}
+		for _, p := range []string{blob, filepath.Join(folder, "identity/replica.json")} {
+			if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(p, []byte(id), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.setReplicaAside(id); err != nil {
+			t.Fatal(err)
+		}
+		if h.exists(config.ServiceFolder) || !h.exists(serviceLeft+"/identity/replica.json") {
+			t.Errorf("the folder of %s was not set aside", id)
 		}
 	}
 }

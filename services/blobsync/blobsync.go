@@ -56,6 +56,7 @@ type Loop struct {
 
 	mu      sync.Mutex
 	status  Status
+	counted []registry.Lack
 	fetches map[blob.Digest]*fetch
 	parts   map[blob.Digest]part
 	// readThrough are the fetches that readers began.
@@ -75,11 +76,24 @@ type Status struct {
 	Bytes   int64 // of those that are missing, as far as it is known
 }
 
-// Status is how complete the blobs were when it was looked last.
+// Status is how complete the blobs were when they were counted last, without the
+// bytes that came since.
 func (l *Loop) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.status
+	s := l.status
+	for _, x := range l.counted {
+		left := max(x.Size, 0)
+		if f := l.fetches[x.Digest]; f != nil {
+			left -= f.look().have
+		} else if p, kept := l.parts[x.Digest]; kept {
+			left -= p.Size()
+		} else if l.Blobs.Has(x.Digest) {
+			continue
+		}
+		s.Bytes += max(left, 0)
+	}
+	return s
 }
 
 // lacks are what is missing of all images, each blob once.
@@ -113,12 +127,10 @@ func (l *Loop) Run(ctx context.Context, tell func(ok bool, text string)) (err er
 		}
 		l.dropParts(lacks, first)
 		s := Status{Counted: true, Missing: len(lacks)}
-		for _, x := range lacks {
-			s.Bytes += max(x.Size, 0)
-		}
 		l.mu.Lock()
-		l.status = s
+		l.status, l.counted = s, lacks
 		l.mu.Unlock()
+		s = l.Status()
 		pause := recount
 		if len(lacks) == 0 {
 			tell(true, fmt.Sprintf("every blob of %d images is here", len(images)))

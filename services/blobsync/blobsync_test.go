@@ -129,6 +129,52 @@ func TestEverythingComes(t *testing.T) {
 	}
 }
 
+// waits tells when it is read, and sends nothing before it may.
+type waits struct{ read, may chan struct{} }
+
+func (w waits) Read([]byte) (int, error) {
+	close(w.read)
+	<-w.may
+	return 0, io.EOF
+}
+
+// What is lacking falls as bytes come, not only with whole blobs.
+func TestBytesAreCountedAsTheyCome(t *testing.T) {
+	const layer = "0123456789"
+	one, blobs := image(t, layer)
+	w := waits{make(chan struct{}), make(chan struct{})}
+	from := &others{peers: []string{"a"}, has: map[string]map[blob.Digest]string{"a": blobs}}
+	from.sends = func(_, rest string) io.Reader {
+		if rest == layer {
+			return io.MultiReader(strings.NewReader(rest[:4]), w, strings.NewReader(rest[4:]))
+		}
+		return strings.NewReader(rest)
+	}
+	l := loop(store(t), from, one)
+	for d, text := range blobs {
+		if text != layer && l.Fetch(t.Context(), d) != nil {
+			t.Fatalf("%q does not come", text)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- l.Run(ctx, func(ok bool, text string) {
+			if ok {
+				stop()
+			}
+		})
+	}()
+	<-w.read
+	if now := l.Status(); now.Missing != 1 || now.Bytes != 6 {
+		t.Errorf("of 10 bytes 4 came: %+v", now)
+	}
+	close(w.may)
+	if err := <-ended; err != nil || l.Status() != (Status{Counted: true}) {
+		t.Errorf("%+v, %v", l.Status(), err)
+	}
+}
+
 // A transfer that breaks off goes on at another replica, from where it was.
 func TestItGoesOnElsewhere(t *testing.T) {
 	text := "0123456789"

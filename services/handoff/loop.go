@@ -93,6 +93,7 @@ type Loop struct {
 	Self   string // this replica's server ID
 	Now    func() time.Time
 	Logger *slog.Logger
+	Slower int // see World
 
 	mu     sync.Mutex
 	status Status
@@ -103,6 +104,9 @@ type Loop struct {
 	same     map[string]bool
 	took     map[string]uint64 // the entry that proves a voter, which it was seen to have
 	other    map[string]bool
+	lacks    map[string]lacks
+	copied   time.Time
+	moved    time.Time // when the plan last got on, as lacks goes by
 	asked    time.Time // for a comparison of the states
 	checks   []Check
 	backup   uint64
@@ -168,7 +172,7 @@ func (l *Loop) forget(leads bool) {
 		l.leads = time.Time{}
 	}
 	l.close, l.same, l.other, l.checks = map[string]time.Time{}, map[string]bool{}, map[string]bool{}, nil
-	l.took = map[string]uint64{}
+	l.took, l.lacks, l.copied = map[string]uint64{}, map[string]lacks{}, time.Time{}
 	l.failed, l.failures, l.why, l.asked, l.backup = Action{}, 0, "", time.Time{}, 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -356,6 +360,10 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 		Rekeyed:  rekeyed(view.Keyring(), h),
 		Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{},
 		Leads: l.leads, Backup: l.backup, Checks: l.checks, Failed: l.failed, FailedAt: l.failedAt, Failures: l.failures,
+		Slower: l.Slower,
+	}
+	if !h.Moved.Equal(l.moved) { // the log's end is another one by now
+		l.lacks, l.moved = map[string]lacks{}, h.Moved
 	}
 	for _, t := range h.Targets {
 		w.Nodes[t.Machine] = l.Hands.Node(t.Machine)
@@ -412,6 +420,16 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 		s.Proved = r.Proved > 0 && l.took[r.ID] == r.Proved
 		s.Close, s.SameHash, s.OtherHash = l.close[r.ID], l.same[r.ID], l.other[r.ID]
 		w.Replicas[r.ID] = s
+		if _, target := w.Nodes[r.Machine]; target && s.Known {
+			now, copied := lacksOf(s, w.Index), false
+			if before, seen := l.lacks[r.ID]; seen {
+				now, copied = before.then(now)
+			}
+			if l.lacks[r.ID] = now; copied {
+				l.copied = w.Now
+			}
+		}
 	}
+	w.Copied = l.copied
 	return w
 }

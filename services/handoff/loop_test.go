@@ -37,6 +37,7 @@ type room struct {
 	weather weather
 	joins   map[machine.ID]string // the replica that a node started
 	made    int
+	lacks   func(id string) (blobs int, bytes int64) // nil: nobody lacks any
 
 	acked  map[uint64]string // events that were acknowledged, by number
 	traced []string
@@ -171,7 +172,11 @@ func (h hands) Look(ctx context.Context, id string) (Report, error) {
 		}
 	}
 	index, hash, err := x.store.Checked()
-	return Report{Stored: x.store.Stored(), Checked: index, Hash: hash, Counted: true, Sync: time.Millisecond, Clock: time.Now(), Sealed: x.disk.isSealed()}, err
+	report := Report{Stored: x.store.Stored(), Checked: index, Hash: hash, Counted: true, Sync: time.Millisecond, Clock: time.Now(), Sealed: x.disk.isSealed()}
+	if h.r.lacks != nil {
+		report.Missing, report.MissingBytes = h.r.lacks(id)
+	}
+	return report, err
 }
 
 func (h hands) Node(machine.ID) Node { return Node{Ready: true} }
@@ -446,6 +451,31 @@ func TestHandoffGoesOn(t *testing.T) {
 			t.Errorf("it ended in %s: %s", h.Step, h.Reason)
 		}
 	})
+}
+
+// Images that take an hour to be copied keep a plan; once nothing more comes it is
+// given up.
+func TestCopyingTakesLong(t *testing.T) {
+	for end, takes := range map[machine.HandoffStep]time.Duration{machine.HandoffDone: time.Hour, machine.HandoffAborted: 30 * time.Minute} {
+		t.Run(string(end), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := begin(t, 1, 1, true)
+				defer r.stop()
+				begun := time.Now()
+				r.lacks = func(id string) (int, int64) {
+					left := time.Hour - min(time.Since(begun), takes)
+					if id == "stick" || left == 0 {
+						return 0, 0
+					}
+					return 1, int64(left)
+				}
+				h := r.await(2 * time.Hour)
+				if took := time.Since(begun); h.Step != end || took < takes {
+					t.Errorf("after %v it ended in %s: %s", took, h.Step, h.Reason)
+				}
+			})
+		})
+	}
 }
 
 // Handoffs with cuts in the network, messages that are late or lost, kills and

@@ -80,6 +80,11 @@ type World struct {
 	Nodes    map[machine.ID]Node
 	// Leads is since when the leader leads.
 	Leads time.Time
+	// Copied is when a target's replica last lacked less than before, of the blobs or
+	// of the log; zero: not since the leader leads.
+	Copied time.Time
+	// Slower multiplies Patience, on emulated machines; 0 is 1.
+	Slower int
 	// Backup is the newest entry of a backup that was written to a target.
 	Backup uint64
 	// Rekeyed says that all secrets are sealed under a data key that the replica that
@@ -137,6 +142,7 @@ type Decision struct {
 	To     machine.HandoffStep
 	Abort  string
 	Gates  []Gate
+	copies bool // a target's replica lacks blobs or entries
 }
 
 const (
@@ -150,8 +156,8 @@ const (
 	// Pause is the time before what failed is tried again, Tries how often.
 	Pause = 5 * time.Second
 	Tries = 6
-	// Patience is how long a step may stand still before it is given up; not in
-	// Sealing, which only goes forward.
+	// Patience is how long a step may stand still, with nothing copied, before it is
+	// given up; not in Sealing, which only goes forward.
 	Patience = 15 * time.Minute
 	// WatchFor is how long the new leader serves before the old one is let go.
 	WatchFor = time.Minute
@@ -173,10 +179,49 @@ func Next(p machine.Handoff, w World) Decision {
 			d.Action = Action{}
 		}
 	}
-	if d.Action == (Action{}) && d.To == "" && d.Abort == "" && mayAbort(p) && w.Now.Sub(p.Moved) >= Patience {
-		d.Abort = fmt.Sprintf("%s stood still for %v: %s", p.Step, Patience, Waiting(d.Gates))
+	if patience := Patience * time.Duration(max(w.Slower, 1)); d.Action == (Action{}) && d.To == "" && d.Abort == "" && mayAbort(p) && w.still(p, d.copies) >= patience {
+		d.Abort = fmt.Sprintf("%s stood still for %v: %s", p.Step, patience, Waiting(d.Gates))
 	}
 	return d
+}
+
+// still is how long a plan has stood still. While something is on its way, what was
+// copied counts, too; whoever has just come to lead knows of none before.
+func (w World) still(p machine.Handoff, copies bool) time.Duration {
+	still := w.Now.Sub(p.Moved)
+	if copies {
+		still = min(still, w.Now.Sub(w.Leads), w.Now.Sub(w.Copied))
+	}
+	return still
+}
+
+// lacks is what a replica lacks.
+type lacks struct {
+	blobs   int
+	bytes   int64  // of them
+	entries uint64 // of the log
+}
+
+// lacksOf is what a replica that was seen lacks, of a log that ends with an entry. Who
+// is close lacks none: nobody has the newest.
+func lacksOf(s Seen, index uint64) lacks {
+	l := lacks{blobs: s.Missing, bytes: s.MissingBytes}
+	if s.Stored.Applied+MaxLag < index {
+		l.entries = index - s.Stored.Applied
+	}
+	return l
+}
+
+// then is the least that it lacked, once it was seen again, and whether something was
+// copied: what comes and goes again is not. With more blobs, of new images, it begins
+// anew.
+func (l lacks) then(now lacks) (lacks, bool) {
+	copied := now.blobs <= l.blobs && now.bytes < l.bytes || now.entries < l.entries
+	if now.blobs <= l.blobs {
+		now.bytes = min(now.bytes, l.bytes)
+	}
+	now.entries = min(now.entries, l.entries)
+	return now, copied
 }
 
 // mayAbort says whether a plan may still be given up by itself.
@@ -360,6 +405,7 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 	if n.w.Index > s.Stored.Applied {
 		lag = n.w.Index - s.Stored.Applied
 	}
+	n.d.copies = n.d.copies || lag > MaxLag
 	ok = n.gate(t.Name+" log", !s.Close.IsZero() && n.w.Now.Sub(s.Close) >= CloseFor, "%d entries behind; it must be within %d for %v", lag, MaxLag, CloseFor)
 	ok = n.gate(t.Name+" state", s.SameHash, "%s", either(s.SameHash, "its state is the leader's at the same entry", "its state was not compared yet")) && ok
 	ok = n.images(t, s) && ok
@@ -381,6 +427,7 @@ func (n *planner) images(t machine.HandoffTarget, s Seen) bool {
 	case !s.Known:
 		return n.gate(t.Name+" images", false, "they were not counted yet")
 	case s.Missing > 0:
+		n.d.copies = true
 		return n.gate(t.Name+" images", false, "%d blobs with %d MiB are on their way", s.Missing, s.MissingBytes>>20)
 	}
 	return n.gate(t.Name+" images", true, "all are there")

@@ -202,6 +202,30 @@ func TestNext(t *testing.T) {
 			p.Moved = now.Add(-Patience)
 			w.Nodes["m-2"] = Node{Why: "its node is not Ready"}
 		}, abort: "preflight stood still for 15m0s: node-2: its node is not Ready"},
+		"stands still, on an emulated machine": {step: machine.HandoffPreflight, with: func(p *machine.Handoff, w *World) {
+			p.Moved, w.Slower = now.Add(-Patience), 5
+			w.Nodes["m-2"] = Node{Why: "its node is not Ready"}
+		}, waits: "its node is not Ready"},
+		"copies for long": {step: machine.HandoffCatchingUp, with: func(p *machine.Handoff, w *World) {
+			p.Moved, w.Copied = now.Add(-time.Hour), now.Add(time.Second-Patience)
+			change(w, "n3", func(s *Seen) { s.Missing, s.MissingBytes = 1, 1<<30 })
+		}, waits: "node-3 images: 1 blobs with 1024 MiB"},
+		"copies nothing any more": {step: machine.HandoffCatchingUp, with: func(p *machine.Handoff, w *World) {
+			p.Moved, w.Copied = now.Add(-time.Hour), now.Add(-Patience)
+			change(w, "n3", func(s *Seen) { s.Missing, s.MissingBytes = 1, 1<<30 })
+		}, abort: "catching-up stood still for 15m0s: node-3 images"},
+		"copies, as far as who just came to lead knows": {step: machine.HandoffCatchingUp, with: func(p *machine.Handoff, w *World) {
+			p.Moved, w.Leads = now.Add(-time.Hour), now.Add(-time.Minute)
+			change(w, "n3", func(s *Seen) { s.Close, s.Stored.Applied = time.Time{}, 20 })
+		}, waits: "node-3 log: 480 entries behind"},
+		"copied, and waits for something else": {step: machine.HandoffCatchingUp, with: func(p *machine.Handoff, w *World) {
+			p.Moved, w.Copied = now.Add(-time.Hour), now.Add(-time.Second)
+			change(w, "n3", func(s *Seen) { s.Skew = time.Hour })
+		}, abort: "catching-up stood still for 15m0s: node-3 clock"},
+		"an image is pushed while watching": {step: machine.HandoffWatching, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
+			p.Moved, w.Self, w.Copied = now.Add(-time.Hour), "n2", now
+			change(w, "n1", func(s *Seen) { s.Missing, s.MissingBytes = 3, 4<<30 })
+		}, waits: "node-1 images: 3 blobs"},
 		"only forward": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
 			w.Self, p.Moved = "n2", now.Add(-24*time.Hour)
 			change(w, "stick", func(s *Seen) { s.Reachable = false })
@@ -246,5 +270,33 @@ func TestNext(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Something was copied if less is lacking than ever; new images begin anew.
+func TestLacks(t *testing.T) {
+	for name, c := range map[string]struct {
+		looks  []lacks
+		copied bool // at the last look
+	}{
+		"fewer bytes":            {[]lacks{{2, 100, 0}, {2, 99, 0}}, true},
+		"as many":                {[]lacks{{2, 100, 0}, {2, 100, 0}}, false},
+		"a new image":            {[]lacks{{0, 0, 0}, {3, 500, 0}}, false},
+		"that comes":             {[]lacks{{0, 0, 0}, {3, 500, 0}, {3, 400, 0}}, true},
+		"bytes that were spoilt": {[]lacks{{1, 100, 0}, {1, 50, 0}, {1, 100, 0}, {1, 60, 0}}, false},
+		"nearer to the log":      {[]lacks{{0, 0, 900}, {0, 0, 800}}, true},
+		"entries come and go":    {[]lacks{{0, 0, 100}, {0, 0, 0}, {0, 0, 90}, {0, 0, 70}}, false},
+	} {
+		least, copied := c.looks[0], false
+		for _, now := range c.looks[1:] {
+			least, copied = least.then(now)
+		}
+		if copied != c.copied {
+			t.Errorf("%s: copied %v", name, copied)
+		}
+	}
+	s := Seen{Stored: state.Stored{Applied: 100}}
+	if near, far := lacksOf(s, 100+MaxLag), lacksOf(s, 101+MaxLag); near.entries != 0 || far.entries != 1+MaxLag {
+		t.Errorf("%+v, %+v", near, far)
 	}
 }

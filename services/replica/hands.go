@@ -26,7 +26,7 @@ import (
 // runHandoff carries out the plan by which the boot service moves, while this
 // replica leads.
 func (r *replica) runHandoff(ctx context.Context, tell report) error {
-	loop := &handoff.Loop{Store: r.store.Load(), Hands: hands{r}, Self: r.own.ID, Now: r.now, Logger: r.Logger}
+	loop := &handoff.Loop{Store: r.store.Load(), Hands: hands{r}, Self: r.own.ID, Now: r.now, Logger: r.Logger, Slower: r.Slower}
 	r.handoff.Store(loop)
 	tell(true, "carried out while this replica leads")
 	return loop.Run(ctx)
