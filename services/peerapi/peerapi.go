@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -39,6 +40,7 @@ const (
 	pathStored  = "/stored"
 	pathReport  = "/report"
 	pathSeal    = "/seal"
+	pathTry     = "/try"
 	pathKeys    = "/keys"
 	pathJoin    = "/join" // without a certificate
 	pathBlob    = "/blob/"
@@ -75,6 +77,8 @@ type Server struct {
 	Report func() (handoff.Report, error)
 	// Seal writes on the disk that it is over for this replica, as of a handoff.
 	Seal func(h machine.Handoff) error
+	// Try puts the service to its trials from here, while another replica leads.
+	Try func(ctx context.Context, t Trial) ([]handoff.Check, error)
 	// Backup keeps a backup of the state up to an entry.
 	Backup func(index uint64, from io.Reader) error
 	// Output keeps machines' output.
@@ -85,6 +89,13 @@ type Server struct {
 	Blobs interface {
 		Open(d blob.Digest) (blob.File, error)
 	}
+}
+
+// Trial is how another replica is to try the service that the leader gives.
+type Trial struct {
+	Service  netip.Addr     `json:"service"`
+	Networks []netip.Prefix `json:"networks"` // where it serves DHCP
+	Print    string         `json:"print"`    // fingerprint of the console's certificate
 }
 
 // Output keeps machines' output; events.Log does.
@@ -117,6 +128,7 @@ func (s *Server) Members() http.Handler {
 		return struct{}{}, s.Seal(h)
 	})
 	handle(mux, pathKeys, s, func(ctx context.Context, _ struct{}) ([]keyring.Key, error) { return s.Keys(peer.From(ctx)) })
+	handle(mux, pathTry, s, func(ctx context.Context, t Trial) ([]handoff.Check, error) { return s.Try(ctx, t) })
 	mux.HandleFunc("GET "+pathBlob+"{digest}", s.blob)
 	mux.HandleFunc("PUT "+pathBackup+"{index}", s.backup)
 	mux.HandleFunc("PUT "+pathOutput+"{machine}/{stream}", s.take)
@@ -278,6 +290,11 @@ func (c Client) Size(ctx context.Context, id string, digest blob.Digest) (int64,
 	default:
 		return a.ContentLength, err
 	}
+}
+
+// Try has a replica put the service to its trials.
+func (c Client) Try(ctx context.Context, id string, t Trial) ([]handoff.Check, error) {
+	return ask[[]handoff.Check](ctx, c.HTTP, id, pathTry, t)
 }
 
 // Blob opens a blob of a replica, from a byte on; fs.ErrNotExist: it has none.

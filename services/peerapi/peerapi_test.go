@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +58,9 @@ func run(t testing.TB, l net.Listener, identity peer.Identity, joinsAt map[strin
 	t.Helper()
 	n := &node{t: t, id: identity.ID, endpoint: l.Addr().String(), joinsAt: joinsAt}
 	server := &Server{Report: func() (handoff.Report, error) { return handoff.Report{Stored: n.store.Stored()}, nil }, Seal: func(h machine.Handoff) error { n.sealed = h; return nil },
+		Try: func(_ context.Context, t Trial) ([]handoff.Check, error) {
+			return []handoff.Check{{Name: "dhcp", OK: true, Text: fmt.Sprint(t.Service, t.Networks)}}, nil
+		},
 		Keys: func(string) ([]keyring.Key, error) { return nil, &state.Refusal{Text: "not now"} }}
 	n.network = peer.New(peer.Config{
 		Identity: identity, Member: func(id string) bool { return n.store != nil && n.member(id) }, Endpoint: n.where,
@@ -225,6 +229,10 @@ func TestReplicasOverTLS(t *testing.T) {
 	}
 	if report, err := client.Report(t.Context(), nodes[2].id); err != nil || report.Stored.Last == 0 || !report.Stored.Voter {
 		t.Errorf("%+v, %v", report, err)
+	}
+	trial := Trial{Service: netip.MustParseAddr("10.77.0.3"), Networks: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}}
+	if checks, err := client.Try(t.Context(), nodes[2].id, trial); err != nil || len(checks) != 1 || !checks[0].OK || checks[0].Text != "10.77.0.3 [10.77.0.0/16]" {
+		t.Errorf("%+v, %v", checks, err)
 	}
 
 	if err := stick.store.Transfer(t.Context(), nodes[1].id); err != nil {

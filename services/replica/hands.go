@@ -3,11 +3,9 @@ package replica
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/handoff"
-	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
@@ -142,108 +139,6 @@ func (r *replica) keepBackup(index uint64, from io.Reader) error {
 		}
 	}
 	return nil
-}
-
-// tryLimit bounds one trial.
-const tryLimit = 5 * time.Second
-
-// Try puts the service to its trials, at the service address.
-func (h hands) Try(ctx context.Context) []handoff.Check {
-	view := h.store.Load().View()
-	site, ok := view.Site()
-	if !ok {
-		return nil
-	}
-	at := site.ServiceAddress.String()
-	trials := map[string]func(context.Context) (string, error){
-		"dhcp": func(context.Context) (string, error) { return h.healthOf("dhcp") },
-		"boot script": func(ctx context.Context) (string, error) {
-			return get(ctx, http.DefaultClient, "http://"+at+"/boot.ipxe", http.StatusOK)
-		},
-		"ignition": func(context.Context) (string, error) { return h.tryIgnition(view) },
-		"console": func(ctx context.Context) (string, error) {
-			_, print, err := consoleCertificate(view)
-			if err != nil {
-				return "", err
-			}
-			return get(ctx, pinned(print), "https://"+at+"/api/openapi.json", http.StatusUnauthorized) // whoever asks must log in
-		},
-	}
-	var checks []handoff.Check
-	for _, name := range handoff.Trials {
-		one, cancel := context.WithTimeout(ctx, tryLimit)
-		text, err := trials[name](one)
-		cancel()
-		if err != nil {
-			text = err.Error()
-		}
-		checks = append(checks, handoff.Check{Name: name, OK: err == nil, Text: text, At: h.now()})
-	}
-	return checks
-}
-
-func (r *replica) healthOf(name string) (string, error) {
-	for _, x := range r.tasks.list() {
-		switch {
-		case x.Name != name:
-		case x.OK:
-			return x.Text, nil
-		default:
-			return "", errors.New(x.Text)
-		}
-	}
-	return "", fmt.Errorf("%s is not served", name)
-}
-
-// tryIgnition makes the Ignition of every machine of the cluster: the secrets and
-// the images that it takes are here.
-func (r *replica) tryIgnition(view state.View) (string, error) {
-	n := 0
-	for _, m := range view.Machines() {
-		if m.Phase != machine.PhaseReady {
-			continue
-		}
-		in, err := ignition.FromView(view, m, "")
-		if err == nil {
-			_, err = ignition.Assemble(in, r.Plugins.Contributors...)
-		}
-		if err != nil {
-			return "", fmt.Errorf("of %s: %w", m.Name, err)
-		}
-		n++
-	}
-	return fmt.Sprintf("made for %d machines", n), nil
-}
-
-// get asks for a page, which must be answered with a status.
-func get(ctx context.Context, client *http.Client, url string, want int) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	a, err := client.Do(r)
-	if err != nil {
-		return "", err
-	}
-	defer a.Body.Close()
-	if a.StatusCode != want {
-		return "", fmt.Errorf("%s: status %s", url, a.Status)
-	}
-	n, err := io.Copy(io.Discard, a.Body)
-	return fmt.Sprintf("%s: %d bytes", url, n), err
-}
-
-// pinned is a client that trusts one certificate.
-func pinned(print string) *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
-		InsecureSkipVerify: true, // by its fingerprint instead
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if got := fingerprint(s.PeerCertificates[0].Raw); got != print {
-				return fmt.Errorf("the certificate's fingerprint is %s, not %s: another program answers there", got, print)
-			}
-			return nil
-		},
-	}}}
 }
 
 // inviteLife is how long a node has to start its replica.

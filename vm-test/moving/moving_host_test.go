@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +44,41 @@ func TestHandoff(t *testing.T) {
 	if err == nil {
 		t.Error("a second handoff was started beside the first")
 	}
+	// The nodes' ports pass nothing of a DHCP server: others notice it, and it does not
+	// go on.
+	var mend []func()
+	for _, n := range r.nodes[:3] {
+		mend = append(mend, n.muteDHCP())
+	}
+	r.reach(machine.HandoffWatching, 6*time.Minute)
+	r.until("the others notice that nobody is served by DHCP", time.Minute, func() error {
+		h, err := r.handoff()
+		if err != nil {
+			return err
+		}
+		for _, name := range []string{"boot script", "ignition", "console"} {
+			if g := gate(h, name); !g.OK || !strings.Contains(g.Text, "from appliance: ") {
+				return fmt.Errorf("%+v", g)
+			}
+		}
+		if g := gate(h, "dhcp"); g.OK || !strings.Contains(g.Text, "from appliance: DHCP on eth0: "+service+" answers no DISCOVER") {
+			return fmt.Errorf("%+v", g)
+		}
+		return nil
+	})
+	for _, f := range mend {
+		f()
+	}
+	r.until("the others see that machines are served by DHCP", time.Minute, func() error {
+		h, err := r.handoff()
+		if err != nil {
+			return err
+		}
+		if g := gate(h, "dhcp"); h.Plan != nil && h.Plan.Step == machine.HandoffWatching && !g.OK {
+			return fmt.Errorf("%+v", g)
+		}
+		return nil
+	})
 	h := r.reach(machine.HandoffDone, 6*time.Minute)
 	stop()
 	<-carried
@@ -100,7 +136,15 @@ func TestHandoff(t *testing.T) {
 	// The leader's disk hangs: it goes on talking, and must not go on leading.
 	old = r.settled()
 	thaw := old.freeze()
+	writing, enough := context.WithCancel(t.Context())
+	written := make(chan struct{})
+	go func() { // or nothing would hang
+		defer close(written)
+		r.writes(writing)
+	}()
 	r.others(old)
+	enough()
+	<-written
 	thaw()
 	<-old.ended
 	old.again()
@@ -139,4 +183,24 @@ func TestHandoff(t *testing.T) {
 	if err != nil || len(now.Replicas) != 2 {
 		t.Errorf("replicas: %+v, %v", now.Replicas, err)
 	}
+}
+
+// muteDHCP drops what a DHCP server sends, and says how that ends.
+func (h *host) muteDHCP() (mend func()) {
+	h.Run("nft", "add", "table", "netdev", "mute")
+	h.Run("nft", "add", "chain", "netdev", "mute", "out", "{ type filter hook egress device eth0 priority 0; }")
+	h.Run("nft", "add", "rule", "netdev", "mute", "out", "udp", "sport", "67", "drop")
+	return func() { h.Run("nft", "delete", "table", "netdev", "mute") }
+}
+
+// gate is what a plan waits for, by its name.
+func gate(h api.Handoff, name string) (found api.HandoffGate) {
+	if h.Plan != nil {
+		for _, g := range h.Plan.Gates {
+			if g.Name == name {
+				found = g
+			}
+		}
+	}
+	return found
 }
