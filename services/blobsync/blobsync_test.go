@@ -36,6 +36,8 @@ type others struct {
 func (o *others) Peers() []string { return o.peers }
 
 func (o *others) Size(_ context.Context, peer string, d blob.Digest) (int64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if text, ok := o.has[peer][d]; ok {
 		return int64(len(text)), nil
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/blob"
-	"github.com/rackseed/rackseed/services/registry"
 )
 
 // part is what came of a blob so far; nothing of it is read again while the
@@ -52,9 +51,9 @@ func (l *Loop) keepPart(d blob.Digest, u *blob.Upload, full bool) error {
 
 // dropParts drops what is kept of blobs that are not wanted, and at the first time
 // also what an earlier process left of such.
-func (l *Loop) dropParts(wanted []registry.Lack, first bool) {
+func (l *Loop) dropParts(wanted []lack, first bool) {
 	want := func(d blob.Digest) bool {
-		return slices.ContainsFunc(wanted, func(x registry.Lack) bool { return x.Digest == d })
+		return slices.ContainsFunc(wanted, func(x lack) bool { return x.Digest == d })
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -270,6 +270,11 @@ func TestWhoGivesUp(t *testing.T) {
 	}
 }
 
+// puller is a loop for who only pulls.
+type puller struct{ *Loop }
+
+func (puller) KeepImage(context.Context, blob.Digest) error { return errors.New("nobody pushes") }
+
 // An image can be pulled from a replica that has nothing of it yet.
 func TestPulledThrough(t *testing.T) {
 	i, blobs := image(t, large)
@@ -282,7 +287,7 @@ func TestPulledThrough(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g := httptest.NewServer(registry.New(registry.Config{Store: s, Blobs: l.Blobs, Others: l, Logger: l.Logger, Now: time.Now}))
+	g := httptest.NewServer(registry.New(registry.Config{Store: s, Blobs: l.Blobs, Others: puller{l}, Logger: l.Logger, Now: time.Now}))
 	defer g.Close()
 	manifest := blobs[blob.Digest(i.Digest)]
 	for path, want := range map[string]string{
@@ -309,5 +314,31 @@ func TestDocument(t *testing.T) {
 	}
 	if _, err := l.Document(t.Context(), digestOf("absent")); !errors.Is(err, ErrNowhere) || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what nobody has: %v", err)
+	}
+}
+
+// A replica that is to keep an image has all of it when it says so, and else says why.
+func TestKeptImage(t *testing.T) {
+	i, blobs := image(t, large, "another layer")
+	all := slices.Collect(maps.Values(blobs))
+	follower := among(t, map[string]http.Handler{"pusher": serving(t, all...)})
+	pusher := among(t, map[string]http.Handler{"follower": (&peerapi.Server{Fetch: follower.FetchImage}).Members()})
+	client := pusher.Source.(*replicas).Client
+	if err := client.KeepImage(t.Context(), "follower", blob.Digest(i.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	for d := range blobs {
+		if !follower.Blobs.Has(d) {
+			t.Errorf("%s is not there", d)
+		}
+	}
+	if err := client.KeepImage(t.Context(), "follower", digestOf("absent")); err == nil || !strings.Contains(err.Error(), "no replica has it") {
+		t.Errorf("what nobody has: %v", err)
+	}
+	follower.KeepFree = math.MaxInt64 >> 1
+	other, more := image(t, "a layer of another")
+	follower.Source = among(t, map[string]http.Handler{"pusher": serving(t, slices.Collect(maps.Values(more))...)}).Source
+	if err := client.KeepImage(t.Context(), "follower", blob.Digest(other.Digest)); err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("a full disk: %v", err)
 	}
 }

@@ -44,12 +44,14 @@ type Report struct {
 	Hash    string `json:"hash"`
 	// Counted says that its blobs were counted: Missing of those that the state
 	// names are not there, MissingBytes large.
-	Counted      bool          `json:"counted"`
-	Missing      int           `json:"missing"`
-	MissingBytes int64         `json:"missingBytes"`
-	Sync         time.Duration `json:"sync"`  // median of a write to its log
-	Clock        time.Time     `json:"clock"` // what its clock shows
-	Sealed       bool          `json:"sealed"`
+	Counted      bool  `json:"counted"`
+	Missing      int   `json:"missing"`
+	MissingBytes int64 `json:"missingBytes"`
+	// Lost names the images that are on no replica, and what to do; "": there are none.
+	Lost   string        `json:"lost,omitempty"`
+	Sync   time.Duration `json:"sync"`  // median of a write to its log
+	Clock  time.Time     `json:"clock"` // what its clock shows
+	Sealed bool          `json:"sealed"`
 	// Keys are the IDs of the data keys that it has, Protector what protects them on
 	// its disk.
 	Keys      []string `json:"keys"`
@@ -406,6 +408,7 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 			}
 			x := a.report
 			s.Reachable, s.Stored, s.Known, s.Missing, s.MissingBytes = true, x.Stored, x.Counted, x.Missing, x.MissingBytes
+			s.Lost = x.Lost
 			s.Sync, s.Skew, s.Sealed = x.Sync, x.Clock.Sub(w.Now), x.Sealed
 			s.Keys, s.Protector = x.HasKeys(view.Keyring().Keys()...), x.Protector
 			if checked != 0 && x.Checked == checked {

@@ -42,6 +42,8 @@ type Seen struct {
 	Known        bool
 	Missing      int
 	MissingBytes int64
+	// Lost names the images that no replica has; they are in none of both.
+	Lost string
 	// Sync is the median time that its disk takes for a write with its sync; 0:
 	// not known yet.
 	Sync time.Duration
@@ -430,7 +432,7 @@ func (n *planner) images(t machine.HandoffTarget, s Seen) bool {
 		n.d.copies = true
 		return n.gate(t.Name+" images", false, "%d blobs with %d MiB are on their way", s.Missing, s.MissingBytes>>20)
 	}
-	return n.gate(t.Name+" images", true, "all are there")
+	return n.gate(t.Name+" images", true, "%s", cmp.Or(s.Lost, "all are there"))
 }
 
 func (n *planner) catchingUp() {

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,9 @@ func TestNext(t *testing.T) {
 		"images on their way": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
 			change(w, "n3", func(s *Seen) { s.Missing, s.MissingBytes = 2, 300<<20 })
 		}, waits: "node-3 images: 2 blobs with 300 MiB"},
+		"an image that no replica has": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
+			change(w, "n3", func(s *Seen) { s.Lost = "image web:1 is on no replica: push it again" })
+		}, to: machine.HandoffPromoting},
 		"another state":         {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.OtherHash = true }) }, abort: "another state"},
 		"a clock a day off":     {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.Skew = -24 * time.Hour }) }, waits: "node-3 clock: its clock differs by -24h0m0s"},
 		"an older release":      {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { w.Level = 2 }, waits: "supports feature level 1 and the cluster is at 2"},
@@ -298,5 +302,20 @@ func TestLacks(t *testing.T) {
 	s := Seen{Stored: state.Stored{Applied: 100}}
 	if near, far := lacksOf(s, 100+MaxLag), lacksOf(s, 101+MaxLag); near.entries != 0 || far.entries != 1+MaxLag {
 		t.Errorf("%+v, %+v", near, far)
+	}
+}
+
+// An image that no replica has holds nothing up, and is named at the gate.
+func TestLostImageIsNamed(t *testing.T) {
+	const lost = "image web:1 is on no replica: push it again"
+	for step, voters := range map[machine.HandoffStep]string{machine.HandoffCatchingUp: "", machine.HandoffWatching: "n1 n2 n3 -stick"} {
+		p, w := scene(step, strings.Fields(voters)...)
+		if step == machine.HandoffWatching {
+			w.Self = "n1"
+		}
+		change(&w, "n2", func(s *Seen) { s.Lost = lost })
+		if d := Next(p, w); !slices.Contains(d.Gates, Gate{"node-2 images", true, lost}) {
+			t.Errorf("%s: gates %v", step, d.Gates)
+		}
 	}
 }

@@ -4,6 +4,7 @@ package peerapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -46,6 +47,7 @@ const (
 	pathBlob    = "/blob/"
 	pathBackup  = "/backup/"
 	pathOutput  = "/output/"
+	pathImage   = "/image/"
 )
 
 // Names of the secrets that replicas' certificates are issued by.
@@ -81,6 +83,8 @@ type Server struct {
 	Try func(ctx context.Context, t Trial) ([]handoff.Check, error)
 	// Backup keeps a backup of the state up to an entry.
 	Backup func(index uint64, from io.Reader) error
+	// Fetch brings all of an image here, from other replicas.
+	Fetch func(ctx context.Context, manifest blob.Digest) error
 	// Output keeps machines' output.
 	Output Output
 	// Keys are the data keys, for a member that may have them.
@@ -130,10 +134,30 @@ func (s *Server) Members() http.Handler {
 	handle(mux, pathKeys, s, func(ctx context.Context, _ struct{}) ([]keyring.Key, error) { return s.Keys(peer.From(ctx)) })
 	handle(mux, pathTry, s, func(ctx context.Context, t Trial) ([]handoff.Check, error) { return s.Try(ctx, t) })
 	mux.HandleFunc("GET "+pathBlob+"{digest}", s.blob)
+	mux.HandleFunc("PUT "+pathImage+"{digest}", s.image)
 	mux.HandleFunc("PUT "+pathBackup+"{index}", s.backup)
 	mux.HandleFunc("PUT "+pathOutput+"{machine}/{stream}", s.take)
 	mux.HandleFunc("GET "+pathOutput+"{machine}/{digest}", s.kept)
 	return mux
+}
+
+// imageDone ends the answer of a replica that has all of an image.
+const imageDone = "done"
+
+// image has this replica fetch an image. The answer begins at once, since it may take
+// long, and its text says how it ended.
+func (s *Server) image(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(http.StatusOK)
+	err := http.NewResponseController(w).Flush()
+	if err == nil {
+		err = s.Fetch(r.Context(), blob.Digest(r.PathValue("digest")))
+	}
+	text := imageDone
+	if err != nil {
+		text = err.Error()
+	}
+	io.WriteString(w, text) //nolint // the other side sees that it broke off
 }
 
 // take keeps a chunk of a machine's output.
@@ -270,6 +294,30 @@ func (c Client) Seal(ctx context.Context, id string, h machine.Handoff) error {
 // Keys asks a replica for the data keys that secrets are sealed under.
 func (c Client) Keys(ctx context.Context, id string) ([]keyring.Key, error) {
 	return ask[[]keyring.Key](ctx, c.HTTP, id, pathKeys, struct{}{})
+}
+
+// KeepImage has a replica fetch all of an image, and waits until it is on its disk.
+func (c Client) KeepImage(ctx context.Context, id string, manifest blob.Digest) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://"+id+pathImage+string(manifest), nil)
+	if err != nil {
+		return err
+	}
+	a, err := c.HTTP.Do(r)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(a.Body, 1<<10))
+	switch {
+	case err != nil:
+	case a.StatusCode != http.StatusOK:
+		err = fmt.Errorf("status %s: %s", a.Status, text)
+	case string(text) != imageDone:
+		err = errors.New(cmp.Or(string(text), "it broke off"))
+	default:
+		return nil
+	}
+	return fmt.Errorf("replica %s, image %s: %w", id, manifest, err)
 }
 
 // Size is how many bytes a replica's blob has; fs.ErrNotExist: it has none.

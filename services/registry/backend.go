@@ -31,7 +31,9 @@ type backend struct {
 const (
 	maxReading     = 16
 	publishTimeout = 10 * time.Second // how long a push waits for a commit
-	copyLimit      = 5 * time.Minute  // and for what goes between replicas before
+	// copyLimit is how long it waits before for what goes between replicas: what was
+	// copied by then need not be copied for the next try.
+	copyLimit = 5 * time.Minute
 )
 
 var _ ociregistry.Interface = (*backend)(nil)
@@ -253,8 +255,6 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, content []
 	if err != nil {
 		return none, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, copyLimit)
-	defer cancel()
 	if err := b.complete(ctx, repo, m); err != nil {
 		return none, err
 	}
@@ -263,6 +263,9 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, content []
 		return none, fmt.Errorf("%s: %w", repo, err)
 	}
 	if tag != "" {
+		if err := b.keep(ctx, join(repo, tag), digest); err != nil {
+			return none, err
+		}
 		if err := b.publish(ctx, machine.Image{Ref: join(repo, tag), Digest: string(digest)}); err != nil {
 			return none, err
 		}
@@ -273,6 +276,8 @@ func (b *backend) PushManifest(ctx context.Context, repo, tag string, content []
 // complete says what of a manifest is not here. A client that was told that another
 // replica has a blob did not push it: it comes from there.
 func (b *backend) complete(ctx context.Context, repo string, m manifest) error {
+	ctx, cancel := context.WithTimeout(ctx, copyLimit)
+	defer cancel()
 	for _, n := range m.names {
 		f, err := b.Blobs.Open(n.digest)
 		if errors.Is(err, fs.ErrNotExist) && b.Others != nil {
@@ -294,6 +299,20 @@ func (b *backend) complete(ctx context.Context, repo string, m manifest) error {
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// keep has another replica keep what is to be published: its only disk may be lost
+// after the answer.
+func (b *backend) keep(ctx context.Context, ref string, manifest blob.Digest) error {
+	if b.Others == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, copyLimit)
+	defer cancel()
+	if err := b.Others.KeepImage(ctx, manifest); err != nil {
+		return unavailable("%s: it is here, no other replica has all of it yet (%v), and its tag is not committed: push it again", ref, err)
 	}
 	return nil
 }

@@ -49,6 +49,9 @@ type Others interface {
 	Open(ctx context.Context, d blob.Digest) (blob.Content, error)
 	// Fetch brings a blob here.
 	Fetch(ctx context.Context, d blob.Digest) error
+	// KeepImage has another voter keep all of an image; nil also where there is no
+	// other one.
+	KeepImage(ctx context.Context, manifest blob.Digest) error
 }
 
 // Config is what a registry is made of. Everything but Others and Limits is needed.

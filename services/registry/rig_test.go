@@ -42,6 +42,7 @@ type rig struct {
 	below    string // a read-only layout
 	limits   Limits
 	inMemory bool // the state
+	others   Others
 	store    *state.Store
 	blobs    *blob.Store
 	registry *Registry
@@ -93,7 +94,7 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	r.registry = New(Config{
-		Store: r.store, Blobs: r.blobs, Logger: log, Limits: r.limits, Now: r.time,
+		Store: r.store, Blobs: r.blobs, Others: r.others, Logger: log, Limits: r.limits, Now: r.time,
 		TokenOwner: func(t string) (string, bool) { return "ann", t == token },
 		CheckPassword: func(_ *http.Request, name, secret string) error {
 			r.mu.Lock()

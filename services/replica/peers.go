@@ -106,7 +106,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // meet makes this replica's side of the connections between replicas. It dials
 // at once; it listens once it knows where (serveReplicas).
 func (r *replica) meet() {
-	r.answers = &peerapi.Server{Report: r.report, Seal: r.seal, Try: r.tryOther, Backup: r.keepBackup, Keys: r.giveKeys}
+	r.answers = &peerapi.Server{Report: r.report, Seal: r.seal, Try: r.tryOther, Backup: r.keepBackup, Fetch: r.fetchImage, Keys: r.giveKeys}
 	r.network = peer.New(peer.Config{
 		Identity: r.own.Identity, Member: r.isMember, Endpoint: r.endpointOf,
 		Members: r.answers.Members(), Joins: r.answers.Joins(), Logger: r.Logger,
@@ -285,7 +285,7 @@ func (r *replica) report() (handoff.Report, error) {
 	}
 	return handoff.Report{
 		Stored: store.Stored(), Checked: index, Hash: hash, Counted: blobs.Counted && output.Counted,
-		Missing: blobs.Missing + output.Missing, MissingBytes: blobs.Bytes + output.Bytes,
+		Missing: blobs.Missing + output.Missing, MissingBytes: blobs.Bytes + output.Bytes, Lost: blobs.Lost,
 		Sync: medium.Median, Clock: r.Now(), Sealed: r.sealed.Load(),
 		Keys: r.keys.IDs(), Protector: r.keys.Protector(),
 	}, err

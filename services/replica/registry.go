@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/blobsync"
 	"github.com/rackseed/rackseed/services/registry"
 	"github.com/rackseed/rackseed/services/wire"
 )
@@ -13,11 +14,17 @@ import (
 func (r *replica) withRegistry(people *api.Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(registry.Path, registry.New(registry.Config{
-		Store: r.store.Load(), Blobs: r.blobs, Others: r.copies, Limits: r.Registry, Logger: r.Logger, Now: r.now,
+		Store: r.store.Load(), Blobs: r.blobs, Others: others{r.copies, peers{r}}, Limits: r.Registry, Logger: r.Logger, Now: r.now,
 		PushService: r.onNode(), TokenOwner: people.TokenOwner, CheckPassword: people.CheckPassword,
 	}))
 	mux.Handle("/", people.Handler())
 	return mux
+}
+
+// others are the other replicas, as the registry asks them.
+type others struct {
+	*blobsync.Loop
+	peers
 }
 
 // imageFiles lists what a published image consists of.

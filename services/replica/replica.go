@@ -51,6 +51,7 @@ type replica struct {
 	store   atomic.Pointer[state.Store] // nil until it is open
 	blobs   *blob.Store
 	copies  *blobsync.Loop
+	slow    slowness // of the others
 	handoff atomic.Pointer[handoff.Loop]
 	rollout atomic.Pointer[rollout.Loop]
 	sealed  atomic.Bool // it is over for this replica
