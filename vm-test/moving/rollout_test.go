@@ -143,6 +143,15 @@ func (r *room) push(release string) string {
 	if err != nil || digest == "" {
 		r.t.Fatalf("image push: %v\n%s", err, out)
 	}
+	disks := 0
+	for _, n := range r.nodes[:3] {
+		if file, err := os.Stat(filepath.Join(n.data(), "blobs", "blobs", "sha256", digest[len("sha256:"):])); err == nil && file.Mode().IsRegular() {
+			disks++
+		}
+	}
+	if disks < 2 {
+		r.t.Errorf("the push of %s was acknowledged with %d disks that have it", digest, disks)
+	}
 	return digest
 }
 
