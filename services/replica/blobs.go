@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -72,9 +73,20 @@ func (s *slowness) heard(id string, asked time.Time, patience time.Duration, err
 			s.when = map[string]time.Time{}
 		}
 		s.when[id] = now
-	case err == nil:
+	case err == nil || errors.Is(err, fs.ErrNotExist):
 		delete(s.when, id)
 	}
+}
+
+// ask asks a replica something short, and remembers whether it was slow: that it did
+// not answer within patience.
+func ask[Out any](ctx context.Context, s *slowness, id string, patience time.Duration, do func(context.Context) (Out, error)) (Out, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	asked := time.Now()
+	out, err := do(ctx)
+	s.heard(id, asked, patience, err)
+	return out, err
 }
 
 // firstOf has something done by one of some replicas, in their order: the next one is
@@ -130,12 +142,7 @@ func (r *replica) fetchImage(ctx context.Context, manifest blob.Digest) error {
 const askLimit = 5 * time.Second
 
 func (p peers) Size(ctx context.Context, id string, digest blob.Digest) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	asked := time.Now()
-	size, err := p.client().Size(ctx, id, digest)
-	p.slow.heard(id, asked, askLimit, err)
-	return size, err
+	return ask(ctx, &p.slow, id, askLimit, func(ctx context.Context) (int64, error) { return p.client().Size(ctx, id, digest) })
 }
 
 func (p peers) Blob(ctx context.Context, id string, digest blob.Digest, from int64) (io.ReadCloser, error) {

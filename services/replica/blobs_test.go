@@ -98,3 +98,38 @@ func TestSlowness(t *testing.T) {
 		}
 	})
 }
+
+// A voter that hangs slows one chunk of output, and not the next ones; once it is the
+// other one that hangs, it is asked first again.
+func TestAHungVoter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s slowness
+		m := state.Membership{Members: []state.Member{{ID: "a", Voter: true}, {ID: "b", Voter: true}, {ID: "own", Voter: true}}, Leader: "own"}
+		keep := func(hangs string) time.Duration {
+			t.Helper()
+			began := time.Now()
+			if err := s.keep(t.Context(), askOrder(m, "own", s.all()), func(ctx context.Context, id string) error {
+				if id == hangs {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				time.Sleep(time.Millisecond)
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait() // until it is remembered who hung
+			return time.Since(began)
+		}
+		for n, want := range []time.Duration{keepPatience + time.Millisecond, time.Millisecond, time.Millisecond} {
+			if took := keep("a"); took != want {
+				t.Errorf("chunk %d took %v", n+1, took)
+			}
+		}
+		for n, want := range []time.Duration{keepPatience + time.Millisecond, time.Millisecond} {
+			if took := keep("b"); took != want {
+				t.Errorf("chunk %d after the other one hung took %v", n+1, took)
+			}
+		}
+	})
+}

@@ -13,32 +13,28 @@ import (
 
 var _ events.Others = peers{}
 
-// keepLimit bounds the wait for another replica to write a chunk of output.
-const keepLimit = 5 * time.Second
+// keepPatience is how long one voter is waited for to write a chunk of output before
+// another one is asked, too.
+const keepPatience = time.Second
 
 // Keep has another replica keep a chunk: a voter, if there is another one. While
 // this replica is the only voter its disk is the one that counts.
 func (p peers) Keep(ctx context.Context, of machine.ID, stream string, text []byte) error {
-	m := p.store.Load().Membership()
-	var errs []error
-	voters := 0
-	for _, id := range p.Peers() {
-		if !m.Voter(id) {
-			continue
-		}
-		voters++
-		one, cancel := context.WithTimeout(ctx, keepLimit)
-		err := p.client().Keep(one, id, of, stream, text)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
+	return p.slow.keep(ctx, p.voters(), func(ctx context.Context, id string) error {
+		return p.client().Keep(ctx, id, of, stream, text)
+	})
+}
+
+// keep has one of some voters do something, and remembers who was slow.
+func (s *slowness) keep(ctx context.Context, voters []string, do func(ctx context.Context, id string) error) error {
+	err := firstOf(ctx, voters, keepPatience, func(ctx context.Context, id string) error {
+		_, err := ask(ctx, s, id, keepPatience, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx, id) })
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("no other replica keeps it: %w", err)
 	}
-	if voters == 0 {
-		return nil
-	}
-	return fmt.Errorf("no other replica keeps it: %w", errors.Join(errs...))
+	return nil
 }
 
 // Chunk reads a chunk from whoever has it.
@@ -46,9 +42,7 @@ func (p peers) Chunk(ctx context.Context, c machine.Chunk) ([]byte, error) {
 	var errs []error
 	without := 0
 	for _, id := range p.Peers() {
-		one, cancel := context.WithTimeout(ctx, keepLimit)
-		text, err := p.client().Chunk(one, id, c)
-		cancel()
+		text, err := ask(ctx, &p.slow, id, askLimit, func(ctx context.Context) ([]byte, error) { return p.client().Chunk(ctx, id, c) })
 		if err == nil {
 			return text, nil
 		}
