@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,9 +56,12 @@ func TestFirstOf(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
+				var mu sync.Mutex
 				asked, began := "", time.Now()
 				err := firstOf(ctx, slices.DeleteFunc(strings.Split(c.ids, ""), func(id string) bool { return id == "" }), patience, func(ctx context.Context, id string) error {
+					mu.Lock()
 					asked += id
+					mu.Unlock()
 					if strings.Contains(c.hang, id) {
 						<-ctx.Done()
 						return ctx.Err()
@@ -68,6 +72,8 @@ func TestFirstOf(t *testing.T) {
 					}
 					return nil
 				})
+				mu.Lock()
+				defer mu.Unlock()
 				if took := time.Since(began); (err != nil) != c.err || asked != c.asked || took != c.takes {
 					t.Errorf("asked %s, after %v: %v", asked, took, err)
 				}
