@@ -106,6 +106,7 @@ type Loop struct {
 	same     map[string]bool
 	took     map[string]uint64 // the entry that proves a voter, which it was seen to have
 	other    map[string]bool
+	away     map[string]time.Time
 	lacks    map[string]lacks
 	copied   time.Time
 	moved    time.Time // when the plan last got on, as lacks goes by
@@ -174,6 +175,7 @@ func (l *Loop) forget(leads bool) {
 		l.leads = time.Time{}
 	}
 	l.close, l.same, l.other, l.checks = map[string]time.Time{}, map[string]bool{}, map[string]bool{}, nil
+	l.away = map[string]time.Time{}
 	l.took, l.lacks, l.copied = map[string]uint64{}, map[string]lacks{}, time.Time{}
 	l.failed, l.failures, l.why, l.asked, l.backup = Action{}, 0, "", time.Time{}, 0
 	l.mu.Lock()
@@ -360,7 +362,7 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 	w := World{
 		Now: l.Now(), Self: l.Self, Members: l.Store.Membership(), Index: l.Store.Stored().Last, Level: cluster.FeatureLevel,
 		Rekeyed:  rekeyed(view.Keyring(), h),
-		Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{},
+		Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{}, Left: map[machine.ID]bool{},
 		Leads: l.leads, Backup: l.backup, Checks: l.checks, Failed: l.failed, FailedAt: l.failedAt, Failures: l.failures,
 		Slower: l.Slower,
 	}
@@ -369,6 +371,11 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 	}
 	for _, t := range h.Targets {
 		w.Nodes[t.Machine] = l.Hands.Node(t.Machine)
+		for _, id := range view.LeftReplicas(t.Machine) {
+			if r, _ := view.Replica(id); !r.Left.Before(h.Since) {
+				w.Left[t.Machine] = true
+			}
+		}
 	}
 	checked, hash, err := l.Store.Checked()
 	if err != nil {
@@ -420,6 +427,12 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 		} else if l.close[r.ID].IsZero() {
 			l.close[r.ID] = w.Now
 		}
+		if a.err == nil {
+			delete(l.away, r.ID)
+		} else if l.away[r.ID].IsZero() {
+			l.away[r.ID] = w.Now
+		}
+		s.Away = l.away[r.ID]
 		s.Proved = r.Proved > 0 && l.took[r.ID] == r.Proved
 		s.Close, s.SameHash, s.OtherHash = l.close[r.ID], l.same[r.ID], l.other[r.ID]
 		w.Replicas[r.ID] = s

@@ -37,6 +37,7 @@ type room struct {
 	weather weather
 	joins   map[machine.ID]string // the replica that a node started
 	made    int
+	wipes   int                                      // so many lose their folder right after they joined
 	lacks   func(id string) (blobs int, bytes int64) // nil: nobody lacks any
 
 	acked  map[uint64]string // events that were acknowledged, by number
@@ -201,6 +202,10 @@ func (h hands) Deploy(ctx context.Context, t machine.HandoffTarget) error {
 	}
 	key := sha256.Sum256([]byte("key " + id))
 	_, err := leader.Propose(ctx, by, state.ReplicaJoin{TokenHash: token[:], ID: id, Endpoint: "10.77.0.9:8300", Key: key[:], Release: "v1", Level: 1})
+	if err == nil && h.r.wipes > 0 {
+		h.r.wipes--
+		h.r.kill(h.r.newest(id))
+	}
 	return err
 }
 
@@ -472,6 +477,28 @@ func TestCopyingTakesLong(t *testing.T) {
 				h := r.await(2 * time.Hour)
 				if took := time.Since(begun); h.Step != end || took < takes {
 					t.Errorf("after %v it ended in %s: %s", took, h.Step, h.Reason)
+				}
+			})
+		})
+	}
+}
+
+// A replica that lost its folder once it had joined leaves, and its node is invited
+// anew; where that one is away, too, the plan is given up.
+func TestFolderIsLost(t *testing.T) {
+	for wipes, end := range map[int]machine.HandoffStep{1: machine.HandoffDone, 2: machine.HandoffAborted} {
+		t.Run(string(end), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := begin(t, 1, 1, true)
+				defer r.stop()
+				r.wipes = wipes
+				begun := time.Now()
+				h := r.await(time.Hour)
+				if took := time.Since(begun); h.Step != end || took < AwayFor {
+					t.Errorf("after %v it ended in %s: %s", took, h.Step, h.Reason)
+				}
+				if left := r.newest("stick").store.View().LeftReplicas(h.Targets[0].Machine); len(left) != wipes {
+					t.Errorf("%v left", left)
 				}
 			})
 		})

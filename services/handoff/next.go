@@ -31,6 +31,8 @@ type Seen struct {
 	// Proved says that it took part in a commit since it is a voter, and was seen
 	// to have it.
 	Proved bool
+	// Away is since when it cannot be reached, as far as the leader knows; zero: it can.
+	Away time.Time
 	// Close is since when its log was never further behind than MaxLag; zero: it
 	// is further behind now.
 	Close time.Time
@@ -80,12 +82,14 @@ type World struct {
 	Level    uint64 // the cluster's feature level
 	Replicas map[string]Seen
 	Nodes    map[machine.ID]Node
+	// Left are the machines of which a replica left since the step began.
+	Left map[machine.ID]bool
 	// Leads is since when the leader leads.
 	Leads time.Time
 	// Copied is when a target's replica last lacked less than before, of the blobs or
 	// of the log; zero: not since the leader leads.
 	Copied time.Time
-	// Slower multiplies Patience, on emulated machines; 0 is 1.
+	// Slower multiplies Patience and AwayFor, on emulated machines; 0 is 1.
 	Slower int
 	// Backup is the newest entry of a backup that was written to a target.
 	Backup uint64
@@ -161,6 +165,9 @@ const (
 	// Patience is how long a step may stand still, with nothing copied, before it is
 	// given up; not in Sealing, which only goes forward.
 	Patience = 15 * time.Minute
+	// AwayFor is after what time one that joined, and is no member, is taken for lost
+	// with its folder: it can never be invited again under its ID.
+	AwayFor = 5 * time.Minute
 	// WatchFor is how long the new leader serves before the old one is let go.
 	WatchFor = time.Minute
 	// FreshBackup is how many entries a backup may be behind.
@@ -181,11 +188,13 @@ func Next(p machine.Handoff, w World) Decision {
 			d.Action = Action{}
 		}
 	}
-	if patience := Patience * time.Duration(max(w.Slower, 1)); d.Action == (Action{}) && d.To == "" && d.Abort == "" && mayAbort(p) && w.still(p, d.copies) >= patience {
+	if patience := w.slower(Patience); d.Action == (Action{}) && d.To == "" && d.Abort == "" && mayAbort(p) && w.still(p, d.copies) >= patience {
 		d.Abort = fmt.Sprintf("%s stood still for %v: %s", p.Step, patience, Waiting(d.Gates))
 	}
 	return d
 }
+
+func (w World) slower(d time.Duration) time.Duration { return d * time.Duration(max(w.Slower, 1)) }
 
 // still is how long a plan has stood still. While something is on its way, what was
 // copied counts, too; whoever has just come to lead knows of none before.
@@ -378,6 +387,8 @@ func (n *planner) deploying() {
 		case !n.w.Members.Has(s.ID):
 			if n.gate(t.Name, s.Reachable, "its replica %s joined and %s", s.ID, either(s.Reachable, "can be reached", "cannot be reached: is port 8300 open between the nodes?")) {
 				n.act(Add, s.ID, t.Machine)
+			} else if !s.Away.IsZero() && n.w.Now.Sub(s.Away) >= n.w.slower(AwayFor) && !n.w.Left[t.Machine] { // once: what lies between the nodes stays there
+				n.act(Leave, s.ID, t.Machine)
 			}
 			return
 		}

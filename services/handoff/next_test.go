@@ -72,6 +72,21 @@ func TestNext(t *testing.T) {
 			w.Members.Members = w.Members.Members[3:]
 			change(w, "n1", func(s *Seen) { s.Reachable = false })
 		}, waits: "is port 8300 open"},
+		"joined, away for long": {step: machine.HandoffDeploying, with: func(_ *machine.Handoff, w *World) {
+			w.Members.Members = w.Members.Members[3:]
+			change(w, "n1", func(s *Seen) { s.Reachable, s.Away = false, now.Add(-AwayFor) })
+		}, act: "leave n1"},
+		"joined, away for long on an emulated machine": {step: machine.HandoffDeploying, with: func(_ *machine.Handoff, w *World) {
+			w.Members.Members, w.Slower = w.Members.Members[3:], 5
+			change(w, "n1", func(s *Seen) { s.Reachable, s.Away = false, now.Add(-AwayFor) })
+		}, waits: "is port 8300 open"},
+		"joined, away, as the one before it": {step: machine.HandoffDeploying, with: func(_ *machine.Handoff, w *World) {
+			w.Members.Members, w.Left = w.Members.Members[3:], map[machine.ID]bool{"m-1": true}
+			change(w, "n1", func(s *Seen) { s.Reachable, s.Away = false, now.Add(-AwayFor) })
+		}, waits: "is port 8300 open"},
+		"a member, away for long": {step: machine.HandoffDeploying, with: func(_ *machine.Handoff, w *World) {
+			change(w, "n1", func(s *Seen) { s.Reachable, s.Away = false, now.Add(-time.Hour) })
+		}, to: machine.HandoffCatchingUp},
 		"all are members": {step: machine.HandoffDeploying, to: machine.HandoffCatchingUp},
 		"behind": {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) {
 			change(w, "n2", func(s *Seen) { s.Close, s.Stored.Applied = time.Time{}, 20 })

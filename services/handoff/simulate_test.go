@@ -31,11 +31,14 @@ type box struct {
 	machine machine.ID
 	up, cut bool
 	lost    bool // for ever
+	wiped   bool // with its folder only: its machine is there
+	away    time.Time
 	last    uint64
 	proof   uint64 // the entry that the state says proves it
 	took    uint64 // the proof that the leader saw it have
 	sealed  bool
 	left    bool
+	leftAt  time.Time
 	closeAt time.Time
 }
 
@@ -146,7 +149,7 @@ func (m *model) elect() {
 	}
 	m.leader, m.failed, m.fails, m.checks = "", Action{}, 0, nil
 	for _, b := range m.boxes { // a new leader knows nothing of it
-		b.took = 0
+		b.took, b.away = 0, time.Time{}
 	}
 	if !m.majority() {
 		return
@@ -204,7 +207,12 @@ func (m *model) fault() {
 		b.cut = true
 		m.say("%s is cut off", b.id)
 	case 5:
-		if m.chance(0.1) {
+		if m.chance(0.3) && b.machine != "" && !m.old[b.id] {
+			if _, member := m.voters[b.id]; !member && !b.left {
+				b.lost, b.wiped = true, true
+				m.say("the folder of %s is lost", b.id)
+			}
+		} else if m.chance(0.1) {
 			b.lost = true
 			m.say("%s is lost", b.id)
 		}
@@ -235,7 +243,7 @@ func (m *model) heal() {
 
 func (m *model) lostMachine(id machine.ID) bool {
 	for _, b := range m.boxes {
-		if b.machine == id && b.lost {
+		if b.machine == id && b.lost && !b.wiped {
 			return true
 		}
 	}
@@ -245,18 +253,27 @@ func (m *model) lostMachine(id machine.ID) bool {
 func (m *model) world() World {
 	w := World{
 		Rekeyed: m.rekeyed,
-		Now:     m.now, Self: m.leader, Members: m.membership(), Index: m.index, Level: 1, Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{},
+		Now:     m.now, Self: m.leader, Members: m.membership(), Index: m.index, Level: 1, Replicas: map[string]Seen{}, Nodes: map[machine.ID]Node{}, Left: map[machine.ID]bool{},
 		Leads: m.leads, Backup: m.backup, Checks: m.checks, Failed: m.failed, FailedAt: m.failAt, Failures: m.fails,
 	}
 	for id, b := range m.boxes {
 		if b.left {
+			if b.machine != "" && !b.leftAt.Before(m.plan.Since) {
+				w.Left[b.machine] = true
+			}
 			continue
+		}
+		switch {
+		case b.there():
+			b.away = time.Time{}
+		case b.away.IsZero():
+			b.away = m.now
 		}
 		if b.there() && Took(machine.Replica{Proved: b.proof}, state.Stored{Last: b.last, Voter: m.voters[id]}) {
 			b.took = b.proof
 		}
 		w.Replicas[id] = Seen{
-			ID: id, Machine: b.machine, Reachable: b.there(), Stored: state.Stored{Last: b.last, Applied: b.last, Voter: m.voters[id]},
+			ID: id, Machine: b.machine, Reachable: b.there(), Away: b.away, Stored: state.Stored{Last: b.last, Applied: b.last, Voter: m.voters[id]},
 			Level: 1, Proved: b.proof > 0 && b.took == b.proof, Close: b.closeAt, SameHash: true, Known: true, Keys: true, Sync: time.Millisecond, Sealed: b.sealed,
 		}
 	}
@@ -359,7 +376,7 @@ func (m *model) do(a Action) error {
 		if _, member := m.voters[a.Replica]; member {
 			m.t.Errorf("%s leaves as a member", a.Replica)
 		}
-		m.boxes[a.Replica].left = true
+		m.boxes[a.Replica].left, m.boxes[a.Replica].leftAt = true, m.now
 	case Rekey:
 		if !m.boxes[a.Replica].left {
 			m.t.Errorf("a new data key while %s could have it", a.Replica)
