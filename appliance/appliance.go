@@ -47,7 +47,7 @@ func Main() {
 	}
 	a := &appliance{
 		journal: &journal.Journal{}, children: &pid1.Children{},
-		files: setup.FilesOf(siteFile, dataDir), kick: make(chan struct{}, 1), made: map[string]bool{},
+		files: setup.FilesOf(siteFile, dataDir), kick: make(chan struct{}, 1), running: make(chan struct{}, 1), made: map[string]bool{},
 	}
 	how := a.run()
 	end := pid1.PowerOff
@@ -78,6 +78,8 @@ type appliance struct {
 	made   map[string]bool // VLAN interfaces that were made to look around
 	// endServe ends the boot service's present run; nil: there was none.
 	endServe context.CancelFunc
+	// running holds one: the boot service runs, or what must have it stopped.
+	running chan struct{}
 }
 
 // run starts everything and returns when the machine shall stop, with all of

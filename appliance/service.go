@@ -34,6 +34,12 @@ func (a *appliance) serve(ctx context.Context) error {
 	a.mu.Lock()
 	a.endServe = end
 	a.mu.Unlock()
+	select {
+	case a.running <- struct{}{}:
+		defer func() { <-a.running }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	cmd := exec.CommandContext(ctx, "/init", serveArguments(a.lost)...)
 	cmd.Args[0] = "rackseed"
 	out := &journal.Writer{Journal: a.journal}
@@ -45,13 +51,25 @@ func (a *appliance) serve(ctx context.Context) error {
 	return a.children.Run(cmd)
 }
 
-// serveAnew ends the boot service, which is started again.
-func (a *appliance) serveAnew() {
-	a.mu.Lock()
-	end := a.endServe
-	a.mu.Unlock()
-	if end != nil {
-		end()
+// withoutService stops the boot service for as long as do takes: it has its folder
+// to itself. Then it is started again. It returns without do if ctx ends before.
+func (a *appliance) withoutService(ctx context.Context, do func()) error {
+	for {
+		a.mu.Lock()
+		end := a.endServe
+		a.mu.Unlock()
+		if end != nil {
+			end()
+		}
+		select {
+		case a.running <- struct{}{}:
+			defer func() { <-a.running }()
+			do()
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(stopLimit): // another run had begun
+		}
 	}
 }
 

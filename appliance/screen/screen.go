@@ -71,7 +71,8 @@ func Head(v View, width int) []string {
 			p.banner("SAFE TO UNPLUG.", "The boot service runs on nodes of the cluster now, at the same address. Pull the stick and restart this machine: it netboots from the cluster, and can be approved as a node. The stick serves nothing any more, also when it is booted again; it can be written anew.",
 				"Only if all the nodes with a replica are lost for ever: type recover and press Enter.")
 		} else {
-			p.banner("LEAVE IT PLUGGED IN: the nodes of the cluster take over; it takes some seconds more.")
+			p.banner("LEAVE IT PLUGGED IN: the nodes of the cluster take over; it takes some seconds more. If it stays so, switch those nodes on and look at their cables.",
+				"Only if all the nodes with a replica are lost for ever: type recover and press Enter.")
 		}
 		for _, f := range v.Faults {
 			p.item("Fault", f)

@@ -58,7 +58,7 @@ func (l local) here(data string) (recovery.Host, error) {
 
 func (l local) recover() *cobra.Command {
 	var data, from, cluster, keyFile string
-	var yes bool
+	var yes, look bool
 	c := &cobra.Command{
 		Use: "recover", Short: "Go on from this replica alone, when the majority is lost for ever", Args: cobra.NoArgs,
 		Long: `Go on from this replica alone, when the majority of the replicas is lost for ever.
@@ -86,7 +86,7 @@ beside it. docs/handoff.md has the steps.`,
 				}
 				key = string(text)
 			}
-			return l.recoverAt(cmd, host, from, cluster, key, yes)
+			return l.recoverAt(cmd, host, from, cluster, key, yes, look)
 		},
 	}
 	f := c.Flags()
@@ -95,10 +95,12 @@ beside it. docs/handoff.md has the steps.`,
 	f.StringVar(&keyFile, "recovery-key", "", "a file with the recovery key, where this folder has not the keys to the secrets: from a backup of another replica, or once its TPM is another one")
 	f.StringVar(&cluster, "cluster", "", "the name of the cluster that is recovered, instead of being asked for it")
 	f.BoolVar(&yes, "yes", false, "do not ask")
+	f.BoolVar(&look, "dry-run", false, "only say from where it would go on, and what would be lost")
+	c.MarkFlagsMutuallyExclusive("dry-run", "yes")
 	return c
 }
 
-func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, key string, yes bool) (err error) {
+func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, key string, yes, look bool) (err error) {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if host.Stop != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "Stopping this node's replica …")
@@ -126,6 +128,9 @@ func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, 
 	defer func() { err = errors.Join(err, r.Close()) }()
 	for _, line := range r.Text() {
 		fmt.Fprintln(out, clean(line))
+	}
+	if look {
+		return nil
 	}
 	if !yes {
 		if err := confirmRecovery(cmd, r, cluster); err != nil {

@@ -66,7 +66,7 @@ type NoAnswerError struct {
 }
 
 func (e *NoAnswerError) Error() string {
-	return fmt.Sprintf("%s: no answer: %v; is the boot service there, and the address the one on its screen?", e.Server, e.Cause)
+	return fmt.Sprintf("%s: no answer: %v; is the boot service there, and the address the one on its screen? Once it runs on nodes, and its own address is gone, each of them answers at https://NODE:8443", e.Server, e.Cause)
 }
 
 func (e *NoAnswerError) Unwrap() error { return e.Cause }
