@@ -158,3 +158,49 @@ func TestPartsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// ends is a reader that ends once it may.
+type ends chan struct{}
+
+func (e ends) Read([]byte) (int, error) {
+	<-e
+	return 0, io.EOF
+}
+
+// The last byte of what is read as it comes is there once all was compared.
+func TestTheLastByteIsHeldBack(t *testing.T) {
+	for name, sent := range map[string]string{"the right bytes": "0123456789", "other bytes": "012345678x"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const text = "0123456789"
+				end := make(ends)
+				from := stick(map[blob.Digest]string{digestOf(text): sent}, nil)
+				from.sends = func(_, rest string) io.Reader { return io.MultiReader(strings.NewReader(rest), end) }
+				f, err := loop(store(t), from).Open(t.Context(), digestOf(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				if _, err := io.ReadFull(f, make([]byte, len(text)-1)); err != nil {
+					t.Fatal(err)
+				}
+				last := make(chan error, 1)
+				go func() {
+					_, err := io.ReadFull(f, make([]byte, 1))
+					last <- err
+				}()
+				synctest.Wait()
+				select {
+				case err := <-last:
+					t.Errorf("it came before all was compared: %v", err)
+				default:
+				}
+				close(end)
+				synctest.Wait()
+				if err := <-last; (err == nil) != (sent == text) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
