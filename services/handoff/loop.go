@@ -56,6 +56,8 @@ type Report struct {
 	// its disk.
 	Keys      []string `json:"keys"`
 	Protector string   `json:"protector"`
+	// Backup is the state.Keyring.Mark of the newest backup that it wrote.
+	Backup string `json:"backup"`
 }
 
 // HasKeys says whether it has all those data keys.
@@ -418,6 +420,7 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 			s.Lost = x.Lost
 			s.Sync, s.Skew, s.Sealed = x.Sync, x.Clock.Sub(w.Now), x.Sealed
 			s.Keys, s.Protector = x.HasKeys(view.Keyring().Keys()...), x.Protector
+			s.BackedUp = x.Backup != "" && x.Backup == view.Keyring().Mark()
 			if checked != 0 && x.Checked == checked {
 				l.same[r.ID], l.other[r.ID] = x.Hash == hash, x.Hash != hash
 			}

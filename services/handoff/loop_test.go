@@ -173,7 +173,7 @@ func (h hands) Look(ctx context.Context, id string) (Report, error) {
 		}
 	}
 	index, hash, err := x.store.Checked()
-	report := Report{Stored: x.store.Stored(), Checked: index, Hash: hash, Counted: true, Sync: time.Millisecond, Clock: time.Now(), Sealed: x.disk.isSealed()}
+	report := Report{Stored: x.store.Stored(), Checked: index, Hash: hash, Counted: true, Sync: time.Millisecond, Clock: time.Now(), Sealed: x.disk.isSealed(), Backup: x.store.View().Keyring().Mark()}
 	if h.r.lacks != nil {
 		report.Missing, report.MissingBytes = h.r.lacks(id)
 	}

@@ -55,6 +55,8 @@ type Seen struct {
 	// protects them on its disk.
 	Keys      bool
 	Protector string
+	// BackedUp says that it has a backup with the secrets as they are sealed now.
+	BackedUp bool
 	// Sealed says that it acknowledged, on its disk, that it is over for it.
 	Sealed bool
 }
@@ -626,9 +628,23 @@ func (n *planner) sealing() {
 		n.act(Leave, n.p.From, "")
 	case !n.gate("secrets", n.w.Rekeyed, "%s", either(n.w.Rekeyed, "all are sealed under a new data key", "they are to be sealed under a new data key, once a majority has it")):
 		n.act(Rekey, n.p.From, "")
+	case !n.newBackups():
 	default:
 		n.to(machine.HandoffDone)
 	}
+}
+
+// newBackups is the gate of the backups that replace those from before the new data key:
+// nobody has the old one any more. Who is away writes one once it is back.
+func (n *planner) newBackups() bool {
+	there, ok := 0, true
+	for _, t := range n.targets() {
+		if s, joined := n.seen(t); joined && s.Reachable {
+			there++
+			ok = n.gate(t.Name+" backup", s.BackedUp, "%s", either(s.BackedUp, "it has one under the new data key", "it is to write one under the new data key")) && ok
+		}
+	}
+	return ok && (there > 0 || n.gate("backup", false, "none of the nodes can be reached, one of which is to have a backup under the new data key"))
 }
 
 // aborting makes the old replica the only one again, and the targets' replicas

@@ -151,7 +151,23 @@ func TestNext(t *testing.T) {
 		"it never had the new key": {step: machine.HandoffSealing, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
 			w.Self, w.Members.Members, w.Rekeyed = "n2", w.Members.Members[:3], true
 			delete(w.Replicas, "stick")
+			change(w, "n1", func(s *Seen) { s.BackedUp = true })
+			change(w, "n2", func(s *Seen) { s.BackedUp = true })
+		}, waits: "node-3 backup: it is to write one under the new data key"},
+		"a backup under the new key": {step: machine.HandoffSealing, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
+			w.Self, w.Members.Members, w.Rekeyed = "n2", w.Members.Members[:3], true
+			delete(w.Replicas, "stick")
+			change(w, "n1", func(s *Seen) { s.Reachable = false })
+			change(w, "n2", func(s *Seen) { s.BackedUp = true })
+			change(w, "n3", func(s *Seen) { s.BackedUp = true })
 		}, to: machine.HandoffDone},
+		"nowhere a backup under the new key": {step: machine.HandoffSealing, voters: "n1 n2 n3", with: func(_ *machine.Handoff, w *World) {
+			w.Self, w.Members.Members, w.Rekeyed = "n2", w.Members.Members[:3], true
+			delete(w.Replicas, "stick")
+			for _, id := range []string{"n1", "n2", "n3"} {
+				change(w, id, func(s *Seen) { s.Reachable = false })
+			}
+		}, waits: "none of the nodes can be reached"},
 		"the stick is destroyed and there all the same": {step: machine.HandoffSealing, voters: "n1 n2 n3 -stick", with: func(p *machine.Handoff, w *World) {
 			w.Self, p.Lost = "n2", true
 		}, act: "seal stick"},

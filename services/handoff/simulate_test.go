@@ -39,6 +39,7 @@ type box struct {
 	sealed  bool
 	left    bool
 	leftAt  time.Time
+	backed  bool // it wrote a backup under the new data key
 	closeAt time.Time
 }
 
@@ -275,6 +276,7 @@ func (m *model) world() World {
 		w.Replicas[id] = Seen{
 			ID: id, Machine: b.machine, Reachable: b.there(), Away: b.away, Stored: state.Stored{Last: b.last, Applied: b.last, Voter: m.voters[id]},
 			Level: 1, Proved: b.proof > 0 && b.took == b.proof, Close: b.closeAt, SameHash: true, Known: true, Keys: true, Sync: time.Millisecond, Sealed: b.sealed,
+			BackedUp: m.rekeyed && b.backed,
 		}
 	}
 	for id, ready := range m.nodes {
@@ -411,6 +413,11 @@ func (m *model) step() {
 		return
 	}
 	m.commit(uint64(m.rng.IntN(20)))
+	for _, id := range slices.Sorted(maps.Keys(m.boxes)) {
+		if b := m.boxes[id]; m.rekeyed && b.there() && m.chance(0.5) {
+			b.backed = true
+		}
+	}
 	// Now and then rightly, and now and then though it comes back, and may lead again.
 	if m.chance(m.faults / 50) {
 		m.declareLost()
@@ -552,6 +559,10 @@ func (m *model) check(end string) {
 	case "done":
 		if _, member := m.voters["stick"]; m.plan.From != "" && (member || !m.stick().left) {
 			m.t.Errorf("done, and the stick is still there")
+		}
+		backed := slices.ContainsFunc(slices.Collect(maps.Values(m.boxes)), func(b *box) bool { return b.machine != "" && b.backed })
+		if m.plan.From != "" && !backed {
+			m.t.Errorf("done, and no node has a backup that opens")
 		}
 		want := len(m.plan.Targets)
 		if m.plan.From == "" {

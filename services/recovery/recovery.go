@@ -143,6 +143,7 @@ func (r *Recovery) openKeys() (err error) {
 		return err
 	}
 	now := r.past.View.Keyring()
+	now.Next = "" // nothing is sealed under it yet
 	if r.keys = r.ring.Keys(now.Keys()...); len(r.keys) == len(now.Keys()) {
 		return nil
 	}

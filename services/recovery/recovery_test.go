@@ -220,6 +220,32 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// A data key that was to be the next one may be nowhere: nothing is sealed under it.
+func TestWithoutTheNextKey(t *testing.T) {
+	data, _, _, old := newReplica(t)
+	s := open(t, data, old.ID)
+	k := s.View().Keyring()
+	if _, err := s.Propose(t.Context(), "test", state.KeyNext{Key: "lost", For: "h-1", Recipient: k.Recipient, Copy: k.Copy}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	recover1(t, options(data))
+	own, err := identity.Load(filepath.Join(data, folderIdentity))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, data, own.ID)
+	defer s.Close()
+	if k := s.View().Keyring(); k.Next != "" || k.For != "" {
+		t.Errorf("%+v", k)
+	}
+	if _, err := s.View().OpenSecret(peerapi.SecretKey); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMajority(t *testing.T) {
 	for there, refused := range map[string]bool{"": false, "b": true, "b c": true, "x": false} {
 		answering := map[string]bool{}

@@ -5,13 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"slices"
 	"time"
 
-	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
@@ -104,41 +99,6 @@ func (h hands) Backup(ctx context.Context) (uint64, error) {
 		return index, h.keepBackup(index, bytes.NewReader(text.Bytes()))
 	}
 	return index, nil
-}
-
-const (
-	keptBackups = 2
-	maxBackup   = 1 << 30 // bytes
-)
-
-// keepBackup writes a backup of the state, and drops older ones.
-func (r *replica) keepBackup(index uint64, from io.Reader) error {
-	dir := filepath.Join(r.Data, "backup")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	text, err := io.ReadAll(io.LimitReader(from, maxBackup+1))
-	if err == nil && len(text) > maxBackup {
-		err = fmt.Errorf("it has over %d bytes", maxBackup)
-	}
-	if err != nil {
-		return fmt.Errorf("backup of entry %d: %w", index, err)
-	}
-	// By number and by name: in the same order.
-	if err := durable.WriteFile(filepath.Join(dir, fmt.Sprintf("state-%020d", index)), text, 0o600); err != nil {
-		return fmt.Errorf("backup of entry %d: %w", index, err)
-	}
-	all, err := filepath.Glob(filepath.Join(dir, "state-*"))
-	if err != nil {
-		return err
-	}
-	slices.Sort(all)
-	for _, old := range all[:max(0, len(all)-keptBackups)] {
-		if err := os.Remove(old); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // inviteLife is how long a node has to start its replica.

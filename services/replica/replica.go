@@ -54,8 +54,9 @@ type replica struct {
 	slow    slowness // of the others
 	handoff atomic.Pointer[handoff.Loop]
 	rollout atomic.Pointer[rollout.Loop]
-	sealed  atomic.Bool // it is over for this replica
-	letGo   atomic.Bool // and those that go on know it
+	backup  atomic.Pointer[string] // state.Keyring.Mark of the newest backup that it wrote
+	sealed  atomic.Bool            // it is over for this replica
+	letGo   atomic.Bool            // and those that go on know it
 	log     *events.Log
 	output  atomic.Pointer[events.Log] // log, once it is open
 	api     func() (*api.Server, error)
@@ -183,6 +184,7 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		{"storage", r.watchMedium},
 		{"membership", r.introduce},
 		{"secrets", r.keepKeys},
+		{"backups", r.keepBackups},
 		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
 		{"handoff", r.runHandoff},
 		{"handoff by the site file", r.whileServing(r.startHandoff)},

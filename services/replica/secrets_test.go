@@ -128,13 +128,9 @@ func TestNoSecretOnDisk(t *testing.T) {
 	}
 	x := &replica{Config: Config{Data: data, Now: time.Now}.filled(), own: own, keys: ring}
 	x.store.Store(store)
-	backup := func(index uint64) {
+	backup := func() {
 		t.Helper()
-		var text bytes.Buffer
-		if _, err := store.Export(&text); err != nil {
-			t.Fatal(err)
-		}
-		if err := x.keepBackup(index, &text); err != nil {
+		if err := x.backUp(store, "a mark"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,7 +140,7 @@ func TestNoSecretOnDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	backup(1)
+	backup()
 
 	before := store.View().Keyring()
 	if err := (hands{x}).Rekey(t.Context(), machine.Handoff{ID: "h-1"}); err != nil {
@@ -168,7 +164,7 @@ func TestNoSecretOnDisk(t *testing.T) {
 	if keys, err := keyring.Recover(recovery.Key, after.Copy); err != nil || !slices.ContainsFunc(keys, func(k keyring.Key) bool { return k.ID == after.Current }) {
 		t.Errorf("the recovery key does not open the new data key's copy: %v", err)
 	}
-	backup(2)
+	backup()
 	closed = true
 	if err := store.Close(); err != nil {
 		t.Fatal(err)

@@ -41,6 +41,11 @@ func (c *change) clusterRecover(x ClusterRecover) error {
 	}
 	r.Generation = x.Generation
 	c.put(tableCluster, &r)
+	if k := c.keyring(); k != nil && k.Next != "" { // which nobody may have
+		kept := *k
+		kept.Next, kept.For = "", ""
+		c.put(tableKeyring, &kept)
+	}
 	c.event("", "cluster.recovered", machine.Warning,
 		clip(fmt.Sprintf("Cluster %s was recovered by %s from entry %d of %s: it is generation %d now. What came after that entry is lost; look at machines that were being installed",
 			r.ID, asker(c.by), x.Index, x.From, x.Generation)),

@@ -27,6 +27,7 @@ func TestClusterRecover(t *testing.T) {
 	a.Session, a.Profile = "s-2", machine.Profile{Name: "worker", Role: machine.RoleWorker}
 	w.must(a)
 	w.must(handoff(1))
+	w.must(KeyNext{Key: "of-the-lost", For: "h-1"})
 	wantText(t, w.refused(recovery()), "led by one that is new and alone")
 	w.term++
 	w.must(EpochBegin{Leader: "r-9"})
@@ -53,6 +54,9 @@ func TestClusterRecover(t *testing.T) {
 	}
 	if r := first[secretRow](v.t, tableSecrets, byID, key("peer/ca.key")); r == nil || string(r.Sealed.Value) != "new" {
 		t.Errorf("the authority's key is %+v", r)
+	}
+	if k := v.Keyring(); k.Current != "k-1" || k.Next != "" || k.For != "" || k.Mark() == "" {
+		t.Errorf("data keys: %+v", k)
 	}
 	if h, _ := v.Handoff(); h.Step != machine.HandoffAborted || h.Reason == "" {
 		t.Errorf("the plan: %+v", h)

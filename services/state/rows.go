@@ -1,6 +1,8 @@
 package state
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
 
 	"github.com/rackseed/rackseed/services/keyring"
@@ -171,6 +173,16 @@ func (k Keyring) Keys() (list []string) {
 		}
 	}
 	return list
+}
+
+// Mark names how the secrets are sealed and what opens them: a backup with another
+// one may open no more. "": they are on their way to another data key.
+func (k Keyring) Mark() string {
+	if k.Current == "" || k.Next != "" || k.Old != "" {
+		return ""
+	}
+	sum := sha256.Sum256(append([]byte(k.Current+"\x00"), k.Copy...))
+	return hex.EncodeToString(sum[:])
 }
 
 // siteRow is the one row of the site table.

@@ -42,6 +42,7 @@ func TestRekey(t *testing.T) {
 		}
 	}
 	want("made", first.ID, "", "")
+	before := w.view().Keyring().Mark()
 	for _, c := range []Command{KeyNext{Key: first.ID}, KeyNext{}, KeyNext{Key: second.ID, Recipient: "age1a", Copy: []byte("c")}, KeyNext{Key: second.ID, Copy: []byte("c")}, KeyTurn{Key: second.ID}, KeyTurn{}} {
 		w.refused(c)
 	}
@@ -65,6 +66,7 @@ func TestRekey(t *testing.T) {
 	}
 	w.must(part)
 	want("half", second.ID, "", first.ID)
+	equal(t, "no backup is worth it on the way", w.view().Keyring().Mark(), "")
 	part, err = w.view().Reseal(2)
 	if err != nil || len(part.Secrets) != 1 {
 		t.Fatalf("%+v, %v", part, err)
@@ -74,6 +76,9 @@ func TestRekey(t *testing.T) {
 	want("what is stale is left out", second.ID, "", first.ID)
 	w.must(part)
 	want("over", second.ID, "", "")
+	if now := w.view().Keyring().Mark(); now == before || now == "" {
+		t.Errorf("marked %q and %q", before, now)
+	}
 	if none, err := w.view().Reseal(2); err != nil || len(none.Secrets) != 0 {
 		t.Errorf("left over: %+v, %v", none, err)
 	}

@@ -106,6 +106,12 @@ func TestHandoff(t *testing.T) {
 		}
 		return nil
 	})
+	for _, n := range r.nodes[:3] {
+		k := n.backedUp()
+		if now := n.keys(); k.Current != now[0] || k.Next != "" || k.Old != "" {
+			t.Errorf("the newest backup of %s is sealed under %s and %s, and it has %v", n.name, k.Current, k.Old, now)
+		}
+	}
 	after := r.events()
 	for i, e := range before {
 		if after[i].Seq != e.Seq || after[i].Text != e.Text {

@@ -35,6 +35,7 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/netns"
 	"github.com/rackseed/rackseed/services/peer"
+	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
 	"github.com/rackseed/rackseed/vm-test/simulate"
 )
@@ -388,6 +389,26 @@ func (h *host) keys() []string {
 		h.t.Fatal(err)
 	}
 	return ring.IDs()
+}
+
+// backedUp is which data keys its newest backup is sealed under.
+func (h *host) backedUp() state.Keyring {
+	h.t.Helper()
+	all, err := filepath.Glob(filepath.Join(h.data(), "backup", "state-*"))
+	if err != nil || len(all) == 0 {
+		h.t.Fatalf("%s has no backup: %v", h.name, err)
+	}
+	f, err := os.Open(slices.Max(all))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer f.Close()
+	past, err := state.ReadBackup(f)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer past.Close()
+	return past.View.Keyring()
 }
 
 // data is the folder of its replica's data.

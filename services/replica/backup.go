@@ -1,0 +1,103 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/durable"
+	"github.com/rackseed/rackseed/services/state"
+)
+
+const (
+	keptBackups = 2
+	maxBackup   = 1 << 30 // bytes
+)
+
+// keepBackup writes a backup of the state, and drops older ones.
+func (r *replica) keepBackup(index uint64, from io.Reader) error {
+	dir := filepath.Join(r.Data, "backup")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(from, maxBackup+1))
+	if err == nil && len(text) > maxBackup {
+		err = fmt.Errorf("it has over %d bytes", maxBackup)
+	}
+	if err != nil {
+		return fmt.Errorf("backup of entry %d: %w", index, err)
+	}
+	// By number and by name: in the same order.
+	if err := durable.WriteFile(filepath.Join(dir, fmt.Sprintf("state-%020d", index)), text, 0o600); err != nil {
+		return fmt.Errorf("backup of entry %d: %w", index, err)
+	}
+	all, err := filepath.Glob(filepath.Join(dir, "state-*"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(all)
+	for _, old := range all[:max(0, len(all)-keptBackups)] {
+		if err := os.Remove(old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepBackups has a backup on this replica's disk that opens: a new one is written when
+// the secrets are sealed under a new data key, and when a recovery key was made.
+func (r *replica) keepBackups(ctx context.Context, tell report) error {
+	store := r.store.Load()
+	tell(false, "catching up with the leader", api.HealthWaiting)
+	if err := store.CatchUp(ctx); err != nil {
+		return err
+	}
+	has, err := os.ReadFile(r.backupMark())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for ctx.Err() == nil {
+		view := store.View()
+		changed := view.Changed("keyring")
+		if mark := view.Keyring().Mark(); mark != "" && mark != string(has) {
+			if err := r.backUp(store, mark); err != nil {
+				return err
+			}
+			has = []byte(mark)
+		}
+		mark := string(has)
+		r.backup.Store(&mark)
+		tell(true, "the newest backup on this replica's disk has the secrets as they are sealed now")
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// backUp writes a backup of the state to this replica's disk, and then what it has.
+func (r *replica) backUp(store *state.Store, mark string) error {
+	var text bytes.Buffer
+	index, err := store.Export(&text)
+	if err == nil {
+		err = r.keepBackup(index, &text)
+	}
+	if err == nil {
+		err = durable.WriteFile(r.backupMark(), []byte(mark), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("a backup of the state, for this replica's disk: %w", err)
+	}
+	return nil
+}
+
+// backupMark is the file that says what this replica's own newest backup has.
+func (r *replica) backupMark() string { return filepath.Join(r.Data, "backup", "mark") }
