@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,16 +103,54 @@ func TestRing(t *testing.T) {
 	if err := r.Add(a); err != nil || !open(good).Has(a.ID, b.ID) {
 		t.Errorf("after a crash: %v", err)
 	}
-	// Its protector is gone: it says so, and takes the keys anew.
-	r = open(Plaintext{})
-	if r.Has(a.ID) || r.Lost() == nil || !strings.Contains(r.Lost().Error(), `"good"`) {
+	// Its protector does not work, and then does again.
+	good.fails = errors.New("it is busy")
+	r = open(good, Plaintext{})
+	if r.Has(a.ID) || r.Lost() == nil || !strings.Contains(r.Lost().Error(), "busy") || r.Reopen() == nil {
 		t.Errorf("without its protector: %v", r.Lost())
 	}
 	if _, err := r.Seal(a.ID, "x", nil); err == nil || !strings.Contains(err.Error(), "gets it from the others") || !strings.Contains(err.Error(), "unwrapped") {
 		t.Errorf("sealing without keys: %v", err)
 	}
+	if err := r.Add(a); err == nil || !strings.Contains(err.Error(), "stays as it was") || r.Has(a.ID) {
+		t.Errorf("taken anew without its protector: %v", err)
+	}
+	good.fails = nil
+	if err := r.Reopen(); err != nil || r.Lost() != nil || !r.Has(a.ID, b.ID) {
+		t.Errorf("opened again: %v", err)
+	}
+	good.fails = errors.New("it is busy")
+	c := NewKey()
+	if err := r.Add(c); err == nil || r.Has(c.ID) || r.Protector() != "good" {
+		t.Errorf("a key more: %v, %s", err, r.Protector())
+	}
+	good.fails = nil
+	if now := open(good); !now.Has(a.ID, b.ID) || now.Protector() != "good" {
+		t.Errorf("after that: %v", now.Lost())
+	}
+	// It is gone for good, and somebody says so.
+	good.fails = fs.ErrNotExist
+	r = open(good, Plaintext{})
+	r.AllowWorse()
 	if err := r.Add(a); err != nil || r.Lost() != nil || r.Protector() != NamePlaintext {
 		t.Errorf("taken anew: %v, %v", err, r.Lost())
+	}
+	if err := r.Improve(); err != nil || r.Protector() != NamePlaintext {
+		t.Errorf("better by one that is not there: %v", err)
+	}
+	good.fails = errors.New("it is busy")
+	if err := r.Improve(); err == nil || !strings.Contains(err.Error(), "busy") || r.Protector() != NamePlaintext || !open(good, Plaintext{}).Has(a.ID) {
+		t.Errorf("better by one that does not work: %v", err)
+	}
+	good.fails = nil
+	if err := r.Improve(); err != nil || r.Protector() != "good" || !open(good).Has(a.ID) {
+		t.Errorf("better: %v, %s", err, r.Protector())
+	}
+	if err := r.Improve(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(dir, file)); err != nil {
+		t.Fatal(err)
 	}
 	if err := open(broken).Add(b); err == nil || !strings.Contains(err.Error(), "burnt") {
 		t.Errorf("nothing can wrap: %v", err)

@@ -53,13 +53,14 @@ type stored struct {
 // Ring is the data keys that a replica has, by ID. Which of them is the current one
 // is in the state.
 type Ring struct {
-	dir     string // "": in memory only
-	protect []Protector
+	dir     string      // "": in memory only
+	protect []Protector // the best one first
 
 	mu        sync.Mutex
 	keys      map[string]Key
 	protector string // that wrapped what is on the disk
 	destroyed bool
+	worse     bool  // the next change may be protected worse
 	lost      error // what is on the disk cannot be unwrapped
 }
 
@@ -73,9 +74,9 @@ func Memory(keys ...Key) *Ring {
 }
 
 // Open opens the ring in a folder; one without is empty. The first protector that
-// works wraps what is written; what is there is unwrapped by the one that wrapped
-// it. Where that fails the ring is empty, and Lost says why: another replica may
-// have the keys.
+// works wraps what is written, but never a worse one than wrapped what is there; that
+// is unwrapped by the one that wrapped it. Where that fails the ring is empty, and Lost
+// says why: Reopen tries again, and another replica may have the keys.
 func Open(dir string, protect ...Protector) (*Ring, error) {
 	r := &Ring{dir: dir, protect: protect, keys: map[string]Key{}}
 	text, err := os.ReadFile(filepath.Join(dir, file))
@@ -85,24 +86,75 @@ func Open(dir string, protect ...Protector) (*Ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("this replica's keyring: %w", err)
 	}
-	if err := r.unwrap(text); err != nil {
-		r.lost = fmt.Errorf("the keyring %s cannot be unwrapped: %w", filepath.Join(dir, file), err)
-	}
+	r.lost = r.unwrap(text)
 	return r, nil
+}
+
+// Reopen tries again to unwrap what is on the disk, where that failed: a TPM may be busy,
+// or come later than the ring.
+func (r *Ring) Reopen() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lost == nil {
+		return nil
+	}
+	text, err := os.ReadFile(filepath.Join(r.dir, file))
+	if err != nil {
+		return fmt.Errorf("this replica's keyring: %w", err)
+	}
+	r.lost = r.unwrap(text)
+	return r.lost
+}
+
+// Improve wraps the ring by a better protector than wrapped what is on the disk, if one
+// works now. An error says why one that is there does not: nothing was changed.
+func (r *Ring) Improve() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.protector == "" || r.lost != nil {
+		return nil
+	}
+	better := r.protect[:r.rank()]
+	if len(better) == 0 {
+		return nil
+	}
+	err := r.write(r.keys, better)
+	if errors.Is(err, fs.ErrNotExist) { // this machine has none
+		return nil
+	}
+	return err
+}
+
+// AllowWorse lets the next change be wrapped by a worse protector than wrapped what is on
+// the disk: a deliberate act of who knows that the better one is gone for good.
+func (r *Ring) AllowWorse() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.worse = true
+}
+
+// rank is which protector wrapped what is on the disk; there is one.
+func (r *Ring) rank() int {
+	return slices.IndexFunc(r.protect, func(p Protector) bool { return p.Name() == r.protector })
 }
 
 // ringName is under which name a ring's keys are sealed.
 const ringName = "keyring"
 
-func (r *Ring) unwrap(text []byte) error {
+func (r *Ring) unwrap(text []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("the keyring %s cannot be unwrapped: %w", filepath.Join(r.dir, file), err)
+		}
+	}()
 	var s stored
 	if err := json.Unmarshal(text, &s); err != nil {
 		return err
 	}
 	r.protector = s.Protector
-	i := slices.IndexFunc(r.protect, func(p Protector) bool { return p.Name() == s.Protector })
+	i := r.rank()
 	if i < 0 {
-		return fmt.Errorf("it was wrapped by %q, which is not there", s.Protector)
+		return fmt.Errorf("it was wrapped by %q, which is not known here", s.Protector)
 	}
 	b, err := r.protect[i].Unwrap(s.Wrapped)
 	if err != nil {
@@ -240,17 +292,32 @@ func (r *Ring) change(do func(map[string]Key)) error {
 		return nil
 	}
 	if r.dir != "" {
-		if err := r.write(all); err != nil {
+		by := r.may()
+		err := r.write(all, by)
+		if err != nil && len(by) < len(r.protect) {
+			err = fmt.Errorf("it stays as it was, protected by %s; if that is gone for good, stop this replica and remove %s, and it is written without: %w",
+				r.protector, filepath.Join(r.dir, file), err)
+		}
+		if err != nil {
 			return fmt.Errorf("writing this replica's keyring: %w", err)
 		}
 	}
-	r.keys, r.lost = all, nil
+	r.keys, r.lost, r.worse = all, nil, false
 	return nil
+}
+
+// may are the protectors that may wrap what is written: one call of a TPM that fails
+// must not leave the keys on the disk for everybody.
+func (r *Ring) may() []Protector {
+	if r.protector == "" || r.worse || r.rank() < 0 {
+		return r.protect
+	}
+	return r.protect[:r.rank()+1]
 }
 
 // write wraps the keys by the first protector that works, under a key that is new
 // each time.
-func (r *Ring) write(all map[string]Key) error {
+func (r *Ring) write(all map[string]Key, by []Protector) error {
 	var list []Key
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		list = append(list, all[id])
@@ -260,7 +327,7 @@ func (r *Ring) write(all map[string]Key) error {
 		return err
 	}
 	var failed []error
-	for _, p := range r.protect {
+	for _, p := range by {
 		one := NewKey()
 		wrapped, err := p.Wrap(one.Bytes)
 		if err == nil { // what cannot be unwrapped protects from everybody

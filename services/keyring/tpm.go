@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -24,13 +23,10 @@ type TPM struct {
 	Open func() (transport.TPMCloser, error)
 }
 
-// Protectors are those of this machine, the best one first.
+// Protectors are those that a machine may have, the best one first. Whether it has a TPM
+// shows when it is used: its device may come late.
 func Protectors() []Protector {
-	list := []Protector{Plaintext{}}
-	if _, err := os.Stat(tpmDevice); err == nil {
-		list = append([]Protector{TPM{func() (transport.TPMCloser, error) { return linuxtpm.Open(tpmDevice) }}}, list...)
-	}
-	return list
+	return []Protector{TPM{func() (transport.TPMCloser, error) { return linuxtpm.Open(tpmDevice) }}, Plaintext{}}
 }
 
 // Name implements Protector.

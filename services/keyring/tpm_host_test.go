@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
+	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 )
 
@@ -90,7 +91,29 @@ func TestTPM(t *testing.T) {
 	if r, err := Open(dir, emulator(t, t.TempDir())); err != nil || r.Has(k.ID) || r.Lost() == nil || !strings.Contains(r.Lost().Error(), "another machine's TPM") {
 		t.Errorf("by another TPM: %v, %v", err, r.Lost())
 	}
-	if r, err := Open(dir, Plaintext{}); err != nil || r.Has(k.ID) || r.Lost() == nil {
+	// Without a TPM it is neither opened nor written; once there is one again, both.
+	gone := true
+	late := TPM{func() (transport.TPMCloser, error) {
+		if gone {
+			return linuxtpm.Open(filepath.Join(dir, "tpmrm0"))
+		}
+		return one.Open()
+	}}
+	r, err = Open(dir, late, Plaintext{})
+	if err != nil || r.Has(k.ID) || r.Lost() == nil || r.Add(k) == nil || r.Reopen() == nil {
 		t.Errorf("without a TPM: %v", err)
+	}
+	gone = false
+	if err := r.Reopen(); err != nil || !r.Has(k.ID) || r.Protector() != NameTPM {
+		t.Errorf("it came late: %v", err)
+	}
+	gone = true
+	r, err = Open(t.TempDir(), late, Plaintext{})
+	if err := errors.Join(err, r.Add(k), r.Improve()); err != nil || r.Protector() != NamePlaintext {
+		t.Errorf("%s, %v", r.Protector(), err)
+	}
+	gone = false
+	if err := r.Improve(); err != nil || r.Protector() != NameTPM {
+		t.Errorf("wrapped better: %s, %v", r.Protector(), err)
 	}
 }

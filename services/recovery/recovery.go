@@ -150,6 +150,7 @@ func (r *Recovery) openKeys() (err error) {
 	if r.RecoveryKey == "" {
 		return errors.Join(fmt.Errorf("this folder has not the data keys that its secrets are sealed under: bring the recovery key (--recovery-key FILE)"), r.ring.Lost())
 	}
+	r.ring.AllowWorse() // whoever has the recovery key means it: this machine's TPM may be another one, or none
 	r.keys, err = keyring.Recover(r.RecoveryKey, now.Copy)
 	return err
 }

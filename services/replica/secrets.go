@@ -47,13 +47,21 @@ func sealAll(k keyring.Key, secrets map[string][]byte) (map[string]keyring.Seale
 }
 
 // keepKeys has the data keys that the state names on this replica's disk, and no
-// others: it asks other replicas for those that it lacks.
+// others: it asks other replicas for those that it lacks. Where it fails it is begun
+// again, and so the ring is opened, and protected as well as it can be.
 func (r *replica) keepKeys(ctx context.Context, tell report) error {
 	store := r.store.Load()
+	if r.keys.Lost() != nil && r.keys.Reopen() == nil {
+		r.Logger.Info("replica: the secrets can be opened now")
+	}
 	// An old state names old keys: what it does not name may be newer.
 	tell(false, "catching up with the leader", api.HealthWaiting)
 	if err := store.CatchUp(ctx); err != nil {
 		return err
+	}
+	worse := r.keys.Improve()
+	if worse != nil {
+		r.Logger.Warn("replica: the secrets could be protected better", "error", worse)
 	}
 	for ctx.Err() == nil && !r.sealed.Load() {
 		view := store.View()
@@ -68,6 +76,9 @@ func (r *replica) keepKeys(ctx context.Context, tell report) error {
 			return err
 		}
 		text := protection(r.keys.Protector())
+		if worse != nil {
+			text += fmt.Sprintf("; it could be better: %v", worse)
+		}
 		if view.Keyring().Recipient == "" {
 			text += "; there is no recovery key yet: make it with: rackseed recovery-key"
 		}
