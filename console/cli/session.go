@@ -48,7 +48,7 @@ func (o *options) setup() *cobra.Command {
 			}
 			c, err := o.connect()
 			if err == nil {
-				err = showRecoveryKey(cmd.Context(), c, cmd.OutOrStdout())
+				err = firstRecoveryKey(cmd.Context(), c, cmd.OutOrStdout())
 			}
 			if err != nil { // the login is made all the same
 				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "No recovery key was made: %v\nMake it later, with: rackseed recovery-key\n", err)

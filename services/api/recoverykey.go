@@ -15,6 +15,11 @@ type RecoveryKey struct {
 	Key string `json:"key" doc:"An age identity (X25519). It is shown this once."`
 }
 
+// RecoveryKeyRequest makes a recovery key.
+type RecoveryKeyRequest struct {
+	Replace bool `json:"replace,omitempty" doc:"Replace the one that there is, which opens older backups only from then on; without it that is refused."`
+}
+
 type recoveryKeyOutput struct {
 	NoStore string `header:"Cache-Control"`
 	Body    RecoveryKey
@@ -22,13 +27,17 @@ type recoveryKeyOutput struct {
 
 func (s *Server) registerRecoveryKey(api huma.API) {
 	huma.Register(api, operation("recovery-key", http.MethodPost, "/api/recovery-key", "cluster",
-		"Make a recovery key, which replaces the one before: it opens the secrets in backups that are made from now on, and is shown this once", http.StatusConflict),
-		func(ctx context.Context, _ *struct{}) (*recoveryKeyOutput, error) {
+		"Make a recovery key, or replace it: it opens the secrets in backups that are made from now on, and is shown this once", http.StatusConflict),
+		func(ctx context.Context, in *struct{ Body *RecoveryKeyRequest }) (*recoveryKeyOutput, error) {
+			view := s.Store.View()
+			if view.Keyring().Recipient != "" && (in.Body == nil || !in.Body.Replace) {
+				return nil, huma.Error409Conflict("there is a recovery key already: only if nobody has it, replace it")
+			}
 			key, recipient, err := keyring.NewRecoveryKey()
 			if err != nil {
 				return nil, huma.Error500InternalServerError(err.Error())
 			}
-			c, err := s.Store.View().CopyKeys(recipient)
+			c, err := view.CopyKeys(recipient)
 			if err != nil {
 				return nil, huma.Error409Conflict("a recovery key: " + err.Error())
 			}

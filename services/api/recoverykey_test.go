@@ -23,7 +23,12 @@ func TestRecoveryKey(t *testing.T) {
 	}
 	first := decode[RecoveryKey](t, a.body).Key
 	old := r.View().Keyring().Copy
-	second := decode[RecoveryKey](t, r.want(http.StatusOK, "POST", "/api/recovery-key", "", bearer(siteToken)).body).Key
+	r.want(http.StatusConflict, "POST", "/api/recovery-key", "", bearer(siteToken))
+	r.want(http.StatusConflict, "POST", "/api/recovery-key", `{}`, bearer(siteToken))
+	if now := r.View().Keyring().Copy; string(now) != string(old) {
+		t.Error("it was replaced unasked")
+	}
+	second := decode[RecoveryKey](t, r.want(http.StatusOK, "POST", "/api/recovery-key", `{"replace": true}`, bearer(siteToken)).body).Key
 	now := r.View().Keyring().Copy
 	if keys, err := keyring.Recover(second, now); err != nil || len(keys) != 1 || keys[0].ID != statetest.NextKey {
 		t.Errorf("%v, %v", keys, err)

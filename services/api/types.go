@@ -131,15 +131,16 @@ type Health struct {
 type WarningKind string
 
 const (
-	WarnVolatile WarningKind = "volatile"   // nothing is kept
-	WarnSite     WarningKind = "site-file"  // the site file has problems, an earlier one is in force
-	WarnUnplug   WarningKind = "unplug"     // the API is reached through this machine
-	WarnCode     WarningKind = "setup-code" // the setup code is lost
+	WarnVolatile WarningKind = "volatile"     // nothing is kept
+	WarnSite     WarningKind = "site-file"    // the site file has problems, an earlier one is in force
+	WarnUnplug   WarningKind = "unplug"       // the API is reached through this machine
+	WarnCode     WarningKind = "setup-code"   // the setup code is lost
+	WarnRecovery WarningKind = "recovery-key" // there is none
 )
 
 // Warning is something that people should know.
 type Warning struct {
-	Kind WarningKind `json:"kind" enum:"volatile,site-file,unplug,setup-code"`
+	Kind WarningKind `json:"kind" enum:"volatile,site-file,unplug,setup-code,recovery-key"`
 	Text string      `json:"text"`
 }
 

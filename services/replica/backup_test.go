@@ -83,8 +83,8 @@ func TestBackupOpens(t *testing.T) {
 		t.Fatalf("setup: %d", status)
 	}
 	var key api.RecoveryKey
-	for range 2 {
-		if status := r.ask("POST", "/api/recovery-key", login.Token, nil, &key); status != http.StatusOK {
+	for n := range 2 {
+		if status := r.ask("POST", "/api/recovery-key", login.Token, api.RecoveryKeyRequest{Replace: n > 0}, &key); status != http.StatusOK {
 			t.Fatalf("recovery key: %d", status)
 		}
 		newestOpens(t, data, key.Key)

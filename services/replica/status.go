@@ -75,9 +75,15 @@ func (r *replica) status() Status {
 }
 
 // peopleStatus is status for the console. That nothing is kept, the appliance's
-// screen says in its own words.
+// screen says in its own words; that there is no recovery key it does not say, since
+// none can be made there.
 func (r *replica) peopleStatus() api.Status {
 	s := r.status().Status
+	if store := r.store.Load(); store != nil && !r.sealed.Load() {
+		if k := store.View().Keyring(); k.Current != "" && k.Recipient == "" {
+			s.Warnings = append(s.Warnings, api.Warning{Kind: api.WarnRecovery, Text: "There is no recovery key: if all replicas are lost, no backup gives the cluster's secrets back. Make it on the page Handoff, or with: rackseed recovery-key"})
+		}
+	}
 	if r.Volatile != "" {
 		s.Warnings = append([]api.Warning{{Kind: api.WarnVolatile, Text: volatileText(r.Volatile, r.memoryOnly())}}, s.Warnings...)
 	}

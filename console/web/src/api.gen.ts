@@ -648,6 +648,11 @@ export interface RecoveryKey {
   key: string;
 }
 
+export interface RecoveryKeyRequest {
+  /** Replace the one that there is, which opens older backups only from then on; without it that is refused. */
+  replace?: boolean;
+}
+
 export interface Refused {
   at: string;
   why: string;
@@ -1063,7 +1068,7 @@ export interface UpgradeRequest {
 }
 
 export interface Warning {
-  kind: "volatile" | "site-file" | "unplug" | "setup-code";
+  kind: "volatile" | "site-file" | "unplug" | "setup-code" | "recovery-key";
   text: string;
 }
 
@@ -1302,10 +1307,11 @@ export interface Operations {
     path: "/api/profiles";
     response: ProfileUseList;
   };
-  /** Make a recovery key, which replaces the one before: it opens the secrets in backups that are made from now on, and is shown this once */
+  /** Make a recovery key, or replace it: it opens the secrets in backups that are made from now on, and is shown this once */
   "recovery-key": {
     method: "POST";
     path: "/api/recovery-key";
+    request: RecoveryKeyRequest;
     response: RecoveryKey;
   };
   /** Which releases of the boot service run, and how far the rollout of another one is */

@@ -7,13 +7,15 @@ export interface Alarm {
   text: string
   // grave: machines are not served, or nothing is kept, until somebody acts.
   grave: boolean
+  // where it is mended in the console
+  at?: string
 }
 
 // alarms are in the order in which they matter. What is wrong with the site
 // file is told at its own place.
 export function alarms(status: Status): Alarm[] {
   const warnings = status.warnings.filter((w) => !(status.siteProblems.length > 0 && w.kind === 'site-file'))
-  const list: Alarm[] = warnings.map((w) => ({ name: '', text: w.text, grave: forgetful(w) }))
+  const list: Alarm[] = warnings.map((w) => ({ name: '', text: w.text, grave: forgetful(w), at: w.kind === 'recovery-key' ? '#/handoff' : undefined }))
   for (const h of status.health) {
     if (h.ok || h.name === 'site file' || status.site === '') continue
     // What follows from that nothing is kept needs no alarm of its own.
