@@ -78,7 +78,7 @@ func TestNoSecretOnDisk(t *testing.T) {
 		t.Fatalf("setup: %d", status)
 	}
 	var recovery api.RecoveryKey
-	if status := r.ask("POST", "/api/recovery-key", login.Token, nil, &recovery); status != http.StatusOK {
+	if status := r.ask("POST", "/api/recovery-key", login.Token, api.RecoveryKeyRequest{}, &recovery); status != http.StatusOK {
 		t.Fatalf("recovery key: %d", status)
 	}
 	if err := r.stop(); err != nil {
