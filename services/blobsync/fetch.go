@@ -88,10 +88,22 @@ func (l *Loop) Fetch(ctx context.Context, d blob.Digest) error {
 }
 
 // beside begins a fetch for who reads through, or joins it; nil: there is no room,
-// or there are many.
-func (l *Loop) beside(d blob.Digest, size int64) *fetch {
+// or there are many. One that everybody left is waited for, which is soon over: it
+// would end under who joins it.
+func (l *Loop) beside(ctx context.Context, d blob.Digest, size int64) *fetch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for f := l.fetches[d]; f != nil && f.waiting == 0; f = l.fetches[d] {
+		l.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
 	if l.fetches[d] == nil {
 		have := int64(0)
 		if p, kept := l.parts[d]; kept {

@@ -38,7 +38,7 @@ func (l *Loop) Open(ctx context.Context, d blob.Digest) (blob.Content, error) {
 	}
 	t := &through{loop: l, digest: d, size: size, holder: peer, broke: map[string]bool{}}
 	t.ctx, t.stop = context.WithCancel(ctx)
-	t.fetch = l.beside(d, size)
+	t.fetch = l.beside(t.ctx, d, size)
 	return t, nil
 }
 
