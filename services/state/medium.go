@@ -104,7 +104,7 @@ type medium struct {
 	open func() (opened, error)
 	log  *slog.Logger
 
-	write   sync.Mutex // held while something is written or opened
+	write   chan struct{} // held while something is written or opened; a mutex would stop the time of tests whose disk hangs
 	closing chan struct{}
 
 	mu     sync.Mutex // of what follows; it is changed with write held, by set
@@ -119,7 +119,7 @@ type medium struct {
 }
 
 func newMedium(open func() (opened, error), log *slog.Logger) (*medium, error) {
-	m := &medium{open: open, log: log, closing: make(chan struct{}), change: make(chan struct{})}
+	m := &medium{open: open, log: log, write: make(chan struct{}, 1), closing: make(chan struct{}), change: make(chan struct{})}
 	var err error
 	if m.now, err = open(); err != nil {
 		return nil, err
@@ -209,8 +209,8 @@ func (m *medium) mend() error {
 
 // do writes to the log, which is mended first if it must be.
 func (m *medium) do(write func(backing) error) error {
-	m.write.Lock()
-	defer m.write.Unlock()
+	m.write <- struct{}{}
+	defer func() { <-m.write }()
 	m.begun(time.Now()) // whatever it is: if it hangs, so does each write after it
 	if err := m.mend(); err != nil {
 		return err
@@ -258,8 +258,8 @@ func (m *medium) release() { close(m.closing) }
 
 // Close closes the log; release came before.
 func (m *medium) Close() error {
-	m.write.Lock()
-	defer m.write.Unlock()
+	m.write <- struct{}{}
+	defer func() { <-m.write }()
 	err := m.now.files.Close()
 	if m.ready {
 		err = errors.Join(err, m.now.lock.Close())
