@@ -397,6 +397,19 @@ func (r *room) check(h machine.Handoff) {
 	}
 }
 
+// comesTo waits until the plan is at a step.
+func (r *room) comesTo(step machine.HandoffStep) {
+	for r.plan().Step != step {
+		time.Sleep(time.Second)
+	}
+}
+
+// ends has a replica's loop end; its store goes on.
+func (x *replica) ends() {
+	x.cancel()
+	<-x.done
+}
+
 // await waits until the plan is over, and says how long that took.
 func (r *room) await(limit time.Duration) machine.Handoff {
 	r.t.Helper()
@@ -446,11 +459,8 @@ func TestHandoffGoesOn(t *testing.T) {
 		r := begin(t, 1, 1, true)
 		defer r.stop()
 		stick := r.newest("stick")
-		for r.plan().Step != machine.HandoffCatchingUp {
-			time.Sleep(time.Second)
-		}
-		stick.cancel()
-		<-stick.done
+		r.comesTo(machine.HandoffCatchingUp)
+		stick.ends()
 		stick.loop(r)
 		if h := r.await(20 * time.Minute); h.Step != machine.HandoffDone {
 			t.Errorf("it ended in %s: %s", h.Step, h.Reason)
@@ -564,11 +574,8 @@ func TestUnprovedLeads(t *testing.T) {
 				r := begin(t, 1, 1, false)
 				defer r.stop()
 				stick := r.newest("stick")
-				for r.plan().Step != machine.HandoffCatchingUp {
-					time.Sleep(time.Second)
-				}
-				stick.cancel()
-				<-stick.done
+				r.comesTo(machine.HandoffCatchingUp)
+				stick.ends()
 				h := r.plan()
 				node := r.joins[h.Targets[0].Machine]
 				must := func(err error) {

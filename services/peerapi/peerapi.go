@@ -298,26 +298,11 @@ func (c Client) Keys(ctx context.Context, id string) ([]keyring.Key, error) {
 
 // KeepImage has a replica fetch all of an image, and waits until it is on its disk.
 func (c Client) KeepImage(ctx context.Context, id string, manifest blob.Digest) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://"+id+pathImage+string(manifest), nil)
-	if err != nil {
-		return err
+	text, err := c.put(ctx, id, pathImage+string(manifest), nil, http.StatusOK)
+	if err == nil && text != imageDone {
+		err = fmt.Errorf("replica %s, image %s: %s", id, manifest, cmp.Or(text, "it broke off"))
 	}
-	a, err := c.HTTP.Do(r)
-	if err != nil {
-		return err
-	}
-	defer a.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(a.Body, 1<<10))
-	switch {
-	case err != nil:
-	case a.StatusCode != http.StatusOK:
-		err = fmt.Errorf("status %s: %s", a.Status, text)
-	case string(text) != imageDone:
-		err = errors.New(cmp.Or(string(text), "it broke off"))
-	default:
-		return nil
-	}
-	return fmt.Errorf("replica %s, image %s: %w", id, manifest, err)
+	return err
 }
 
 // Size is how many bytes a replica's blob has; fs.ErrNotExist: it has none.
@@ -378,12 +363,14 @@ func (c Client) Blob(ctx context.Context, id string, digest blob.Digest, from in
 
 // Backup has a replica keep a backup of the state up to an entry.
 func (c Client) Backup(ctx context.Context, id string, index uint64, from io.Reader) error {
-	return c.put(ctx, id, fmt.Sprint(pathBackup, index), from)
+	_, err := c.put(ctx, id, fmt.Sprint(pathBackup, index), from, http.StatusNoContent)
+	return err
 }
 
 // Keep has a replica keep a chunk of a machine's output, on its disk.
 func (c Client) Keep(ctx context.Context, id string, of machine.ID, stream string, text []byte) error {
-	return c.put(ctx, id, pathOutput+url.PathEscape(string(of))+"/"+url.PathEscape(stream), bytes.NewReader(text))
+	_, err := c.put(ctx, id, pathOutput+url.PathEscape(string(of))+"/"+url.PathEscape(stream), bytes.NewReader(text), http.StatusNoContent)
+	return err
 }
 
 // Chunk reads a chunk of a machine's output from a replica; fs.ErrNotExist: it has
@@ -412,25 +399,25 @@ func (c Client) Chunk(ctx context.Context, id string, chunk machine.Chunk) ([]by
 	return text, nil
 }
 
-// put sends what has no answer.
-func (c Client) put(ctx context.Context, id, path string, from io.Reader) error {
+// put sends what is answered with a status and a few words.
+func (c Client) put(ctx context.Context, id, path string, from io.Reader, want int) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://"+id+path, from)
 	if err != nil {
-		return err
+		return "", err
 	}
 	a, err := c.HTTP.Do(r)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer a.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(a.Body, 1<<10))
-	if err == nil && a.StatusCode != http.StatusNoContent {
+	if err == nil && a.StatusCode != want {
 		err = fmt.Errorf("status %s: %s", a.Status, text)
 	}
 	if err != nil {
-		return fmt.Errorf("replica %s, %s: %w", id, path, err)
+		return "", fmt.Errorf("replica %s, %s: %w", id, path, err)
 	}
-	return nil
+	return string(text), nil
 }
 
 // Answer is what a replica has, or why it did not say so.

@@ -69,6 +69,27 @@ func newestOpens(t *testing.T, data, key string) {
 	}
 }
 
+// reopened is a replica that was stopped, with its ring and its state and nothing that
+// it serves.
+func reopened(t *testing.T, data string) *replica {
+	t.Helper()
+	own, err := identity.Load(filepath.Join(data, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := state.Open(state.Config{Dir: filepath.Join(data, "state"), ID: own.ID, Keys: ring})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &replica{Config: Config{Data: data, Now: time.Now}.filled(), own: own, keys: ring}
+	x.store.Store(store)
+	return x
+}
+
 // A recovery key opens the newest backup, also where it was made, or replaced, after the
 // last one was written; and it is enough to go on from that backup alone.
 func TestBackupOpens(t *testing.T) {
@@ -93,23 +114,11 @@ func TestBackupOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	own, err := identity.Load(filepath.Join(data, "identity"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := state.Open(state.Config{Dir: filepath.Join(data, "state"), ID: own.ID, Keys: ring})
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := reopened(t, data)
+	store := x.store.Load()
 	if err := store.WaitLeader(t.Context()); err != nil {
 		t.Fatal(errors.Join(err, store.Close()))
 	}
-	x := &replica{Config: Config{Data: data, Now: time.Now}.filled(), own: own, keys: ring}
-	x.store.Store(store)
 	before := backups(t, data)
 	ctx, stop := context.WithCancel(t.Context())
 	kept := make(chan error, 1)
@@ -141,7 +150,7 @@ func TestBackupOpens(t *testing.T) {
 	// Started again it writes none: the newest one is as good.
 	again, over := context.WithCancel(t.Context())
 	x.backup.Store(nil)
-	err = x.keepBackups(again, func(ok bool, _ string, _ ...api.HealthKind) {
+	err := x.keepBackups(again, func(ok bool, _ string, _ ...api.HealthKind) {
 		if ok {
 			over()
 		}
@@ -149,7 +158,16 @@ func TestBackupOpens(t *testing.T) {
 	if err != nil || !slices.Equal(backups(t, data), after) {
 		t.Errorf("started again: %v, %v", backups(t, data), err)
 	}
+	current := store.View().Keyring().Current
 	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Before a leader is known it has a state that its ring opens.
+	started := reopened(t, data)
+	if k := started.store.Load().View().Keyring(); k.Current != current || !started.keys.Has(k.Keys()...) {
+		t.Errorf("started again: %+v, of which the ring has %v", k, started.keys.IDs())
+	}
+	if err := started.store.Load().Close(); err != nil {
 		t.Fatal(err)
 	}
 

@@ -97,13 +97,19 @@ func (r *replica) keepKeys(ctx context.Context, tell report) error {
 }
 
 // forgetKeys drops the data keys that nothing is sealed under any more. Not while a
-// new one is being made, which the state does not name yet.
+// new one is being made, which the state does not name yet. The state that names no
+// old key is on the disk first: started again, this replica reads one that its ring
+// opens, also while no leader has it replay the log.
 func (r *replica) forgetKeys() error {
 	r.rekeying.Lock()
 	defer r.rekeying.Unlock()
-	need := r.store.Load().View().Keyring().Keys()
-	if len(need) == 0 || !r.keys.Has(need...) {
+	store := r.store.Load()
+	need := store.View().Keyring().Keys()
+	if len(need) == 0 || !r.keys.Has(need...) || len(r.keys.IDs()) == len(need) {
 		return nil
+	}
+	if err := store.Compact(); err != nil {
+		return err
 	}
 	return r.keys.Keep(need...)
 }

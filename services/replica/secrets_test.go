@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/api"
-	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peerapi"
@@ -85,18 +84,8 @@ func TestNoSecretOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	own, err := identity.Load(filepath.Join(data, "identity"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := state.Open(state.Config{Dir: filepath.Join(data, "state"), ID: own.ID, Keys: ring})
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := reopened(t, data)
+	store, ring := x.store.Load(), x.keys
 	closed := false
 	defer func() {
 		if !closed {
@@ -126,8 +115,6 @@ func TestNoSecretOnDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	x := &replica{Config: Config{Data: data, Now: time.Now}.filled(), own: own, keys: ring}
-	x.store.Store(store)
 	backup := func() {
 		t.Helper()
 		if err := x.backUp(store, "a mark"); err != nil {

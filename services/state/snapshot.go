@@ -152,6 +152,15 @@ func hash(txn *memdb.Txn) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// Compact has the state as it is now on this replica's disk: what is read of it at the
+// next start, before a leader is known, is no older.
+func (s *Store) Compact() error {
+	if err := s.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return fmt.Errorf("a snapshot of the state: %w", err)
+	}
+	return nil
+}
+
 // Export writes the state now, in the snapshot's format, and answers its newest
 // log entry.
 func (s *Store) Export(to io.Writer) (index uint64, err error) {
