@@ -146,12 +146,26 @@ func startText(h api.Handoff, nodes []string) string {
 }
 
 func (o *options) handoffAbort() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "abort", Short: "Give a handoff up, until it is sealing: the appliance goes on alone", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, now, err := o.handoffNow(cmd.Context())
+			if err != nil {
+				return err
+			}
+			// Where it cannot be, the server says why.
+			if !yes && now.Plan != nil && slices.Contains(now.Plan.Actions, api.HandoffAbort) {
+				const told = "The nodes' replicas are taken away again, with what was copied to them, and the appliance goes on alone."
+				if err := consent(cmd, told, "Give it up?"); err != nil {
+					return err
+				}
+			}
 			return act(cmd.Context(), o, cmd.OutOrStdout(), handoffPath+"/abort", nil, o.writeHandoff)
 		},
 	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
 }
 
 const lostText = "The handoff goes forward with the nodes that are there, and cannot be given up any more. The appliance is removed without its word that it is over for it. Its stick does not know, and must never be booted again as it is: " +
@@ -241,6 +255,13 @@ func (o *options) handoffRemove() *cobra.Command {
 lost its disk. It never comes back under its ID; handoff start --node puts another
 one on the same node or on another.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			_, now, err := o.handoffNow(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(now.Replicas, func(r api.Replica) bool { return r.ID == args[0] || r.Name == args[0] }) {
+				return fmt.Errorf("there is no replica %s: see rackseed handoff status", args[0])
+			}
 			if !yes {
 				if err := consent(cmd, fmt.Sprintf("The replica of %s loses its vote and leaves for good.", args[0]), "Take it away?"); err != nil {
 					return err
@@ -389,6 +410,9 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 			f.add(either(g.OK, "Holds", "Waits for"), g.Name+": "+g.Text)
 		}
 		for _, a := range p.Actions {
+			if a == api.HandoffLost && !away(h) {
+				continue
+			}
 			f.add("Possible", "rackseed handoff "+string(a))
 		}
 	}
@@ -453,4 +477,9 @@ func replicaRole(r api.Replica) string {
 		role = "member without a vote"
 	}
 	return joined(either(r.Leads, "leads", ""), role, either(r.Seen && !r.Reachable, "cannot be reached", ""))
+}
+
+// away says that the appliance cannot be reached: only then it can be destroyed.
+func away(h api.Handoff) bool {
+	return slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Machine == "" && r.Seen && !r.Reachable })
 }

@@ -138,7 +138,8 @@ Recovery key  none was made: rackseed recovery-key
 		t.Errorf("wide:\n%s", out)
 	}
 
-	if out := r.must("", "handoff", "abort"); !strings.Contains(out, "Reason     an operator gave it up\n") || !strings.Contains(out, "aborting: it is given up") {
+	r.fails("say --yes if that is meant", "", "handoff", "abort")
+	if out := r.must("", "handoff", "abort", "--yes"); !strings.Contains(out, "Reason     an operator gave it up\n") || !strings.Contains(out, "aborting: it is given up") {
 		t.Errorf("given up:\n%s", out)
 	}
 	r.fails("the appliance leads again", "", "handoff", "resume", "--yes")

@@ -237,7 +237,7 @@ func (a *asker) fill(v *string, what string) error {
 }
 
 func unanswered(what string, err error) error {
-	return fmt.Errorf("nothing was answered to %q: give it as a flag, or on standard input%s", what, said(err))
+	return fmt.Errorf("nothing was done, since nothing was answered to %q; a script gives it as a flag or on standard input%s", what, said(err))
 }
 
 // said is why no line could be read; an empty line has no reason.

@@ -385,7 +385,7 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 	ok = n.images(t, s) && ok
 	ok = n.gate(t.Name+" secrets", s.Keys, "%s", either(s.Keys, "it has the data keys; on its disk: "+protected(s.Protector), "it has not fetched the data keys yet")) && ok
 	ok = n.gate(t.Name+" disk", s.Sync > 0, "%s", either(s.Sync > 0, fmt.Sprintf("a write takes %v", s.Sync.Round(10*time.Microsecond)), "how long its disk takes is not known yet")) && ok
-	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "its clock differs by %v", s.Skew.Round(time.Second)) && ok
+	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "its clock differs by %v; at most %v: set it there, as root (date -s, hwclock -w), or in the firmware", s.Skew.Round(time.Second), MaxSkew) && ok
 	level := s.Level >= n.w.Level
 	return n.gate(t.Name+" release", level, "it supports feature level %d and the cluster is at %d%s", s.Level, n.w.Level, either(level, "", ": install a newer release there")) && ok
 }

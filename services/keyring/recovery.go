@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -52,11 +53,15 @@ func Recover(key string, copy []byte) ([]Key, error) {
 	}
 	i, err := age.ParseX25519Identity(strings.ToUpper(strings.TrimSpace(key)))
 	if err != nil { // what is wrong with it is said without it
-		return nil, fmt.Errorf("this is no recovery key: it begins with AGE-SECRET-KEY-1, as it was shown")
+		return nil, errors.New("this is no recovery key: it begins with AGE-SECRET-KEY-1 and has 74 letters, of which one is wrong or missing, or there is more")
 	}
 	r, err := age.Decrypt(bytes.NewReader(copy), i)
 	if err != nil {
-		return nil, fmt.Errorf("the recovery key does not fit this state: %w; a newer one may have been made since, or before", err)
+		var other *age.NoIdentityMatchError
+		if errors.As(err, &other) {
+			return nil, errors.New("this recovery key does not fit this state: another one was in force when that was written; try those from before and after")
+		}
+		return nil, fmt.Errorf("the keys' copy: %w", err)
 	}
 	plain, err := io.ReadAll(io.LimitReader(r, maxCopy))
 	if err != nil {

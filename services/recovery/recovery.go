@@ -99,7 +99,7 @@ func Begin(ctx context.Context, o Options) (r *Recovery, err error) {
 			r = nil
 		}
 	}()
-	if _, err := os.Stat(o.Data); err != nil {
+	if err := o.hasReplica(); err != nil {
 		return r, err
 	}
 	if err := r.lock(filepath.Join(o.Data, fileLock)); err != nil {
@@ -135,6 +135,22 @@ func Begin(ctx context.Context, o Options) (r *Recovery, err error) {
 		}
 	}
 	return r, r.askOthers(ctx)
+}
+
+// hasReplica refuses a folder that is none of a replica, before anything is made in it.
+// A backup may go into any.
+func (o Options) hasReplica() error {
+	if _, err := os.ReadDir(o.Data); err != nil {
+		return fmt.Errorf("it is no replica's folder: name one with --data, or on a node leave that away; for a backup make an empty one: %w", err)
+	}
+	_, err := os.Stat(filepath.Join(o.Data, folderIdentity))
+	if errors.Is(err, fs.ErrNotExist) && o.From != "" {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("there is no replica in it: name its folder with --data, or on a node leave that away; from a backup: --from FILE: %w", err)
+	}
+	return nil
 }
 
 // openKeys finds the data keys that the past's secrets are sealed under.
@@ -199,7 +215,7 @@ func (r *Recovery) read() (err error) {
 	defer f.Close()
 	r.from = "backup " + filepath.Base(r.From)
 	if r.past, err = state.ReadBackup(f); err != nil {
-		return fmt.Errorf("%s: %w", r.From, err)
+		return fmt.Errorf("%s: %w; another file of the same folder may be whole", r.From, err)
 	}
 	return nil
 }

@@ -183,9 +183,9 @@ func TestRefused(t *testing.T) {
 	}
 	for want, o := range map[string]Options{
 		"no such file":            {Data: filepath.Join(empty, "none")},
-		"whose it was":            {Data: empty},
+		"there is no replica":     {Data: empty},
 		"use an empty folder":     {Data: data, From: foreign},
-		"another release wrote":   {Data: data, From: spoilt},
+		"no state of Rackseed":    {Data: data, From: spoilt},
 		"backup/none: no such fi": {Data: data, From: "backup/none"},
 	} {
 		o.Now, o.Logger = time.Now, slog.New(slog.DiscardHandler)

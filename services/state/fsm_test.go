@@ -212,6 +212,14 @@ func TestDamagedSnapshots(t *testing.T) {
 			t.Errorf("%s: it was read", name)
 		}
 	}
+	// Whatever is flipped is damage, and not what another release wrote.
+	for at := strings.Index(whole.String(), "\n") + 1; at < whole.Len(); at += 7 {
+		flipped := bytes.Clone(whole.Bytes())
+		flipped[at] ^= 1
+		if _, _, err := readSnapshot(bytes.NewReader(flipped), FeatureLevel); err == nil || strings.Contains(err.Error(), "release") {
+			t.Errorf("byte %d of %d flipped: %v", at, whole.Len(), err)
+		}
+	}
 	before := w.hash()
 	if err := w.fsm.Restore(io.NopCloser(strings.NewReader(lines[0]))); err == nil || w.hash() != before {
 		t.Errorf("restoring half a snapshot: %v", err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	stdhash "hash"
 	"io"
 
 	"github.com/hashicorp/go-memdb"
@@ -14,8 +15,9 @@ import (
 )
 
 // A snapshot is lines of JSON: a header, every row of every table in the
-// catalog's order and by key, and an end that counts the rows. It has no
-// choices, so equal states give equal bytes. Golden files hold the format.
+// catalog's order and by key, and an end that counts the rows and has a checksum of
+// all lines before it. It has no choices, so equal states give equal bytes. Golden
+// files hold the format.
 
 const (
 	snapshotFormat  = "rackseed-state"
@@ -34,6 +36,8 @@ type snapshotRow struct {
 	Table string          `json:"table,omitempty"`
 	Row   json.RawMessage `json:"row,omitempty"`
 	End   *int            `json:"end,omitempty"` // the number of rows
+	// SHA256 is the checksum, in hex, of all lines before the end, which has it.
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 // snapshot is one immutable version, on its way to disk.
@@ -52,7 +56,8 @@ func (s snapshot) Release() {}
 
 func writeSnapshot(to io.Writer, txn *memdb.Txn, index uint64) error {
 	w := bufio.NewWriterSize(to, 1<<16)
-	lines := json.NewEncoder(w)
+	sum := sha256.New()
+	lines := json.NewEncoder(io.MultiWriter(w, sum))
 	if err := lines.Encode(snapshotHeader{snapshotFormat, snapshotVersion, index}); err != nil {
 		return err
 	}
@@ -73,22 +78,18 @@ func writeSnapshot(to io.Writer, txn *memdb.Txn, index uint64) error {
 			rows++
 		}
 	}
-	if err := lines.Encode(snapshotRow{End: &rows}); err != nil {
+	if err := lines.Encode(snapshotRow{End: &rows, SHA256: hex.EncodeToString(sum.Sum(nil))}); err != nil {
 		return err
 	}
 	return w.Flush()
 }
 
-// readSnapshot makes new tables of a snapshot. It refuses one that is cut off
-// or holds what this binary, which supports feature level own, does not know.
+// readSnapshot makes new tables of a snapshot. It refuses one that is cut off or
+// damaged, or holds what this binary, which supports feature level own, does not know.
 func readSnapshot(from io.Reader, own uint64) (*memdb.MemDB, uint64, error) {
 	db, err := newDatabase()
 	if err != nil {
 		return nil, 0, err
-	}
-	byName := map[string]tableInfo{}
-	for _, t := range catalog {
-		byName[t.name] = t
 	}
 	lines := bufio.NewScanner(from)
 	lines.Buffer(make([]byte, 0, 1<<16), maxSnapshotLine)
@@ -96,51 +97,101 @@ func readSnapshot(from io.Reader, own uint64) (*memdb.MemDB, uint64, error) {
 		return nil, 0, fmt.Errorf("it has no header: %w", errors.Join(lines.Err(), io.ErrUnexpectedEOF))
 	}
 	var header snapshotHeader
-	if err := json.Unmarshal(lines.Bytes(), &header); err != nil || header.Format != snapshotFormat || header.V != snapshotVersion {
+	switch err := json.Unmarshal(lines.Bytes(), &header); {
+	case err != nil || header.Format != snapshotFormat:
+		return nil, 0, fmt.Errorf("header %.80q: it is no state of Rackseed, or damaged: %s is expected", lines.Bytes(), snapshotFormat)
+	case header.V != snapshotVersion:
 		return nil, 0, fmt.Errorf("header %.80q: %s version %d is expected; another release wrote it: install that one", lines.Bytes(), snapshotFormat, snapshotVersion)
 	}
 	txn := db.Txn(true)
 	defer txn.Abort() // does nothing once committed
-	rows, ended := 0, false
+	rows := newRowReader(txn, own, lines.Bytes())
 	for lines.Scan() {
-		if ended {
-			return nil, 0, errors.New("it goes on after its end")
-		}
-		var line snapshotRow
-		if err := decodeStrict(lines.Bytes(), &line); err != nil {
-			return nil, 0, fmt.Errorf("row %d: %w", rows+1, err)
-		}
-		if line.End != nil {
-			if *line.End != rows {
-				return nil, 0, fmt.Errorf("it has %d rows and should have %d", rows, *line.End)
-			}
-			ended = true
-			continue
-		}
-		t, ok := byName[line.Table]
-		if !ok {
-			return nil, 0, fmt.Errorf("row %d: table %.40q is not known to this binary; a newer release wrote it: install that one", rows+1, line.Table)
-		}
-		value, err := t.decode(line.Row)
-		if err != nil {
-			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
-		}
-		if row, ok := value.(*clusterRow); ok && row.FeatureLevel > own { // rather than which row is strange
-			return nil, 0, tooNew(row.FeatureLevel, own)
-		}
-		if err := txn.Insert(t.name, value); err != nil {
-			return nil, 0, fmt.Errorf("row %d, table %s: %w", rows+1, t.name, err)
-		}
-		rows++
+		rows.line(lines.Bytes())
 	}
-	if err := lines.Err(); err != nil {
+	if err := errors.Join(lines.Err(), rows.end()); err != nil {
 		return nil, 0, err
-	}
-	if !ended {
-		return nil, 0, fmt.Errorf("it ends after %d rows, cut off: %w", rows, io.ErrUnexpectedEOF)
 	}
 	txn.Commit()
 	return db, header.Index, nil
+}
+
+// rowReader reads a snapshot's lines after its header. What is wrong with a row is said
+// only of one whose checksum fits: all else is damage.
+type rowReader struct {
+	txn   *memdb.Txn
+	own   uint64 // feature level
+	known map[string]tableInfo
+	sum   stdhash.Hash
+	rows  int
+	ended *snapshotRow
+	first error // of rows
+}
+
+func newRowReader(txn *memdb.Txn, own uint64, header []byte) *rowReader {
+	r := &rowReader{txn: txn, own: own, known: map[string]tableInfo{}, sum: sha256.New()}
+	for _, t := range catalog {
+		r.known[t.name] = t
+	}
+	r.count(header)
+	return r
+}
+
+func (r *rowReader) count(line []byte) {
+	r.sum.Write(line) // it never fails (hash.Hash)
+	r.sum.Write([]byte{'\n'})
+}
+
+func (r *rowReader) line(text []byte) {
+	if r.ended != nil {
+		r.first = errors.Join(r.first, errors.New("it goes on after its end"))
+		return
+	}
+	var line snapshotRow
+	err := decodeStrict(text, &line)
+	if err == nil && line.End != nil {
+		r.ended = &line
+		return
+	}
+	r.count(text)
+	r.rows++
+	if err == nil && r.first == nil {
+		err = r.insert(line)
+	}
+	if err != nil && r.first == nil {
+		r.first = fmt.Errorf("row %d: %w", r.rows, err)
+	}
+}
+
+func (r *rowReader) insert(line snapshotRow) error {
+	t, ok := r.known[line.Table]
+	if !ok {
+		return fmt.Errorf("table %.40q is not known to this binary; a newer release wrote it: install that one", line.Table)
+	}
+	value, err := t.decode(line.Row)
+	if err != nil {
+		return fmt.Errorf("table %s: %w", t.name, err)
+	}
+	if row, ok := value.(*clusterRow); ok && row.FeatureLevel > r.own { // rather than which row is strange
+		return tooNew(row.FeatureLevel, r.own)
+	}
+	if err := r.txn.Insert(t.name, value); err != nil {
+		return fmt.Errorf("table %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// end says what is wrong with all that was read.
+func (r *rowReader) end() error {
+	switch {
+	case r.ended == nil:
+		return fmt.Errorf("it ends after %d rows, cut off: %w", r.rows, io.ErrUnexpectedEOF)
+	case *r.ended.End != r.rows:
+		return fmt.Errorf("it is damaged: it has %d rows and should have %d", r.rows, *r.ended.End)
+	case r.ended.SHA256 != hex.EncodeToString(r.sum.Sum(nil)):
+		return errors.New("it is damaged: its checksum does not fit")
+	}
+	return r.first
 }
 
 // hash is the SHA-256 of the snapshot that a version would make, in hex.
