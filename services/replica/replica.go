@@ -300,17 +300,14 @@ func (r *replica) begin(ctx context.Context, store *state.Store) error {
 		}
 	}
 	defer r.tasks.drop(taskBegin)
+	tell := func(ok bool, text string, kind ...api.HealthKind) { r.tasks.set(taskBegin, ok, text, kind...) }
 	for {
 		view := store.View()
 		changed := view.Changed("cluster")
 		if _, created := view.Cluster(); created {
 			break
 		}
-		if newer := r.network.Newer(); newer != nil {
-			r.tasks.set(taskBegin, false, newer.Error())
-		} else {
-			r.tasks.set(taskBegin, false, "waiting for the other replicas, which know what is committed: "+store.Membership().String(), api.HealthWaiting)
-		}
+		r.leaderless(tell, "waiting for the other replicas, which know what is committed: "+store.Membership().String())
 		look := time.NewTimer(roleLook)
 		select {
 		case <-changed:

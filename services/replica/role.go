@@ -57,14 +57,20 @@ func (r *replica) whileLeading(run func(context.Context, report) error) func(con
 	}
 }
 
+// leaderless tells what a part waits for while no replica leads, or that none ever will
+// for this one.
+func (r *replica) leaderless(tell report, waits string) {
+	if newer := r.network.Newer(); newer != nil {
+		tell(false, newer.Error())
+		return
+	}
+	tell(false, waits, api.HealthWaiting)
+}
+
 // follows tells who does a part that this replica does not do now.
 func (r *replica) follows(view state.View, m state.Membership, tell report) {
 	if m.Leader == "" {
-		if newer := r.network.Newer(); newer != nil {
-			tell(false, newer.Error())
-			return
-		}
-		tell(false, fmt.Sprintf("no replica leads, so that no machine is served: more than half of the voters must reach each other, of %s", m), api.HealthWaiting)
+		r.leaderless(tell, fmt.Sprintf("no replica leads, so that no machine is served: more than half of the voters must reach each other, of %s", m))
 		return
 	}
 	name := m.Leader

@@ -111,9 +111,10 @@ func TestRecover(t *testing.T) {
 		t.Errorf("replicas: %+v, %v", h.Replicas, err)
 	}
 
-	// An old one that comes back is told, and its node is told to end it.
+	// An old one that comes back is told, and its node is told to end it. It has the state
+	// of its snapshot, so that its parts say it.
 	dead[0].start()
-	r.until("the old replica says that it is over", time.Minute, func() error { return dead[0].says("state", "is over") })
+	r.until("the old replica says that it is over", time.Minute, func() error { return dead[0].says("machines", "is over") })
 	order, err := r.boxes[1].ReplicaOrder(t.Context())
 	if err != nil || order.Run || len(order.Left) != 1 {
 		t.Errorf("its node's order: %+v, %v", order, err)
