@@ -121,8 +121,10 @@ type Machine struct {
 	Serial string // SMBIOS serial number
 	NICs   []NIC
 	Disks  []Disk
-	// Yields has other machines go first where there are more of them than
-	// processors: emulated, a control plane that gets too little answers nobody.
+	// Yields has other machines go first, by a little, where there are more of them
+	// than processors: emulated, a control plane that gets too little answers nobody.
+	// By much, a worker gets so little beside a busy control plane that its install
+	// fails.
 	Yields bool
 }
 
@@ -336,7 +338,7 @@ func (m Machine) yield() error {
 	if err != nil {
 		return err
 	}
-	return syscall.Setpriority(syscall.PRIO_PROCESS, 0, min(20-now+5, 19)) // the system call gives 20 less it
+	return syscall.Setpriority(syscall.PRIO_PROCESS, 0, min(20-now+2, 19)) // the system call gives 20 less it
 }
 
 // Exited is closed when QEMU has ended.

@@ -227,7 +227,7 @@ func (r *Rack) PowerOnMachine(ctx context.Context, i int) error {
 		Disks:  []qemu.Disk{{Path: r.disk(i), Serial: fmt.Sprintf("DISK-%04d", i)}},
 	}
 	if i > r.controlPlanes() {
-		m.CPUs, m.MiB, m.Yields = 1, workerMiB, true
+		m.CPUs, m.MiB = 1, workerMiB
 	}
 	vm, err := r.start(ctx, i, m)
 	r.Machines[i-1] = vm

@@ -28,6 +28,9 @@ type target interface {
 // disks take minutes for all.
 const discardStep = 64 * gib
 
+// settleLimit bounds the wait for new partitions, once the kernel took the table.
+const settleLimit = time.Minute
+
 // prepare makes a disk ours. The table comes first, by which the disk is known
 // as that of an install that was broken off, wherever the power fails; then what
 // is cleared, on the disk before anything else; then the rest is discarded.
@@ -127,6 +130,10 @@ func Partition(ctx context.Context, path string, t gpt.Table) (map[int]block.Dev
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("disk %s: %w", path, err)
 	}
+	// What came before takes as long as the disk needs: clearing a slow or a large
+	// one takes minutes.
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
 	parts := map[int]block.Device{}
 	for _, p := range t.Partitions {
 		d, err := block.System.Wait(ctx, fmt.Sprintf("disk %s: partition %d", path, p.Number), func() (block.Device, bool, error) {

@@ -61,8 +61,12 @@ func TestStepsAreReportedWhileTheyRun(t *testing.T) {
 			Reported: machine.Inventory{Disks: []machine.Disk{found}},
 			LoadFS:   func() error { return nil },
 			replaced: &edges{
-				partition: func(_ context.Context, _ string, t gpt.Table) (map[int]block.Device, error) {
-					time.Sleep(15 * time.Second) // discards
+				partition: func(ctx context.Context, _ string, t gpt.Table) (map[int]block.Device, error) {
+					select { // discards: as long as the disk takes
+					case <-time.After(95 * time.Second):
+					case <-ctx.Done():
+						return nil, ctx.Err()
+					}
 					parts := map[int]block.Device{}
 					for _, p := range t.Partitions {
 						parts[p.Number] = block.Device{Path: path}
@@ -82,15 +86,23 @@ func TestStepsAreReportedWhileTheyRun(t *testing.T) {
 			"0s partition started: dividing the disk, 0 MiB",
 			"10s partition progress: dividing the disk, for 10s, 0 MiB",
 			"20s partition progress: dividing the disk, for 20s, 0 MiB",
-			"21s partition done: disk /dev/vda has five partitions, 0 MiB",
-			"21s image started: writing the node image, 0 MiB",
-			"22s image progress: writing the node image, 0 MiB",
-			"23s image progress: writing the node image, 1 MiB",
-			"24s image progress: writing the node image, 2 MiB",
-			"25s image progress: writing the node image, 3 MiB",
-			"35s image progress: writing the node image, for 14s, 3 MiB",
-			"45s image progress: writing the node image, for 24s, 3 MiB",
-			"50s image failed: the end, 0 MiB",
+			"30s partition progress: dividing the disk, for 30s, 0 MiB",
+			"40s partition progress: dividing the disk, for 40s, 0 MiB",
+			"50s partition progress: dividing the disk, for 50s, 0 MiB",
+			"1m0s partition progress: dividing the disk, for 1m0s, 0 MiB",
+			"1m10s partition progress: dividing the disk, for 1m10s, 0 MiB",
+			"1m20s partition progress: dividing the disk, for 1m20s, 0 MiB",
+			"1m30s partition progress: dividing the disk, for 1m30s, 0 MiB",
+			"1m40s partition progress: dividing the disk, for 1m40s, 0 MiB",
+			"1m41s partition done: disk /dev/vda has five partitions, 0 MiB",
+			"1m41s image started: writing the node image, 0 MiB",
+			"1m42s image progress: writing the node image, 0 MiB",
+			"1m43s image progress: writing the node image, 1 MiB",
+			"1m44s image progress: writing the node image, 2 MiB",
+			"1m45s image progress: writing the node image, 3 MiB",
+			"1m55s image progress: writing the node image, for 14s, 3 MiB",
+			"2m5s image progress: writing the node image, for 24s, 3 MiB",
+			"2m10s image failed: the end, 0 MiB",
 		}
 		if !slices.Equal(told, want) {
 			for _, line := range told {

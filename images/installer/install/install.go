@@ -29,8 +29,6 @@ const (
 	programLimit = 15 * time.Minute
 	// outputGrace is how long output is read on after a program has ended.
 	outputGrace = 2 * time.Second
-	// settleLimit bounds the wait for new partitions.
-	settleLimit = time.Minute
 	// aliveEvery is how long a step says nothing before it is reported again. The
 	// boot service takes a machine for silent after 20 s.
 	aliveEvery = 10 * time.Second
@@ -216,10 +214,8 @@ func (r *run) choose(ctx context.Context) (string, error) {
 
 // partition divides the disk and makes the two file systems.
 func (r *run) partition(ctx context.Context) (string, error) {
-	settle, cancel := context.WithTimeout(ctx, settleLimit)
-	defer cancel()
 	var err error
-	if r.parts, err = r.edges.partition(settle, r.disk.Path, r.table); err != nil {
+	if r.parts, err = r.edges.partition(ctx, r.disk.Path, r.table); err != nil {
 		return "", err
 	}
 	if err := r.program(ctx, "mkfs.fat", "-F", "32", "-n", "RS-ESP", r.parts[disk.ESP].Path); err != nil {
