@@ -174,8 +174,11 @@ func (h hands) Look(ctx context.Context, id string) (Report, error) {
 	}
 	index, hash, err := x.store.Checked()
 	report := Report{Stored: x.store.Stored(), Checked: index, Hash: hash, Counted: true, Sync: time.Millisecond, Clock: time.Now(), Sealed: x.disk.isSealed(), Backup: x.store.View().Keyring().Mark()}
-	if h.r.lacks != nil {
-		report.Missing, report.MissingBytes = h.r.lacks(id)
+	h.r.mu.Lock()
+	lacks := h.r.lacks
+	h.r.mu.Unlock()
+	if lacks != nil {
+		report.Missing, report.MissingBytes = lacks(id)
 	}
 	return report, err
 }
@@ -202,8 +205,13 @@ func (h hands) Deploy(ctx context.Context, t machine.HandoffTarget) error {
 	}
 	key := sha256.Sum256([]byte("key " + id))
 	_, err := leader.Propose(ctx, by, state.ReplicaJoin{TokenHash: token[:], ID: id, Endpoint: "10.77.0.9:8300", Key: key[:], Release: "v1", Level: 1})
-	if err == nil && h.r.wipes > 0 {
+	h.r.mu.Lock()
+	wiped := err == nil && h.r.wipes > 0
+	if wiped {
 		h.r.wipes--
+	}
+	h.r.mu.Unlock()
+	if wiped {
 		h.r.kill(h.r.newest(id))
 	}
 	return err
@@ -477,6 +485,7 @@ func TestCopyingTakesLong(t *testing.T) {
 				r := begin(t, 1, 1, true)
 				defer r.stop()
 				begun := time.Now()
+				r.mu.Lock() // the loop runs
 				r.lacks = func(id string) (int, int64) {
 					left := time.Hour - min(time.Since(begun), takes)
 					if id == "stick" || left == 0 {
@@ -484,6 +493,7 @@ func TestCopyingTakesLong(t *testing.T) {
 					}
 					return 1, int64(left)
 				}
+				r.mu.Unlock()
 				h := r.await(2 * time.Hour)
 				if took := time.Since(begun); h.Step != end || took < takes {
 					t.Errorf("after %v it ended in %s: %s", took, h.Step, h.Reason)
@@ -501,7 +511,9 @@ func TestFolderIsLost(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := begin(t, 1, 1, true)
 				defer r.stop()
+				r.mu.Lock() // the loop runs
 				r.wipes = wipes
+				r.mu.Unlock()
 				begun := time.Now()
 				h := r.await(time.Hour)
 				if took := time.Since(begun); h.Step != end || took < AwayFor {
