@@ -79,7 +79,7 @@ func Add(root *cobra.Command, checkProfile func(machine.Profile) error) {
 	for _, c := range []*cobra.Command{
 		o.setup(), o.login(), o.logout(), o.status(), o.discovery(),
 		o.machines(), o.machine(), o.why(), o.approve(), o.retry(), o.revoke(), o.forgetMachine(), o.look(), o.rescue(), o.log(), o.events(),
-		o.profile(), o.image(), o.lease(), o.site(), o.cluster(), o.handoff(), o.service(), o.kubeconfig(), o.recoveryKey(), o.supportBundle(), o.version(),
+		o.profile(), o.image(), o.lease(), o.site(), o.cluster(), o.handoff(), o.service(), o.kubeconfig(), o.recoveryKey(), o.backup(), o.supportBundle(), o.version(),
 	} {
 		c.GroupID = operator.ID
 		o.flags(c)

@@ -277,24 +277,39 @@ func (o *options) supportBundle() *cobra.Command {
 	return &cobra.Command{
 		Use: "support-bundle FILE", Short: "Save what somebody who helps needs to know, without secrets; - is standard output", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect()
-			if err != nil {
-				return err
-			}
-			if args[0] == "-" {
-				_, err := c.Download(cmd.Context(), "/api/support-bundle", cmd.OutOrStdout())
-				return err
-			}
-			f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			if err != nil {
-				return err
-			}
-			n, err := c.Download(cmd.Context(), "/api/support-bundle", f)
-			if err = errors.Join(err, f.Close()); err != nil {
-				return errors.Join(err, os.Remove(args[0])) // half of it is none
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s. It holds names, addresses and serial numbers of machines, and no password, token or key.\n", args[0], size(uint64(n)))
-			return err
+			return o.save(cmd, "/api/support-bundle", args[0], func(_ *os.File, n int64) (string, error) {
+				return size(uint64(n)) + ". It holds names, addresses and serial numbers of machines, and no password, token or key.", nil
+			})
 		},
 	}
+}
+
+// save downloads a path into a new file that only its owner reads, or to standard output
+// (-). told looks at the file, and says of it what people are told.
+func (o *options) save(cmd *cobra.Command, path, file string, told func(f *os.File, n int64) (string, error)) error {
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	if file == "-" {
+		_, err := c.Download(cmd.Context(), path, cmd.OutOrStdout())
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := c.Download(cmd.Context(), path, f)
+	if err == nil {
+		err = f.Sync()
+	}
+	text := ""
+	if err == nil {
+		text, err = told(f, n)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(file)) // half of it is none
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", file, text)
+	return err
 }

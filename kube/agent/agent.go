@@ -15,6 +15,7 @@ import (
 	"github.com/rackseed/rackseed/kube/agent/slot"
 	"github.com/rackseed/rackseed/kube/endpoint"
 	"github.com/rackseed/rackseed/kube/podnet"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/wire"
 	"golang.org/x/sync/errgroup"
 )
@@ -44,6 +45,7 @@ type agent struct {
 	reports  *reports
 	commands commands
 	endpoint *endpoint.Endpoint // the node's own, of the Kubernetes API
+	tpm      *keyring.Relay     // lends the machine's TPM to its replica of the boot service
 	log      *slog.Logger
 
 	kubeadmTook string // of this boot, for people; "" if it did not run
@@ -90,6 +92,7 @@ func newAgent(root string, log *slog.Logger) (*agent, error) {
 		output:   newOutput(client, "node-"+bootID, log),
 		commands: commands{path: searchPath},
 		endpoint: endpoint.New(endpointConfig(h, c, log)),
+		tpm:      keyring.NewRelay(),
 		joined:   make(chan struct{}),
 		routes:   make(chan []podnet.Route, 1),
 	}

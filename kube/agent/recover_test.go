@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
 	"github.com/rackseed/rackseed/services/wire"
@@ -101,7 +102,7 @@ func TestAgentStartsAbandoned(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &agent{host: h, log: slog.New(slog.DiscardHandler), joined: make(chan struct{})}
+		a := &agent{host: h, log: slog.New(slog.DiscardHandler), tpm: keyring.NewRelay(), joined: make(chan struct{})}
 		a.output = newOutput(nil, "node", a.log)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})

@@ -84,6 +84,7 @@ func nextReplica(order wire.ReplicaOrder, left replicaLeft, manifest []byte) rep
 func (a *agent) keepReplica(ctx context.Context) {
 	told := ""
 	heard := time.Now()
+	defer a.tpm.Wait()
 	look := time.NewTicker(replicaLook)
 	defer look.Stop()
 	for joined := a.joined; ; {
@@ -94,6 +95,7 @@ func (a *agent) keepReplica(ctx context.Context) {
 		if err == nil && !busy && joined == nil {
 			err = a.tendReplica(ctx, &heard)
 		}
+		err = errors.Join(err, a.lendTPM(ctx))
 		if text := fmt.Sprint(err); err != nil && ctx.Err() == nil && text != told {
 			told = text
 			a.log.Warn("the replica of the boot service", "error", err)
@@ -143,6 +145,9 @@ func (a *agent) tendReplica(ctx context.Context, heard *time.Time) error {
 		case replicaInvite:
 			err = a.inviteReplica(ctx)
 		case replicaWrite:
+			// First, or its secrets are on the disk without it. What keeps it from that
+			// is told at the end of this look; the replica then shows that it has none.
+			_ = a.lendTPM(ctx)
 			a.output.Print("rackseed: this node runs a replica of the boot service: " + order.Image)
 			err = writeFile(a.host.path(config.ServiceManifest), manifest, 0o600)
 		case replicaChange:
@@ -157,6 +162,14 @@ func (a *agent) tendReplica(ctx context.Context, heard *time.Time) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// lendTPM has this node's replica find the machine's TPM, if there is one.
+func (a *agent) lendTPM(ctx context.Context) error {
+	if err := a.tpm.Listen(ctx, a.host.path(config.ServiceFolder)); err != nil {
+		return fmt.Errorf("its TPM: %w", err)
 	}
 	return nil
 }

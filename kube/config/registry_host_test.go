@@ -142,7 +142,7 @@ func pemOf(der []byte) []byte {
 // nodeFiles are what a node gets from Ignition, of a service that has ended.
 func nodeFiles(t *testing.T, data string) []ignition.File {
 	t.Helper()
-	keys, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors()...)
+	keys, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors(data)...)
 	if err != nil {
 		t.Fatal(err)
 	}

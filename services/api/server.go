@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -28,6 +29,8 @@ const proposeTimeout = 10 * time.Second
 
 // Store is what the API needs of the state.
 type Store interface {
+	// Export writes a backup of the state, and answers its newest entry.
+	Export(to io.Writer) (uint64, error)
 	Propose(ctx context.Context, by string, c state.Command) (state.Result, error)
 	View() state.View
 }
@@ -153,6 +156,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerDiscovery(api)
 	s.registerCluster(api)
 	s.registerRecoveryKey(api)
+	s.registerBackup(api)
 	s.registerHandoff(api)
 	s.registerService(api)
 	s.registerSupport(api)

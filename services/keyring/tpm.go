@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
-	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
 )
 
 // NameTPM is the name of the protector that is this machine's TPM.
@@ -23,10 +22,11 @@ type TPM struct {
 	Open func() (transport.TPMCloser, error)
 }
 
-// Protectors are those that a machine may have, the best one first. Whether it has a TPM
-// shows when it is used: its device may come late.
-func Protectors() []Protector {
-	return []Protector{TPM{func() (transport.TPMCloser, error) { return linuxtpm.Open(tpmDevice) }}, Plaintext{}}
+// Protectors are those that the replica in a folder may have, the best one first. Whether
+// there is a TPM shows when it is used: its device may come late, and a node's agent lends
+// it to the replica there (Relay).
+func Protectors(folder string) []Protector {
+	return []Protector{TPM{func() (transport.TPMCloser, error) { return openTPM(folder) }}, Plaintext{}}
 }
 
 // Name implements Protector.

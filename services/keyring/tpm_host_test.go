@@ -4,7 +4,10 @@ package keyring
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,5 +118,89 @@ func TestTPM(t *testing.T) {
 	gone = false
 	if err := r.Improve(); err != nil || r.Protector() != NameTPM {
 		t.Errorf("wrapped better: %s, %v", r.Protector(), err)
+	}
+}
+
+// socketDevice is a TPM behind a socket as the kernel's device has it: a response is read
+// after its command was written.
+type socketDevice struct {
+	tpm      transport.TPMCloser
+	response []byte
+}
+
+func (d *socketDevice) Write(command []byte) (n int, err error) {
+	d.response, err = d.tpm.Send(command)
+	return len(command), err
+}
+
+func (d *socketDevice) Read(p []byte) (int, error) { return copy(p, d.response), nil }
+
+func (d *socketDevice) Close() error { return d.tpm.Close() }
+
+// A replica without devices has its ring wrapped by the TPM that a node's agent lends it:
+// also after the agent was started again, and in the folder of the next replica. Where
+// there is no TPM nothing is lent.
+func TestRelay(t *testing.T) {
+	one := emulator(t, t.TempDir())
+	none := &Relay{device: func() (io.ReadWriteCloser, error) { return nil, fs.ErrNotExist }}
+	some := func() *Relay {
+		return &Relay{device: func() (io.ReadWriteCloser, error) {
+			tpm, err := one.Open()
+			return &socketDevice{tpm: tpm}, err
+		}}
+	}
+	folder := filepath.Join(t.TempDir(), "replica")
+	lent := TPM{func() (transport.TPMCloser, error) { return dialRelay(filepath.Join(folder, relayName)) }}
+	ring := func() *Ring {
+		t.Helper()
+		r, err := Open(filepath.Join(folder, "keyring"), lent, Plaintext{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	agent := some()
+	if err := agent.Listen(t.Context(), folder); err != nil {
+		t.Errorf("without a folder: %v", err)
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := none.Listen(t.Context(), folder); err != nil {
+		t.Errorf("without a TPM: %v", err)
+	}
+	r, k := ring(), NewKey()
+	if err := errors.Join(r.Add(k), r.Improve()); err != nil || r.Protector() != NamePlaintext {
+		t.Fatalf("%s: %v", r.Protector(), err)
+	}
+
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 2 {
+			if err := agent.Listen(ctx, folder); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := ring()
+		if err := r.Improve(); err != nil || r.Protector() != NameTPM || !r.Has(k.ID) {
+			t.Errorf("lent: %s, %v, %v", r.Protector(), err, r.Lost())
+		}
+		if other, err := Open(filepath.Join(folder, "keyring"), one); err != nil || !other.Has(k.ID) {
+			t.Errorf("by the TPM itself: %v, %v", err, other.Lost())
+		}
+		cancel()
+		agent.Wait()
+		if r := ring(); r.Lost() == nil || errors.Is(r.Lost(), fs.ErrNotExist) || r.Add(NewKey()) == nil {
+			t.Errorf("the agent ended: %v", r.Lost())
+		}
+		agent = some()
+	}
+
+	if err := errors.Join(agent.Listen(t.Context(), folder), os.Rename(folder, folder+".left"), os.Mkdir(folder, 0o700), agent.Listen(t.Context(), folder)); err != nil {
+		t.Fatal(err)
+	}
+	r = ring()
+	if err := r.Add(k); err != nil || r.Protector() != NameTPM {
+		t.Errorf("the next replica's: %s, %v", r.Protector(), err)
 	}
 }

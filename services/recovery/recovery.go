@@ -155,7 +155,7 @@ func (o Options) hasReplica() error {
 
 // openKeys finds the data keys that the past's secrets are sealed under.
 func (r *Recovery) openKeys() (err error) {
-	if r.ring, err = keyring.Open(r.path(folderKeys), keyring.Protectors()...); err != nil {
+	if r.ring, err = keyring.Open(r.path(folderKeys), keyring.Protectors(r.Data)...); err != nil {
 		return err
 	}
 	now := r.past.View.Keyring()

@@ -27,7 +27,7 @@ func options(data string) Options {
 
 func open(t *testing.T, data, id string) *state.Store {
 	t.Helper()
-	ring, err := keyring.Open(filepath.Join(data, folderKeys), keyring.Protectors()...)
+	ring, err := keyring.Open(filepath.Join(data, folderKeys), keyring.Protectors(data)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func open(t *testing.T, data, id string) *state.Store {
 func newReplica(t *testing.T) (data, backup, recovery string, own identity.Own) {
 	t.Helper()
 	data = t.TempDir()
-	ring, err := keyring.Open(filepath.Join(data, folderKeys), keyring.Protectors()...)
+	ring, err := keyring.Open(filepath.Join(data, folderKeys), keyring.Protectors(data)...)
 	if err != nil {
 		t.Fatal(err)
 	}

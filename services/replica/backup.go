@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/durable"
@@ -19,6 +20,8 @@ import (
 const (
 	keptBackups = 2
 	maxBackup   = 1 << 30 // bytes
+	// backupEvery is after what time another one is written, whatever happened.
+	backupEvery = 24 * time.Hour
 )
 
 // keepBackup writes a backup of the state, and drops older ones.
@@ -52,7 +55,7 @@ func (r *replica) keepBackup(index uint64, from io.Reader) error {
 }
 
 // keepBackups has a backup on this replica's disk that opens: a new one is written when
-// the secrets are sealed under a new data key, and when a recovery key was made.
+// the secrets are sealed under a new data key, when a recovery key was made, and each day.
 func (r *replica) keepBackups(ctx context.Context, tell report) error {
 	store := r.store.Load()
 	tell(false, "catching up with the leader", api.HealthWaiting)
@@ -66,21 +69,46 @@ func (r *replica) keepBackups(ctx context.Context, tell report) error {
 	for ctx.Err() == nil {
 		view := store.View()
 		changed := view.Changed("keyring")
-		if mark := view.Keyring().Mark(); mark != "" && mark != string(has) {
+		due, err := r.backupDue(time.Now())
+		if err != nil {
+			return err
+		}
+		if mark := view.Keyring().Mark(); mark != "" && (mark != string(has) || due <= 0) {
 			if err := r.backUp(store, mark); err != nil {
 				return err
 			}
-			has = []byte(mark)
+			has, due = []byte(mark), backupEvery
 		}
 		mark := string(has)
 		r.backup.Store(&mark)
-		tell(true, "the newest backup on this replica's disk has the secrets as they are sealed now")
+		tell(true, "the newest backup on this replica's disk has the secrets as they are sealed now, and is not older than a day")
+		again := time.NewTimer(max(due, time.Minute))
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-ctx.Done():
 		}
+		again.Stop()
 	}
 	return nil
+}
+
+// backupDue is how long the newest backup on this replica's disk is new enough, by its
+// file's time; one that is from the future is not.
+func (r *replica) backupDue(now time.Time) (time.Duration, error) {
+	all, err := filepath.Glob(filepath.Join(r.Data, "backup", "state-*"))
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	newest, err := os.Stat(slices.Max(all))
+	if err != nil {
+		return 0, err
+	}
+	age := now.Sub(newest.ModTime())
+	if age < 0 {
+		return 0, nil
+	}
+	return backupEvery - age, nil
 }
 
 // backUp writes a backup of the state to this replica's disk, and then what it has.

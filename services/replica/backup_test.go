@@ -77,7 +77,7 @@ func reopened(t *testing.T, data string) *replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors()...)
+	ring, err := keyring.Open(filepath.Join(data, "keyring"), keyring.Protectors(data)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +158,26 @@ func TestBackupOpens(t *testing.T) {
 	if err != nil || !slices.Equal(backups(t, data), after) {
 		t.Errorf("started again: %v, %v", backups(t, data), err)
 	}
+	// A day later it does, and when the newest one is from a clock that was ahead.
+	for _, at := range []time.Duration{-backupEvery, time.Hour} {
+		if _, err := store.Propose(t.Context(), "test", state.DiscoveryWindow{Until: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		newest := backups(t, data)[1]
+		if err := os.Chtimes(newest, time.Time{}, time.Now().Add(at)); err != nil {
+			t.Fatal(err)
+		}
+		again, over := context.WithCancel(t.Context())
+		err := x.keepBackups(again, func(ok bool, _ string, _ ...api.HealthKind) {
+			if ok {
+				over()
+			}
+		})
+		if all := backups(t, data); err != nil || all[0] != newest {
+			t.Errorf("the newest is %v old: %v, %v", -at, all, err)
+		}
+	}
+	after = backups(t, data)
 	current := store.View().Keyring().Current
 	if err := store.Close(); err != nil {
 		t.Fatal(err)

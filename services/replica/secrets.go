@@ -14,7 +14,7 @@ import (
 
 // openKeys opens this replica's ring of data keys.
 func (r *replica) openKeys() error {
-	ring, err := keyring.Open(filepath.Join(r.Data, "keyring"), keyring.Protectors()...)
+	ring, err := keyring.Open(filepath.Join(r.Data, "keyring"), keyring.Protectors(r.Data)...)
 	if err != nil {
 		return err
 	}

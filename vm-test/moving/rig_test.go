@@ -384,7 +384,7 @@ func (h *host) change(image, program string) {
 // keys are the IDs of the data keys on its disk.
 func (h *host) keys() []string {
 	h.t.Helper()
-	ring, err := keyring.Open(filepath.Join(h.data(), "keyring"), keyring.Protectors()...)
+	ring, err := keyring.Open(filepath.Join(h.data(), "keyring"), keyring.Protectors(h.data())...)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -25,6 +25,8 @@ type Host struct {
 	Tools tools.Root
 	// KVM says that /dev/kvm was tried and works.
 	KVM bool
+	// SWTPM is the program swtpm, for machines with a TPM.
+	SWTPM string
 }
 
 // Firmware is what a machine starts with.
@@ -121,6 +123,7 @@ type Machine struct {
 	Serial string // SMBIOS serial number
 	NICs   []NIC
 	Disks  []Disk
+	TPM    bool // a TPM 2.0, which keeps its seeds from one start to the next
 	// Yields has other machines go first, by a little, where there are more of them
 	// than processors: emulated, a control plane that gets too little answers nobody.
 	// By much, a worker gets so little beside a busy control plane that its install
@@ -153,6 +156,9 @@ func (m Machine) arguments(h Host) []string {
 	}
 	if m.Serial != "" {
 		args = append(args, "-smbios", "type=1,manufacturer=Rackseed,product=Virtual rack,serial="+m.Serial)
+	}
+	if m.TPM {
+		args = append(args, "-chardev", "socket,id=tpm0,path="+option(m.path(tpmSocket)), "-tpmdev", "emulator,id=tpm0,chardev=tpm0", "-device", "tpm-crb,tpmdev=tpm0")
 	}
 	for i, n := range m.NICs {
 		id := "net" + strconv.Itoa(i)
@@ -313,13 +319,22 @@ func launch(ctx context.Context, h Host, m Machine, args []string) (*VM, error) 
 		// so this goroutine keeps its thread until QEMU is gone.
 		runtime.LockOSThread()
 		// What a thread starts has its priority; this one ends with QEMU.
-		err := m.yield()
+		tpm, err := m.startTPM(ctx, h)
+		if err == nil {
+			err = m.yield()
+		}
 		if err == nil {
 			err = cmd.Start()
 		}
 		started <- err
 		if err == nil {
 			vm.err = cmd.Wait()
+		}
+		if tpm != nil { // it ends with QEMU's connection, or was never asked
+			_ = tpm.Process.Kill()
+			_ = tpm.Wait()
+		}
+		if err == nil {
 			close(vm.exited)
 		}
 	}()
@@ -327,6 +342,43 @@ func launch(ctx context.Context, h Host, m Machine, args []string) (*VM, error) 
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
 	return vm, nil
+}
+
+// tpmSocket is where the machine's TPM is found by QEMU.
+const tpmSocket = "tpm.sock"
+
+// startTPM starts the machine's TPM, if it has one, and waits until it listens.
+func (m Machine) startTPM(ctx context.Context, h Host) (*exec.Cmd, error) {
+	if !m.TPM {
+		return nil, nil
+	}
+	socket, state := m.path(tpmSocket), m.path("tpm")
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	log, err := os.Create(m.path("swtpm.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(ctx, h.SWTPM, "socket", "--tpm2", "--tpmstate", "dir="+state, "--ctrl", "type=unixio,path="+socket)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("its TPM: %w", err)
+	}
+	for range 100 {
+		if _, err = os.Stat(socket); err == nil {
+			return cmd, nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	return nil, fmt.Errorf("its TPM does not listen (see %s): %w", log.Name(), err)
 }
 
 // yield lowers the calling thread's priority (setpriority(2)) if the machine Yields.

@@ -28,6 +28,8 @@ func TestArguments(t *testing.T) {
 		"a stick":             {func(m *Machine) { m.Disks[0].Kind = USBStick }, "usb-storage", "virtio-blk"},
 		"a read-only disk":    {func(m *Machine) { m.Disks[0].ReadOnly = true }, "/disk,readonly=on", "ide-cd"},
 		"a CD":                {func(m *Machine) { m.Disks[0].Kind = CD }, "ide-cd,bus=ide.0", "virtio-blk"},
+		"a TPM":               {func(m *Machine) { m.TPM = true }, "path=/racks/a,,b/tpm.sock", "tpm-tis"},
+		"no TPM":              {nil, "virtio-rng-pci", "tpm"},
 		"a CD is not written": {func(m *Machine) { m.Disks[0].Kind = CD }, "/disk,readonly=on", "usb-storage"},
 	} {
 		m := m

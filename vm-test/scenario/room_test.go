@@ -32,6 +32,9 @@ var (
 	})
 )
 
+// clients is the folder of the programs swtpm and others, built once.
+var clients = sync.OnceValues(func() (string, error) { return parts.Target(context.Background(), "clients", os.Stderr) })
+
 // room builds a room that is taken down at the test's end. What its machines
 // printed stays in out/vm-test.
 func room(t *testing.T, c rack.Config) (*rack.Rack, parts.Parts) {
@@ -40,9 +43,13 @@ func room(t *testing.T, c rack.Config) (*rack.Rack, parts.Parts) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bin, err := clients()
+	if err != nil {
+		t.Fatal(err)
+	}
 	kvm := tried()
 	t.Log(kvm.Reason)
-	c.Host = qemu.Host{Tools: p.Tools, KVM: kvm.Works}
+	c.Host = qemu.Host{Tools: p.Tools, KVM: kvm.Works, SWTPM: filepath.Join(bin, "bin", "swtpm")}
 	c.Dir = filepath.Join(p.Repository, "out", "vm-test", t.Name())
 	c.OperatorToken = rand.Text()
 	if c.WriteISO == nil {

@@ -7,12 +7,16 @@ package scenario
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/machine"
+	"github.com/rackseed/rackseed/vm-test/qemu"
 	"github.com/rackseed/rackseed/vm-test/rack"
 )
 
@@ -78,7 +82,8 @@ spec:
 // from the cluster, joins it, and pods talk between them; then all power is cut,
 // and everything comes back without the stick.
 func TestStory(t *testing.T) {
-	r, p := room(t, rack.Config{Machines: 2, Approve: true, Site: storyProfiles})
+	withTPM := func(i int, m *qemu.Machine) { m.TPM = i == 1 }
+	r, p := room(t, rack.Config{Machines: 2, Approve: true, Site: storyProfiles, Setup: withTPM})
 	var sentry rack.Sentry
 	if err := r.Switch.Record(&sentry); err != nil {
 		t.Fatal(err)
@@ -91,6 +96,7 @@ func TestStory(t *testing.T) {
 
 	k := administrator(t, r, p, console)
 	moveIn(t, r, console, k, 1)
+	protected(t, console)
 
 	powerOn(t, r, 2)
 	follow(t, r, console, 2)
@@ -103,6 +109,23 @@ func TestStory(t *testing.T) {
 	}
 	checkCluster(t, k)
 	powerCut(t, r, console, 1, 2)
+	protected(t, console)
+}
+
+// protected waits until the boot service's secrets are sealed to the machine's TPM, which
+// its pod has from the node's agent, and until they can be opened.
+func protected(t *testing.T, console rack.Console) {
+	t.Helper()
+	eventually(t, 5*time.Minute, "the secrets are sealed to the node's TPM", func() error {
+		var s api.Status
+		err := console.Call(t.Context(), http.MethodGet, "/api/status", nil, nil, &s)
+		if err == nil && !slices.ContainsFunc(s.Health, func(h api.Health) bool {
+			return h.Name == "secrets" && h.OK && strings.Contains(h.Text, "protected by "+keyring.NameTPM)
+		}) {
+			err = fmt.Errorf("%+v", s.Health)
+		}
+		return err
+	})
 }
 
 // checkStory holds what a machine's timeline must tell, in order.

@@ -1095,6 +1095,12 @@ export interface Why {
 
 /** Every operation: how it is called, and what comes back. */
 export interface Operations {
+  /** A backup of the state, as rackseed recover --from takes it. Its secrets are sealed: it opens with the recovery key */
+  "backup": {
+    method: "GET";
+    path: "/api/backup";
+    response: string;
+  };
   /** The cluster, and how far it is on its way */
   "cluster": {
     method: "GET";
