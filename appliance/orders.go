@@ -23,18 +23,22 @@ type order struct {
 // keyFile is in memory, where the recovery key is while it is needed.
 const keyFile = "/run/recovery-key"
 
+// backupFile is a backup that somebody put onto the stick: recover then goes on from it.
+const backupFile = siteDir + "/rackseed.backup"
+
 // keyPrefix is how a recovery key begins.
 const keyPrefix = "AGE-SECRET-KEY-1"
 
 // How orders are typed.
 const (
-	recoverUsage    = "Type recover to see what it would do, and recover NAME, with the name of the cluster, to do it. If it asks for the recovery key, that is typed at the end: recover NAME AGE-SECRET-KEY-1..."
+	recoverUsage    = "Type recover to see what it would do, and recover NAME, with the name of the cluster, to do it. A backup that is on the stick's partition RACKSEED as rackseed.backup is what it goes on from. If it asks for the recovery key, that is typed at the end: recover NAME AGE-SECRET-KEY-1..."
 	breakGlassUsage = "Type break-glass, and nothing else, for a new setup code."
 )
 
 // orderOf reads a typed line: recover and recover NAME, either with the recovery key
 // at its end, and break-glass. One that begins so and goes on otherwise is told how.
-func orderOf(line string) (order, bool) {
+// backup is the backup on the stick; "": none.
+func orderOf(line, backup string) (order, bool) {
 	words := strings.Fields(line)
 	if len(words) > 0 && words[0] == "rackseed" {
 		words = words[1:]
@@ -44,7 +48,7 @@ func orderOf(line string) (order, bool) {
 	}
 	switch words[0] {
 	case "recover":
-		return recoverOrder(words[1:]), true
+		return recoverOrder(words[1:], backup), true
 	case "break-glass":
 		if len(words) > 1 {
 			return order{then: breakGlassUsage}, true
@@ -54,8 +58,11 @@ func orderOf(line string) (order, bool) {
 	return order{}, false
 }
 
-func recoverOrder(words []string) order {
+func recoverOrder(words []string, backup string) order {
 	o := order{args: []string{"recover", "--data", dataDir}, alone: true}
+	if backup != "" {
+		o.args = append(o.args, "--from", backup)
+	}
 	if n := len(words) - 1; n >= 0 && strings.HasPrefix(strings.ToUpper(words[n]), keyPrefix) {
 		o.key, words = words[n], words[:n]
 		o.args = append(o.args, "--recovery-key", keyFile)
@@ -73,7 +80,11 @@ func recoverOrder(words []string) order {
 
 // Order implements desk.World.
 func (w world) Order(line string) func(context.Context) string {
-	o, ok := orderOf(line)
+	backup := ""
+	if _, err := os.Stat(backupFile); err == nil {
+		backup = backupFile
+	}
+	o, ok := orderOf(line, backup)
 	if !ok {
 		return nil
 	}

@@ -20,9 +20,12 @@ func TestOrderOf(t *testing.T) {
 		"rackseed":                          {},
 		"break-glass now":                   {then: breakGlassUsage},
 	} {
-		got, ok := orderOf(line)
+		got, ok := orderOf(line, "")
 		if ok != (want.args != nil || want.then != "") || !slices.Equal(got.args, want.args) || got.alone != want.alone || got.key != want.key || want.then != "" && got.then != want.then {
 			t.Errorf("%q: %+v, %v", line, got, ok)
 		}
+	}
+	if got, _ := orderOf("recover c-1234", backupFile); !slices.Equal(got.args, []string{"recover", "--data", dataDir, "--from", backupFile, "--cluster", "c-1234"}) {
+		t.Errorf("with a backup on the stick: %+v", got)
 	}
 }

@@ -2,7 +2,9 @@ package api
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -307,10 +309,20 @@ func TestNoSecretLeaves(t *testing.T) {
 			continue
 		}
 		a := r.ask(route[0], route[1], "", bearer(siteToken))
+		if z, err := gzip.NewReader(strings.NewReader(a.body)); err == nil {
+			text, err := io.ReadAll(z)
+			if err != nil {
+				t.Fatalf("%s: %v", route[1], err)
+			}
+			a.body = string(text)
+		}
 		for name, secret := range map[string]string{
 			"a node seed": strings.Trim(string(seedJSON), `"`), "a secret of the cluster": statetest.Secret,
 			"a token's hash": site.Operators[0].TokenSHA256,
 		} {
+			if route[1] == "/api/backup" && name == "a token's hash" {
+				continue // it is the whole state; its doc says so
+			}
 			if strings.Contains(a.body, secret) {
 				t.Errorf("%s %s tells %s", route[0], route[1], name)
 			}

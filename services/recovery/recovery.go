@@ -77,7 +77,10 @@ type Recovery struct {
 	Options
 	// Cluster is the cluster's ID, and Site its name, by which it is confirmed.
 	Cluster, Site string
-	Generation    uint64 // the new one
+	// Unused is the cluster that the folder is of, if that is another one, which no
+	// machine was installed for: a stick that was written anew began it.
+	Unused     string
+	Generation uint64 // the new one
 
 	own     identity.Own // zero: there is none
 	past    *state.Past
@@ -112,11 +115,11 @@ func Begin(ctx context.Context, o Options) (r *Recovery, err error) {
 		return r, err
 	}
 	cluster, created := r.past.View.Cluster()
-	switch {
-	case !created:
+	if !created {
 		return r, errors.New("it holds no cluster: this replica was never a member; recover another one, or from a backup (--from)")
-	case r.own.ID != "" && r.own.Cluster != cluster.ID:
-		return r, fmt.Errorf("%s is of cluster %s, and the replica in this folder of %s: use an empty folder", cmp.Or(o.From, folderState), cluster.ID, r.own.Cluster)
+	}
+	if err := r.lockState(cluster.ID); err != nil {
+		return r, err
 	}
 	if err := r.openKeys(); err != nil {
 		return r, err
@@ -192,21 +195,15 @@ func (r *Recovery) lock(path string) error {
 	return err
 }
 
-// read reads the past that is recovered. The folder's state is locked either way.
+// read reads the past that is recovered.
 func (r *Recovery) read() (err error) {
-	dir := r.path(folderState)
 	if r.From == "" {
 		r.from = r.own.ID
-		r.past, err = state.ReadPast(state.Config{Dir: dir, ID: r.own.ID, Logger: r.Logger})
+		r.past, err = state.ReadPast(state.Config{Dir: r.path(folderState), ID: r.own.ID, Logger: r.Logger})
 		if errors.Is(err, fs.ErrNotExist) {
 			err = errors.New("there is no state in it: recover another replica, or from a backup (--from)")
 		}
 		return err
-	}
-	if _, err := os.Stat(dir); err == nil {
-		if err := r.lock(state.LockOf(dir)); err != nil {
-			return err
-		}
 	}
 	f, err := os.Open(r.From)
 	if err != nil {
@@ -218,6 +215,40 @@ func (r *Recovery) read() (err error) {
 		return fmt.Errorf("%s: %w; another file of the same folder may be whole", r.From, err)
 	}
 	return nil
+}
+
+// lockState keeps the folder's own state from being used, where the past is a backup. One
+// of another cluster is given up for it only if nothing was installed for that.
+func (r *Recovery) lockState(cluster string) error {
+	dir := r.path(folderState)
+	same := r.own.ID == "" || r.own.Cluster == cluster
+	switch {
+	case r.From == "" && same: // ReadPast locked it
+		return nil
+	case r.From == "":
+		return fmt.Errorf("its state is of cluster %s, and its identity of %s: recover another replica, or from a backup (--from)", cluster, r.own.Cluster)
+	case same:
+		if _, err := os.Stat(dir); err != nil {
+			return nil
+		}
+		return r.lock(state.LockOf(dir))
+	}
+	own, err := state.ReadPast(state.Config{Dir: dir, ID: r.own.ID, Logger: r.Logger})
+	if err != nil {
+		return err
+	}
+	r.locks = append(r.locks, own)
+	if used(own.View) {
+		return fmt.Errorf("%s is of cluster %s, and the replica in this folder of %s, for which machines were installed: use an empty folder, or a stick that was written anew", cmp.Or(r.From, folderState), cluster, r.own.Cluster)
+	}
+	r.Unused, r.own = r.own.Cluster, identity.Own{}
+	return nil
+}
+
+// used says whether anything was ever ordered in a cluster.
+func used(v state.View) bool {
+	return v.Bootstrap() != nil || v.EndedBootstrap() != nil || len(v.Replicas()) > 1 ||
+		slices.ContainsFunc(v.Machines(), func(m machine.Machine) bool { return v.InstallIntent(m.ID) != nil })
 }
 
 // askOthers refuses while a majority is there: then nothing is lost, and there would
@@ -284,6 +315,9 @@ func (r *Recovery) Text() (lines []string) {
 	}
 	say("Cluster %s (site %s) is recovered as generation %d from %s, up to entry %d%s.", r.Cluster, cmp.Or(r.Site, "without a name"), r.Generation, r.from, r.past.Last, at)
 	say("- What was committed after that entry is lost.")
+	if r.Unused != "" {
+		say("- Cluster %s, which this stick began by itself and nobody used, is given up.", r.Unused)
+	}
 	say("- This replica leads alone, under a new server ID.")
 	if len(r.others) > 0 {
 		var names []string

@@ -2,7 +2,9 @@ package recovery
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -176,6 +178,18 @@ func check(t *testing.T, data, from string, old identity.Own, generation uint64,
 func TestRefused(t *testing.T) {
 	data, _, _, _ := newReplica(t)
 	_, foreign, recovery, _ := newReplica(t)
+	used, _, _, own := newReplica(t)
+	s := open(t, used, own.ID)
+	if _, err := s.Propose(t.Context(), "test", state.ReplicaInvite{TokenHash: make([]byte, 32), Name: "node-1", Expires: time.Now().Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	key := sha256.Sum256([]byte("key"))
+	if _, err := s.Propose(t.Context(), "test", state.ReplicaJoin{TokenHash: make([]byte, 32), ID: "r-2", Endpoint: "127.0.0.1:2", Key: key[:], Release: "v1", Level: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 	empty := t.TempDir()
 	spoilt := filepath.Join(t.TempDir(), "spoilt")
 	if err := os.WriteFile(spoilt, []byte("{}"), 0o600); err != nil {
@@ -184,7 +198,7 @@ func TestRefused(t *testing.T) {
 	for want, o := range map[string]Options{
 		"no such file":            {Data: filepath.Join(empty, "none")},
 		"there is no replica":     {Data: empty},
-		"use an empty folder":     {Data: data, From: foreign},
+		"machines were installed": {Data: used, From: foreign},
 		"no state of Rackseed":    {Data: data, From: spoilt},
 		"backup/none: no such fi": {Data: data, From: "backup/none"},
 	} {
@@ -208,15 +222,41 @@ func TestRefused(t *testing.T) {
 	}
 	o.RecoveryKey = recovery
 	recover1(t, o)
-	own, err := identity.Load(filepath.Join(empty, folderIdentity))
+	own, err = identity.Load(filepath.Join(empty, folderIdentity))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, empty, own.ID)
+	s = open(t, empty, own.ID)
 	defer s.Close()
-	key, err := s.View().OpenSecret(peerapi.SecretKey)
-	if _, e := peer.ParseAuthority(key, own.AuthorityCrt); err != nil || e != nil {
+	secret, err := s.View().OpenSecret(peerapi.SecretKey)
+	if _, e := peer.ParseAuthority(secret, own.AuthorityCrt); err != nil || e != nil {
 		t.Errorf("the new authority: %v, %v", err, e)
+	}
+}
+
+// A stick that was written anew began a cluster of its own by itself: a backup, gzipped as
+// the command line saves it, takes its place. Then it is of the cluster as any other.
+func TestNewStick(t *testing.T) {
+	stick, _, _, began := newReplica(t)
+	_, backup, key, old := newReplica(t)
+	text, err := os.ReadFile(backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options(stick)
+	o.From, o.RecoveryKey = backup+".gz", key
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err = z.Write(text)
+	if err := errors.Join(err, z.Close(), os.WriteFile(o.From, packed.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if said := recover1(t, o); !strings.Contains(said, "generation 2") || !strings.Contains(said, began.Cluster+", which this stick began by itself") {
+		t.Errorf("it said: %s", said)
+	}
+	check(t, stick, backup, old, 2, nil)
+	if said := recover1(t, o); !strings.Contains(said, "generation 3") || strings.Contains(said, "began by itself") {
+		t.Errorf("and again it said: %s", said)
 	}
 }
 

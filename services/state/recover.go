@@ -1,7 +1,9 @@
 package state
 
 import (
+	"bufio"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -100,8 +102,18 @@ func (c *change) fence(i *intentRow) {
 	c.event(i.Intent.Machine, "intent.fenced", machine.Warning, "Its install is stopped: "+why, "intent", i.Intent.ID)
 }
 
-// ReadBackup reads a backup of the state, as Export wrote it. It has no members.
+// ReadBackup reads a backup of the state, as Export wrote it, gzipped or not. It has no
+// members.
 func ReadBackup(from io.Reader) (*Past, error) {
+	whole := bufio.NewReader(from)
+	from = whole
+	if magic, err := whole.Peek(2); err == nil && string(magic) == "\x1f\x8b" { // RFC 1952, section 2.3.1
+		z, err := gzip.NewReader(whole)
+		if err != nil {
+			return nil, fmt.Errorf("backup of the state: %w", err)
+		}
+		from = z
+	}
 	db, index, err := readSnapshot(from, FeatureLevel)
 	if err != nil {
 		return nil, fmt.Errorf("backup of the state: %w", err)

@@ -1095,7 +1095,7 @@ export interface Why {
 
 /** Every operation: how it is called, and what comes back. */
 export interface Operations {
-  /** A backup of the state, as rackseed recover --from takes it. Its secrets are sealed: it opens with the recovery key */
+  /** A gzipped backup of the state, as rackseed recover --from takes it. Its secrets are sealed: it opens with the recovery key */
   "backup": {
     method: "GET";
     path: "/api/backup";
