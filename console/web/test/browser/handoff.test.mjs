@@ -2,7 +2,9 @@
 // can be started here: how one goes is shown from answers of the API that are made up.
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { after, afterEach, before, test } from 'node:test'
+import { gunzipSync } from 'node:zlib'
 import { Lab, until } from './lab.mjs'
 
 let lab
@@ -83,6 +85,10 @@ test('without a node that is Ready it says why none can be started', async () =>
   await button(page, 'It is written down').click()
   await page.getByText('There is one.').waitFor()
   await page.getByText('There is no recovery key').waitFor({ state: 'detached' })
+  const [saved] = await Promise.all([page.waitForEvent('download'), button(page, 'Save a backup').click()])
+  const text = gunzipSync(readFileSync(await saved.path())).toString()
+  assert.match(saved.suggestedFilename(), /^rackseed-\d{4}-\d\d-\d\d\.backup$/)
+  assert.ok(text.includes('ann') && !text.includes('AGE-SECRET-KEY'), 'the backup has the users, and not the key')
   await shots(page, 'recovery-key')
   await page.reload()
   await button(page, 'Replace it…').click()
