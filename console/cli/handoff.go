@@ -216,6 +216,19 @@ func (o *options) handoffResume() *cobra.Command {
 	c := &cobra.Command{
 		Use: "resume", Short: "Let a handoff that is being given up go forward without who is away", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, now, err := o.handoffNow(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch {
+			case now.Plan == nil || now.Plan.Over:
+				return errors.New("no handoff is under way")
+			case slices.Contains(now.Plan.Actions, api.HandoffResume):
+			case now.Plan.Step == machine.HandoffAborting:
+				return errors.New("the appliance leads again, and gives the handoff up: when that is over, another one can be started")
+			default:
+				return fmt.Errorf("this handoff is at %s, and goes on by itself: only one that is being given up while the appliance is away can be resumed; see rackseed handoff status", now.Plan.Step)
+			}
 			if !yes {
 				const told = "The handoff goes forward without the appliance and the nodes that are away, and is not given up by itself any more."
 				if err := consent(cmd, told, "Go forward?"); err != nil {

@@ -138,12 +138,13 @@ Recovery key  none was made: rackseed recovery-key
 		t.Errorf("wide:\n%s", out)
 	}
 
+	r.fails("goes on by itself", "", "handoff", "resume", "--yes")
 	r.fails("say --yes if that is meant", "", "handoff", "abort")
 	if out := r.must("", "handoff", "abort", "--yes"); !strings.Contains(out, "Reason     an operator gave it up\n") || !strings.Contains(out, "aborting: it is given up") {
 		t.Errorf("given up:\n%s", out)
 	}
 	r.fails("the appliance leads again", "", "handoff", "resume", "--yes")
-	r.fails("say --yes if that is meant", "", "handoff", "resume")
+	r.fails("the appliance leads again", "", "handoff", "resume") // before anything is asked
 	r.move(machine.HandoffAborted, "")
 	if out := r.must("", "handoff"); !strings.Contains(out, "Reason    an operator gave it up\nPossible  rackseed handoff start: it moves to alpha\n") {
 		t.Errorf("it was given up:\n%s", out)

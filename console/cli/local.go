@@ -103,6 +103,10 @@ beside it. docs/handoff.md has the steps.`,
 func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, key string, yes, look bool) (err error) {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if host.Stop != nil {
+		// Before it is stopped: that may take a majority away from the others.
+		if leads := leaderOf(ctx, host.Socket); leads != "" {
+			return fmt.Errorf("nothing is lost, and nothing was done: replica %s leads, as the one here knows", leads)
+		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "Stopping this node's replica …")
 		if err := host.Stop(); err != nil {
 			return err
@@ -131,6 +135,9 @@ func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, 
 	}
 	if look {
 		return nil
+	}
+	if err := r.Ready(); err != nil {
+		return err
 	}
 	if !yes {
 		if err := confirmRecovery(cmd, r, cluster); err != nil {
@@ -200,15 +207,39 @@ made. A replica must lead.`,
 	return c
 }
 
-func askBreakGlass(ctx context.Context, socket string) (answer replica.BreakGlass, err error) {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+// leaderOf is who leads, as the replica says that runs on this machine; "": nobody, or
+// it does not answer.
+func leaderOf(ctx context.Context, socket string) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://local/status", nil)
+	if err != nil {
+		return ""
+	}
+	a, err := localClient(socket).Do(q)
+	if err != nil {
+		return ""
+	}
+	defer a.Body.Close()
+	var s replica.Status
+	if err := json.NewDecoder(io.LimitReader(a.Body, 8<<20)).Decode(&s); err != nil {
+		return ""
+	}
+	return s.Leads
+}
+
+func localClient(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
+}
+
+func askBreakGlass(ctx context.Context, socket string) (answer replica.BreakGlass, err error) {
 	q, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://local/break-glass", nil)
 	if err != nil {
 		return answer, err
 	}
-	a, err := client.Do(q)
+	a, err := localClient(socket).Do(q)
 	if err != nil {
 		return answer, fmt.Errorf("no replica of the boot service answers at %s: run this as root on a machine where one runs (--local): %w", socket, err)
 	}

@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
@@ -116,8 +118,12 @@ func (a *agent) keepReplica(ctx context.Context) {
 // tendReplica does what is to be done about the replica; heard is when the boot
 // service answered last.
 func (a *agent) tendReplica(ctx context.Context, heard *time.Time) error {
+	path, err := a.host.replicaPath()
+	if err != nil {
+		return err
+	}
 	var order wire.ReplicaOrder
-	err := a.client.call(ctx, http.MethodGet, wire.PathNodeReplica, nil, &order)
+	err = a.client.call(ctx, http.MethodGet, path, nil, &order)
 	if err == nil {
 		*heard = time.Now()
 	}
@@ -164,6 +170,16 @@ func (a *agent) tendReplica(ctx context.Context, heard *time.Time) error {
 		}
 	}
 	return nil
+}
+
+// replicaPath is where this node asks for its order, with the replica that it has.
+func (h host) replicaPath() (string, error) {
+	own, err := identity.Load(h.path(config.ServiceFolder + "/identity"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return wire.PathNodeReplica, nil
+	}
+	q := url.Values{"replica": {own.ID}, "generation": {strconv.FormatUint(own.Generation, 10)}}
+	return wire.PathNodeReplica + "?" + q.Encode(), err
 }
 
 // lendTPM has this node's replica find the machine's TPM, if there is one.

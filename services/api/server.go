@@ -213,7 +213,7 @@ func (s *Server) problem(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	s.Logger.Error("api: commit failed", "by", asker(ctx).by(), "error", err)
-	return huma.Error500InternalServerError("commit failed: " + err.Error())
+	return huma.Error503ServiceUnavailable("it is not known whether this was committed; look at the events before trying again: " + err.Error())
 }
 
 // writeProblem answers as huma does (RFC 9457), where huma does not come to it.

@@ -19,7 +19,7 @@ const by = "handoff"
 const (
 	tick        = time.Second
 	lookLimit   = 2 * time.Second  // for a replica to say how it is
-	actionLimit = time.Minute      // for one action
+	actionLimit = time.Minute      // for one action; longer on emulated machines
 	checkPause  = 10 * time.Second // between comparisons of the states
 )
 
@@ -214,7 +214,7 @@ func (l *Loop) propose(ctx context.Context, c state.Command) {
 // act does one thing. Its outcome may be unknown: what comes next is decided by
 // what is seen then.
 func (l *Loop) act(ctx context.Context, h machine.Handoff, a Action) {
-	ctx, cancel := context.WithTimeout(ctx, actionLimit)
+	ctx, cancel := context.WithTimeout(ctx, actionLimit*time.Duration(max(l.Slower, 1)))
 	defer cancel()
 	err := l.do(ctx, h, a)
 	if err != nil {

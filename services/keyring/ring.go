@@ -375,6 +375,9 @@ func (r *Ring) replace(text []byte) error {
 
 // dropOld removes what a crash left in replace.
 func (r *Ring) dropOld() error {
+	if err := r.dropUnnamed(); err != nil {
+		return err
+	}
 	old := filepath.Join(r.dir, oldFile)
 	was, err := os.Stat(old)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -389,6 +392,16 @@ func (r *Ring) dropOld() error {
 	return Overwrite(old)
 }
 
+// dropUnnamed overwrites what a crash left of a file before it got its name (see
+// durable.WriteFile): it may be all of it.
+func (r *Ring) dropUnnamed() error {
+	left, err := filepath.Glob(filepath.Join(r.dir, "."+file+"-*"))
+	for _, path := range left {
+		err = errors.Join(err, Overwrite(path))
+	}
+	return err
+}
+
 // Destroy makes this replica's ring unreadable: it is overwritten, on the disk, and
 // removed, and takes no keys any more. A flash medium may keep the old blocks where
 // only its maker reads them.
@@ -396,10 +409,12 @@ func (r *Ring) Destroy() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dir != "" {
+		err := r.dropUnnamed()
 		for _, name := range []string{file, oldFile} {
-			if err := Overwrite(filepath.Join(r.dir, name)); err != nil {
-				return fmt.Errorf("destroying this replica's keyring: %w", err)
-			}
+			err = errors.Join(err, Overwrite(filepath.Join(r.dir, name)))
+		}
+		if err != nil {
+			return fmt.Errorf("destroying this replica's keyring: %w", err)
 		}
 	}
 	r.keys, r.protector, r.lost, r.destroyed = map[string]Key{}, "", nil, true

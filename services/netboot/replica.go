@@ -1,11 +1,13 @@
 package netboot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/rackseed/rackseed/services/ignition"
 	"github.com/rackseed/rackseed/services/machine"
@@ -19,18 +21,32 @@ type Replicas interface {
 	Site() (machine.Site, bool)
 	Handoff() (machine.Handoff, bool)
 	Replicas() []machine.Replica
+	Replica(id string) (machine.Replica, bool)
+	Cluster() (state.Cluster, bool)
 	LeftReplicas(of machine.ID) []string
 	Image(ref string) (machine.Image, bool)
 }
 
+// carried is the replica that a node has.
+type carried struct {
+	id         string // "": none that joined
+	generation uint64
+}
+
 // replicaOrder decides whether a node runs a replica: while one of it is in
-// service, and from when a plan says so until it is given up.
-func replicaOrder(v Replicas, m machine.Machine) wire.ReplicaOrder {
+// service, and from when a plan says so until it is given up. The replica that it has may
+// have joined after the entry that the cluster was recovered from: nothing knows it then,
+// and it is over for it.
+func replicaOrder(v Replicas, m machine.Machine, has carried) wire.ReplicaOrder {
 	site, _ := v.Site()
 	image, ok := v.Image(state.ServiceRef)
 	order := wire.ReplicaOrder{Slower: site.Slower(), Left: v.LeftReplicas(m.ID)}
 	if ok {
 		order.Image = serviceName(image.Digest)
+	}
+	cluster, _ := v.Cluster()
+	if _, known := v.Replica(has.id); has.id != "" && !known && has.generation > 0 && has.generation < cluster.Generation {
+		order.Left = append(order.Left, has.id)
 	}
 	all := v.Replicas()
 	if i := slices.IndexFunc(all, func(r machine.Replica) bool { return r.Machine == m.ID }); i >= 0 {
@@ -61,8 +77,13 @@ func serviceName(digest string) string {
 	return fmt.Sprintf("%s/rackseed/%s@%s", ignition.RegistryHost, state.ServiceRef, digest)
 }
 
-func (s *Server) serveNodeReplica(w http.ResponseWriter, _ *http.Request, c caller) error {
-	return writeJSON(w, replicaOrder(s.Store.View(), c.machine))
+func (s *Server) serveNodeReplica(w http.ResponseWriter, r *http.Request, c caller) error {
+	q := r.URL.Query()
+	generation, err := strconv.ParseUint(cmp.Or(q.Get("generation"), "0"), 10, 64)
+	if err != nil {
+		return status(http.StatusBadRequest, fmt.Errorf("generation: %w", err))
+	}
+	return writeJSON(w, replicaOrder(s.Store.View(), c.machine, carried{q.Get("replica"), generation}))
 }
 
 // serveNodeInvite hands out what a node's replica joins by, sealed to a key of the
@@ -73,7 +94,7 @@ func (s *Server) serveNodeInvite(w http.ResponseWriter, r *http.Request, c calle
 		return err
 	}
 	view := s.Store.View()
-	order := replicaOrder(view, c.machine)
+	order := replicaOrder(view, c.machine, carried{})
 	switch {
 	case s.Invite == nil:
 		return status(http.StatusServiceUnavailable, errors.New("this boot service takes no replicas in"))

@@ -96,3 +96,18 @@ func (i Invitation) Client() (*http.Client, error) {
 		ResponseHeaderTimeout: time.Minute, DisableKeepAlives: true,
 	}}, nil
 }
+
+// NameAt is the name of the replica that answers at an endpoint (HOST:PORT), as its
+// certificate says. Nothing proves it: it is for who would rather do nothing while
+// somebody is there.
+func NameAt(ctx context.Context, endpoint string) (Name, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
+	defer cancel()
+	d := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{protocolJoin}, InsecureSkipVerify: true}}
+	c, err := d.DialContext(ctx, "tcp", endpoint)
+	if err != nil {
+		return Name{}, err
+	}
+	name, err := nameOf(c.(*tls.Conn).ConnectionState().PeerCertificates[0])
+	return name, errors.Join(err, c.Close())
+}

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rackseed/rackseed/services/durable"
@@ -40,6 +41,7 @@ const (
 	folderKeys     = "keyring"    // stays: data keys are of no generation
 	folderPrepared = "recovering" // being made: nothing of it counts yet
 	folderDecided  = "recovered"  // it takes the place of what is there
+	folderBackup   = "backup"
 	folderAside    = "before-generation-"
 	fileLock       = "recovery.lock"
 	fileGeneration = "generation" // in folderDecided
@@ -90,6 +92,7 @@ type Recovery struct {
 	newest  time.Time
 	others  []machine.Replica
 	answers []string // of others that are there
+	lacks   error    // why it can only be looked at: the keys are missing
 	locks   []io.Closer
 }
 
@@ -167,7 +170,8 @@ func (r *Recovery) openKeys() (err error) {
 		return nil
 	}
 	if r.RecoveryKey == "" {
-		return errors.Join(fmt.Errorf("this folder has not the data keys that its secrets are sealed under: bring the recovery key (--recovery-key FILE)"), r.ring.Lost())
+		r.lacks = errors.Join(errors.New("this folder has not the data keys that its secrets are sealed under: bring the recovery key (--recovery-key FILE; at a stick's screen type it behind the name)"), r.ring.Lost())
+		return nil
 	}
 	r.ring.AllowWorse() // whoever has the recovery key means it: this machine's TPM may be another one, or none
 	r.keys, err = keyring.Recover(r.RecoveryKey, now.Copy)
@@ -228,10 +232,7 @@ func (r *Recovery) lockState(cluster string) error {
 	case r.From == "":
 		return fmt.Errorf("its state is of cluster %s, and its identity of %s: recover another replica, or from a backup (--from)", cluster, r.own.Cluster)
 	case same:
-		if _, err := os.Stat(dir); err != nil {
-			return nil
-		}
-		return r.lock(state.LockOf(dir))
+		return r.lockOlder(dir)
 	}
 	own, err := state.ReadPast(state.Config{Dir: dir, ID: r.own.ID, Logger: r.Logger})
 	if err != nil {
@@ -245,6 +246,23 @@ func (r *Recovery) lockState(cluster string) error {
 	return nil
 }
 
+// lockOlder locks the folder's state, from which a backup of the same cluster is to take
+// over, and refuses one that has less. A state that cannot be read is what backups are for.
+func (r *Recovery) lockOlder(dir string) error {
+	own, err := state.ReadPast(state.Config{Dir: dir, ID: r.own.ID, Logger: r.Logger})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return r.lock(state.LockOf(dir))
+	}
+	r.locks = append(r.locks, own)
+	if own.Last > r.past.Last {
+		return fmt.Errorf("this folder has entry %d, and %s only up to entry %d: go on from what the folder has, without --from (on a stick, take rackseed.backup off it, and start it again)", own.Last, r.From, r.past.Last)
+	}
+	return nil
+}
+
 // used says whether anything was ever ordered in a cluster.
 func used(v state.View) bool {
 	return v.Bootstrap() != nil || v.EndedBootstrap() != nil || len(v.Replicas()) > 1 ||
@@ -254,36 +272,32 @@ func used(v state.View) bool {
 // askOthers refuses while a majority is there: then nothing is lost, and there would
 // be two clusters.
 func (r *Recovery) askOthers(ctx context.Context) error {
-	if r.own.ID == "" {
-		return nil // nobody would answer it
-	}
-	at := maps.Clone(r.own.Endpoints)
-	if at == nil {
-		at = map[string]string{}
-	}
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	at := map[string]string{}
+	maps.Copy(at, r.own.Endpoints)
 	for _, x := range r.others {
 		at[x.ID] = x.Endpoint
 	}
 	delete(at, r.own.ID)
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
+	if r.From != "" {
+		return r.nobodyAt(ctx, at)
+	}
 	there := map[string]bool{}
 	var other *peer.OtherGenerationError
 	answers := peerapi.AskAll(ctx, r.own.Identity, at, r.Logger)
 	for _, id := range slices.Sorted(maps.Keys(answers)) {
 		a := answers[id]
-		x, _ := r.past.View.Replica(id)
-		name := cmp.Or(x.Name, id)
 		switch {
 		case peer.Refused(a.Err):
-			return fmt.Errorf("replica %s is there and goes on without this one, which was removed: nothing is lost", name)
+			return fmt.Errorf("replica %s is there and goes on without this one, which was removed: nothing is lost", r.nameOf(id))
 		case errors.As(a.Err, &other) && other.There.Generation > r.own.Generation:
-			return fmt.Errorf("replica %s: %w", name, a.Err)
+			return fmt.Errorf("replica %s: %w", r.nameOf(id), a.Err)
 		case a.Err != nil:
 			continue
 		}
 		there[id] = true
-		text := fmt.Sprintf("replica %s answers, and has entry %d", name, a.Stored.Last)
+		text := fmt.Sprintf("replica %s answers, and has entry %d", r.nameOf(id), a.Stored.Last)
 		if a.Stored.Last > r.past.Last {
 			text += ", which is more than this one has: recover that one instead"
 		}
@@ -292,15 +306,48 @@ func (r *Recovery) askOthers(ctx context.Context) error {
 	return majority(state.Membership{Members: r.past.Members}.Voters(), r.own.ID, there)
 }
 
-// majority refuses to recover where more than half of the voters are there.
+// nobodyAt refuses a backup while any replica of the cluster answers: it has more than
+// the backup, or leads. One that was left behind by an earlier recovery counts for
+// nothing. Who answers proves nothing, and is not let in either: this folder may be of no
+// replica, or of one whose log is lost.
+func (r *Recovery) nobodyAt(ctx context.Context, at map[string]string) error {
+	found := make(chan string, len(at))
+	var asking sync.WaitGroup
+	for id, endpoint := range at {
+		asking.Go(func() {
+			name, err := peer.NameAt(ctx, endpoint)
+			if err == nil && name.Cluster == r.Cluster && name.Generation+1 >= r.Generation && name.ID != r.own.ID {
+				found <- fmt.Sprintf("replica %s answers at %s", r.nameOf(id), endpoint)
+			}
+		})
+	}
+	asking.Wait()
+	close(found)
+	for text := range found {
+		return fmt.Errorf("%s: a backup is for when none is left; if it does not lead, recover there, without --from", text)
+	}
+	return nil
+}
+
+// nameOf is how people know a replica.
+func (r *Recovery) nameOf(id string) string {
+	x, _ := r.past.View.Replica(id)
+	return cmp.Or(x.Name, id)
+}
+
+// majority refuses to recover where more than half of the voters are there, own
+// counted, and one of them answers: alone, own has nobody to go on with it.
 func majority(voters []string, own string, there map[string]bool) error {
-	n := 0
+	n, others := 0, 0
 	for _, id := range voters {
 		if id == own || there[id] {
 			n++
 		}
+		if id != own && there[id] {
+			others++
+		}
 	}
-	if len(voters) > 1 && n > len(voters)/2 {
+	if others > 0 && n > len(voters)/2 {
 		return fmt.Errorf("%d of %d voters are there, which is a majority: nothing is lost; start this replica again, and they elect a leader", n, len(voters))
 	}
 	return nil
@@ -334,13 +381,22 @@ func (r *Recovery) Text() (lines []string) {
 	for _, a := range r.answers {
 		say("! %s", a)
 	}
+	if r.lacks != nil {
+		say("! %v", r.lacks)
+	}
 	return lines
 }
+
+// Ready says why it can only be looked at.
+func (r *Recovery) Ready() error { return r.lacks }
 
 func (r *Recovery) aside() string { return r.path(fmt.Sprint(folderAside, r.Generation)) }
 
 // Do recovers. by is who does it, as "root@node-1".
 func (r *Recovery) Do(ctx context.Context, by string) error {
+	if err := r.Ready(); err != nil {
+		return err
+	}
 	dir := r.path(folderPrepared)
 	if err := os.RemoveAll(dir); err != nil { // one that was killed
 		return err
@@ -461,6 +517,10 @@ func finish(data string) error {
 	}
 	aside := filepath.Join(data, folderAside+string(generation))
 	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return err
+	}
+	// Backups go by their entries, of which there may be later ones of what is lost.
+	if err := os.Rename(filepath.Join(data, folderBackup), filepath.Join(aside, folderBackup)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	// The identity last: without a state beside it, it is refused, and not taken for

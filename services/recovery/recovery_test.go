@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -126,9 +128,15 @@ func TestRecover(t *testing.T) {
 		t.Errorf("it said: %s", text)
 	}
 	check(t, data, "", old, 2, before)
-	// And again, from the backup of before.
+	// And again, from the backup of before: only where nothing newer is left.
 	o := options(data)
 	o.From = backup
+	if _, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), "without --from") {
+		t.Errorf("from less than there is: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(data, folderState)); err != nil {
+		t.Fatal(err)
+	}
 	text = recover1(t, o)
 	if !strings.Contains(text, "generation 3 from backup state-1") {
 		t.Errorf("it said: %s", text)
@@ -214,7 +222,11 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for key, want := range map[string]string{"": "--recovery-key", other: "does not fit", "a": "no recovery key"} {
+	look, err := Begin(t.Context(), o)
+	if err != nil || !strings.Contains(strings.Join(look.Text(), "\n"), "! this folder has not the data keys") || look.Do(t.Context(), "root@lab") == nil || look.Close() != nil {
+		t.Errorf("without the recovery key: %v", err)
+	}
+	for key, want := range map[string]string{other: "does not fit", "a": "no recovery key"} {
 		o.RecoveryKey = key
 		if _, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("recovery key %q: %v", key, err)
@@ -234,8 +246,50 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// A backup is for when no replica is left: while one answers where the backup knows it, of
+// its generation or a later one, nothing is done.
+func TestSomebodyIsLeft(t *testing.T) {
+	data, _, key, own := newReplica(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, data, own.ID)
+	tell := state.ReplicaTell{ID: own.ID, Name: "node-1", Endpoint: l.Addr().String(), Key: make([]byte, 32), Release: "v1", Level: 1}
+	if _, err := s.Propose(t.Context(), "test", tell); err != nil {
+		t.Fatal(err)
+	}
+	backup := filepath.Join(t.TempDir(), "backup")
+	f, err := os.Create(backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Export(f)
+	if err := errors.Join(err, f.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	network := peer.New(peer.Config{
+		Identity: own.Identity, Member: func(string) bool { return false }, Endpoint: func(string) (string, error) { return "", errors.New("none") },
+		Members: http.NotFoundHandler(), Joins: http.NotFoundHandler(), Logger: slog.New(slog.DiscardHandler),
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- network.Serve(ctx, l) }()
+	o := options(t.TempDir())
+	o.From, o.RecoveryKey = backup, key
+	if r, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), "replica node-1 answers at "+l.Addr().String()) {
+		t.Errorf("%v, %v", r, err)
+	}
+	stop()
+	network.Close()
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	recover1(t, o)
+}
+
 // A stick that was written anew began a cluster of its own by itself: a backup, gzipped as
-// the command line saves it, takes its place. Then it is of the cluster as any other.
+// the command line saves it, takes its place. Then it has more than that backup.
 func TestNewStick(t *testing.T) {
 	stick, _, _, began := newReplica(t)
 	_, backup, key, old := newReplica(t)
@@ -255,8 +309,8 @@ func TestNewStick(t *testing.T) {
 		t.Errorf("it said: %s", said)
 	}
 	check(t, stick, backup, old, 2, nil)
-	if said := recover1(t, o); !strings.Contains(said, "generation 3") || strings.Contains(said, "began by itself") {
-		t.Errorf("and again it said: %s", said)
+	if _, err := Begin(t.Context(), o); err == nil || !strings.Contains(err.Error(), "take rackseed.backup off it") {
+		t.Errorf("once it went on: %v", err)
 	}
 }
 
@@ -298,6 +352,9 @@ func TestMajority(t *testing.T) {
 	}
 	if err := majority([]string{"a"}, "a", nil); err != nil {
 		t.Errorf("alone: %v", err)
+	}
+	if err := majority([]string{"a"}, "b", map[string]bool{"a": true}); err == nil {
+		t.Error("one without a vote, beside the only voter")
 	}
 	if err := majority([]string{"a", "b", "c"}, "sealed", map[string]bool{"a": true}); err != nil {
 		t.Errorf("a sealed one, with one of three: %v", err)

@@ -54,7 +54,9 @@ func (r *replica) holdAddress(ctx context.Context, tell report, site machine.Sit
 	var conflict *address.Conflict
 	var replica func(net.HardwareAddr) bool
 	if len(r.store.Load().Membership().Members) > 1 {
-		replica = func(hw net.HardwareAddr) bool { return r.hardwareOfReplica(link, hw) }
+		// The leader of a newer generation may run where one of this generation did: it
+		// has the address for good.
+		replica = func(hw net.HardwareAddr) bool { return r.network.Newer() == nil && r.hardwareOfReplica(link, hw) }
 	}
 	err = address.Hold(ctx, link, prefix, replica, func(err error) {
 		if err == nil {

@@ -45,8 +45,12 @@ func (r *replica) keepBackup(index uint64, from io.Reader) error {
 	if err != nil {
 		return err
 	}
+	cut, err := filepath.Glob(filepath.Join(dir, ".state-*")) // by a crash
+	if err != nil {
+		return err
+	}
 	slices.Sort(all)
-	for _, old := range all[:max(0, len(all)-keptBackups)] {
+	for _, old := range append(cut, all[:max(0, len(all)-keptBackups)]...) {
 		if err := os.Remove(old); err != nil {
 			return err
 		}

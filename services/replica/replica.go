@@ -146,7 +146,6 @@ func (r *replica) work(ctx context.Context, halt context.CancelCauseFunc) (err e
 	meeting.Go(func() { r.watchDisk(ctx, store) })
 	meeting.Go(func() {
 		if r.untilLetGo(ctx, store); ctx.Err() == nil {
-			r.letGo.Store(true)
 			halt(errSealed)
 		}
 	})

@@ -109,9 +109,11 @@ func (r *replica) serveRest(ctx context.Context, tell report) error {
 			}
 		}
 	})
-	// Who was let go is let in nowhere. While nobody answers it is not known.
-	gone := r.letGo.Load()
+	// Who was let go is let in nowhere. While nobody answers it is not known: that they
+	// are silent says nothing, a cable may be out.
+	gone := false
 	for {
+		in, out := false, false
 		for id := range own.Endpoints {
 			if !told(id) {
 				continue
@@ -119,11 +121,10 @@ func (r *replica) serveRest(ctx context.Context, tell report) error {
 			one, cancel := context.WithTimeout(ctx, restLook)
 			_, err := peerapi.Client{HTTP: network.Client()}.Stored(one, id)
 			cancel()
-			if err == nil {
-				gone = false
-			} else if peer.Refused(err) {
-				gone = true
-			}
+			in, out = in || err == nil, out || peer.Refused(err)
+		}
+		if in || out {
+			gone = !in // one that has not heard of it yet lets it in
 		}
 		if r.letGo.Store(gone); gone {
 			tell(true, sealedText)

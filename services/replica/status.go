@@ -24,6 +24,7 @@ type Status struct {
 	ConsoleURLs []string `json:"consoleURLs"`
 	Fingerprint string   `json:"fingerprint"`         // of the console's certificate: SHA-256, as browsers show it; empty while starting
 	SetupCode   string   `json:"setupCode,omitempty"` // while it was not used
+	Leads       string   `json:"leads,omitempty"`     // name or server ID of the replica that leads, as far as this one knows
 	Sealed      bool     `json:"sealed,omitempty"`    // it is over for this replica: nodes carry the boot service
 	LetGo       bool     `json:"letGo,omitempty"`     // and they know: safe to unplug
 }
@@ -43,6 +44,11 @@ func (r *replica) status() Status {
 		return s
 	}
 	view := store.View()
+	if s.Leads = store.Membership().Leader; s.Leads != "" {
+		if x, known := view.Replica(s.Leads); known {
+			s.Leads = x.Name
+		}
+	}
 	site, applied := view.Site()
 	if applied {
 		s.Site, s.Service = site.Name, site.ServiceAddress.String()

@@ -421,7 +421,8 @@ func (s *Store) propose(ctx context.Context, by string, c Command) (Result, erro
 		return Result{}, err
 	}
 	answer, err := s.commit(ctx, entry)
-	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, errNoEpoch) {
+	// While it hands the lead over, raft takes nothing either.
+	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress) || errors.Is(err, errNoEpoch) {
 		err = fmt.Errorf("%w: %w", ErrNotLeading, err)
 	}
 	if err != nil {

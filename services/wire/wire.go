@@ -29,7 +29,7 @@ const (
 	PathNodeOrder  = "/v1/node/order"  // GET ?wait=25s → NodeOrder; signed by the node key
 	PathNodeJoin   = "/v1/node/join"   // POST JoinRequest → Sealed JoinSecret, or 409 with the reason; signed by the node key
 
-	PathNodeReplica = "/v1/node/replica" // GET → ReplicaOrder; POST JoinRequest → Sealed ReplicaSecret; signed by the node key
+	PathNodeReplica = "/v1/node/replica" // GET?replica=ID&generation=N, of the one that the node has → ReplicaOrder; POST JoinRequest → Sealed ReplicaSecret; signed by the node key
 
 	PathBlob = "/blobs/" // GET /blobs/sha256:HEX, Range and strong ETag
 )
