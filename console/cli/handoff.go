@@ -156,7 +156,10 @@ func (o *options) handoffAbort() *cobra.Command {
 			}
 			// Where it cannot be, the server says why.
 			if !yes && now.Plan != nil && slices.Contains(now.Plan.Actions, api.HandoffAbort) {
-				const told = "The nodes' replicas are taken away again, with what was copied to them, and the appliance goes on alone."
+				told := "The nodes' replicas leave again, and the appliance goes on alone. What was copied stays on their disks for another try."
+				if now.Plan.From == "" {
+					told = "The replicas that were added leave again. What was copied stays on their disks for another try."
+				}
 				if err := consent(cmd, told, "Give it up?"); err != nil {
 					return err
 				}

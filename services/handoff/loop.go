@@ -48,10 +48,13 @@ type Report struct {
 	Missing      int   `json:"missing"`
 	MissingBytes int64 `json:"missingBytes"`
 	// Lost names the images that are on no replica, and what to do; "": there are none.
-	Lost   string        `json:"lost,omitempty"`
-	Sync   time.Duration `json:"sync"`  // median of a write to its log
-	Clock  time.Time     `json:"clock"` // what its clock shows
-	Sealed bool          `json:"sealed"`
+	Lost string `json:"lost,omitempty"`
+	// Unserved says in which of the site's networks with DHCP its host has no address,
+	// and what to do; "": it has one in each.
+	Unserved string        `json:"unserved,omitempty"`
+	Sync     time.Duration `json:"sync"`  // median of a write to its log
+	Clock    time.Time     `json:"clock"` // what its clock shows
+	Sealed   bool          `json:"sealed"`
 	// Keys are the IDs of the data keys that it has, Protector what protects them on
 	// its disk.
 	Keys      []string `json:"keys"`
@@ -419,6 +422,7 @@ func (l *Loop) world(ctx context.Context, h machine.Handoff) World {
 			s.Reachable, s.Stored, s.Known, s.Missing, s.MissingBytes = true, x.Stored, x.Counted, x.Missing, x.MissingBytes
 			s.Lost = x.Lost
 			s.Sync, s.Skew, s.Sealed = x.Sync, x.Clock.Sub(w.Now), x.Sealed
+			s.Unserved = x.Unserved
 			s.Keys, s.Protector = x.HasKeys(view.Keyring().Keys()...), x.Protector
 			s.BackedUp = x.Backup != "" && x.Backup == view.Keyring().Mark()
 			if checked != 0 && x.Checked == checked {

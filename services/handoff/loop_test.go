@@ -372,7 +372,7 @@ func (r *room) check(h machine.Handoff) {
 			r.t.Errorf("done with members %v", m)
 		}
 	case h.From == "" && h.Step == machine.HandoffAborted:
-		if len(m.Voters()) != len(m.Members) || !m.Voter("stick") {
+		if len(m.Voters()) != len(m.Members) || !m.Voter("stick") || len(m.Voters())%2 == 0 {
 			r.t.Errorf("given up with members %v", m)
 		}
 	case h.Step == machine.HandoffDone:

@@ -55,6 +55,9 @@ type Seen struct {
 	// protects them on its disk.
 	Keys      bool
 	Protector string
+	// Unserved says in which of the site's networks with DHCP its node has no address;
+	// "": it is in all of them.
+	Unserved string
 	// BackedUp says that it has a backup with the secrets as they are sealed now.
 	BackedUp bool
 	// Sealed says that it acknowledged, on its disk, that it is over for it.
@@ -383,6 +386,9 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 	ok = n.gate(t.Name+" log", !s.Close.IsZero() && n.w.Now.Sub(s.Close) >= CloseFor, "%d entries behind; it must be within %d for %v", lag, MaxLag, CloseFor)
 	ok = n.gate(t.Name+" state", s.SameHash, "%s", either(s.SameHash, "its state is the leader's at the same entry", "its state was not compared yet")) && ok
 	ok = n.images(t, s) && ok
+	if s.Unserved != "" {
+		ok = n.gate(t.Name+" networks", false, "%s", s.Unserved)
+	}
 	ok = n.gate(t.Name+" secrets", s.Keys, "%s", either(s.Keys, "it has the data keys; on its disk: "+protected(s.Protector), "it has not fetched the data keys yet")) && ok
 	ok = n.gate(t.Name+" disk", s.Sync > 0, "%s", either(s.Sync > 0, fmt.Sprintf("a write takes %v", s.Sync.Round(10*time.Microsecond)), "how long its disk takes is not known yet")) && ok
 	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "its clock differs by %v; at most %v: set it there, as root (date -s, hwclock -w), or in the firmware", s.Skew.Round(time.Second), MaxSkew) && ok
@@ -553,6 +559,9 @@ func (n *planner) watching() {
 	for _, t := range n.targets() {
 		s, _ := n.seen(t)
 		ok = n.images(t, s) && ok
+		if s.Unserved != "" {
+			ok = n.gate(t.Name+" networks", false, "%s", s.Unserved)
+		}
 	}
 	fresh := n.backedUp()
 	switch {
@@ -607,7 +616,8 @@ func (n *planner) newBackups() bool {
 }
 
 // aborting makes the old replica the only one again, and the targets' replicas
-// leave. Without an old one the targets that are no proved voters leave.
+// leave. Without an old one the targets that are no proved voters leave, and one more
+// where an even number of voters would stay: of two both are needed, of one only that one.
 func (n *planner) aborting() {
 	stays := n.p.From
 	if stays != "" && n.w.Self != stays {
@@ -630,6 +640,12 @@ func (n *planner) aborting() {
 	leaves := map[string]bool{}
 	for _, t := range n.p.Targets {
 		if s, joined := n.seen(t); joined && (stays != "" || !n.w.Members.Voter(s.ID) || !s.Proved) {
+			leave, leaves[s.ID] = append(leave, t), true
+		}
+	}
+	if stays == "" {
+		if t, ok := n.odd(leaves); ok {
+			s, _ := n.seen(t)
 			leave, leaves[s.ID] = append(leave, t), true
 		}
 	}
@@ -661,6 +677,26 @@ func (n *planner) aborting() {
 		return
 	}
 	n.to(machine.HandoffAborted)
+}
+
+// odd is the target that leaves, too, where the voters that would stay are even in number:
+// the last one that does not lead, or else the one that does.
+func (n *planner) odd(leaves map[string]bool) (last machine.HandoffTarget, ok bool) {
+	stay := 0
+	for _, id := range n.w.Members.Voters() {
+		if !leaves[id] {
+			stay++
+		}
+	}
+	if stay%2 == 1 {
+		return last, false
+	}
+	for _, t := range n.p.Targets {
+		if s, joined := n.seen(t); joined && !leaves[s.ID] && n.w.Members.Voter(s.ID) && (!ok || s.ID != n.w.Self) {
+			last, ok = t, true
+		}
+	}
+	return last, ok
 }
 
 // handOver hands the lead to a voter that stays.

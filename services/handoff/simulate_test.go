@@ -580,6 +580,15 @@ func (m *model) check(end string) {
 		if m.plan.From != "" && (m.leader != "stick" || len(m.voters) != 1) {
 			m.t.Errorf("given up, and the stick does not lead alone")
 		}
+		voters, added := 0, false
+		for id, voter := range m.voters {
+			if voter {
+				voters, added = voters+1, added || !m.old[id]
+			}
+		}
+		if added && voters%2 == 0 {
+			m.t.Errorf("given up, and %d voters are left, one of them added", voters)
+		}
 		for id, b := range m.boxes {
 			switch voter, member := m.voters[id]; {
 			case m.old[id] && !voter:
@@ -588,6 +597,19 @@ func (m *model) check(end string) {
 			case member || !b.left:
 				m.t.Errorf("given up, and %s did not leave", id)
 			}
+		}
+	case "majority lost for ever":
+		lost, voters := 0, 0
+		for id, voter := range m.voters {
+			if voter {
+				voters++
+				if m.boxes[id].lost {
+					lost++
+				}
+			}
+		}
+		if 2*lost < voters {
+			m.t.Errorf("nobody can be elected, though %d of %d voters are lost only", lost, voters)
 		}
 	case "stuck":
 		m.t.Errorf("it stands still for ever: %s", Waiting(Next(m.plan, m.world()).Gates))

@@ -45,7 +45,8 @@ var handoffWords = map[HandoffStep]string{
 // joinWords are handoffWords where nobody leaves.
 var joinWords = map[HandoffStep]string{
 	HandoffDone:     "these nodes carry the boot service, too",
-	HandoffAborting: "it is given up: the replicas that were added leave",
+	HandoffAborting: "it is given up: the replicas that were added leave; those that had a vote already keep it, as long as their number is odd",
+	HandoffAborted:  "it was given up: the replicas that were added left; those that had a vote already keep it, as long as their number is odd",
 }
 
 // Words are a plan's step for people.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/rackseed/rackseed/services/machine"
@@ -26,6 +27,13 @@ func TestHere(t *testing.T) {
 	}
 	if l := got.Links[1]; l.Interface != "bond0" || l.VLAN != 0 || l.Address != p("10.78.0.11/24") {
 		t.Errorf("%+v", l)
+	}
+	if text := unserved(site, got); text != "" {
+		t.Errorf("the third link has no dhcp: %s", text)
+	}
+	site.Links[2].DHCP = &machine.SiteDHCP{}
+	if text := unserved(site, got); !strings.HasPrefix(text, "links[2] of the site file has dhcp in 10.79.0.0/24, where this node has no address") {
+		t.Errorf("the third link is served by nobody: %q", text)
 	}
 	if len(site.Links) != 3 || site.Links[0].MAC == "" {
 		t.Errorf("the site itself was changed: %+v", site.Links)

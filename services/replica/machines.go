@@ -62,11 +62,14 @@ func (r *replica) serveLinks(ctx context.Context, tell report) error {
 			}
 			continue
 		}
+		whole := site
 		site, err := r.siteHere(site)
 		if err != nil {
 			return err
 		}
-		if len(site.Links) == 0 {
+		if away := unserved(whole, site); away != "" && len(site.Links) > 0 {
+			tell(false, away)
+		} else if len(site.Links) == 0 {
 			tell(false, fmt.Sprintf("this node has no address in any of the site's networks, which are where machines are served; service address: %s", site.ServiceAddress))
 		} else {
 			tell(true, fmt.Sprintf("served at %s as site %q says", site.ServiceAddress, site.Name))

@@ -283,13 +283,21 @@ func (r *replica) report() (handoff.Report, error) {
 	if log := r.output.Load(); log != nil {
 		output = log.Copies()
 	}
+	away := ""
+	if site, ok := store.View().Site(); ok {
+		here, err := r.siteHere(site)
+		if err != nil {
+			return handoff.Report{}, err
+		}
+		away = unserved(site, here)
+	}
 	backup := ""
 	if mark := r.backup.Load(); mark != nil {
 		backup = *mark
 	}
 	return handoff.Report{
 		Stored: store.Stored(), Checked: index, Hash: hash, Counted: blobs.Counted && output.Counted,
-		Missing: blobs.Missing + output.Missing, MissingBytes: blobs.Bytes + output.Bytes, Lost: blobs.Lost,
+		Missing: blobs.Missing + output.Missing, MissingBytes: blobs.Bytes + output.Bytes, Lost: blobs.Lost, Unserved: away,
 		Sync: medium.Median, Clock: r.Now(), Sealed: r.sealed.Load(),
 		Keys: r.keys.IDs(), Protector: r.keys.Protector(), Backup: backup,
 	}, err

@@ -158,6 +158,18 @@ func (r *replica) linksHere(view state.View) ([]dhcp.Link, error) {
 	return links, err
 }
 
+// unserved says in which of the site's networks with DHCP this host has no address: from
+// here nobody is served there. "": there is none.
+func unserved(site, here machine.Site) string {
+	var list []string
+	for i, l := range site.Links {
+		if l.DHCP != nil && !slices.ContainsFunc(here.Links, func(x machine.SiteLink) bool { return x.Address.Masked() == l.Address.Masked() }) {
+			list = append(list, fmt.Sprintf("links[%d] of the site file has dhcp in %s, where this node has no address, so that machines there would never be served from it: give it one (by the Ignition of its profile), or take that dhcp out", i, l.Address.Masked()))
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
 // nameOf is a replica's name, for people.
 func (r *replica) nameOf(view state.View, id string) string {
 	if x, ok := view.Replica(id); ok && x.Name != "" {

@@ -119,6 +119,30 @@ func TestRecover(t *testing.T) {
 	if err != nil || order.Run || len(order.Left) != 1 {
 		t.Errorf("its node's order: %+v, %v", order, err)
 	}
+
+	// A majority of the old generation elects a leader, which finds the address taken.
+	dead[1].start()
+	r.until("the old leader says that the address is the new generation's", time.Minute, func() error {
+		if err := dead[0].says("address", "This very cluster answers there"); err == nil {
+			return nil
+		}
+		return dead[1].says("address", "This very cluster answers there")
+	})
+	for look := range 15 {
+		for _, n := range r.nodes {
+			out, err := n.Command("ip", "-o", "-4", "address").CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if holds := strings.Contains(string(out), " "+service+"/"); holds != (n == survivor) {
+				t.Fatalf("look %d: %s has the service address: %v", look, n.name, holds)
+			}
+		}
+		if h, err := r.handoff(); err != nil || len(h.Replicas) != 1 || h.Replicas[0].Name != survivor.name {
+			t.Fatalf("look %d: %+v, %v", look, h.Replicas, err)
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 // copyStick copies the stick's data, as it is on its flash at one moment.
