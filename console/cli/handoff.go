@@ -233,7 +233,10 @@ func (o *options) handoffResume() *cobra.Command {
 				return fmt.Errorf("this handoff is at %s, and goes on by itself: only one that is being given up while the appliance is away can be resumed; see rackseed handoff status", now.Plan.Step)
 			}
 			if !yes {
-				const told = "The handoff goes forward without the appliance and the nodes that are away, and is not given up by itself any more."
+				told := "The handoff goes forward without the appliance and the nodes that are away, and is not given up by itself any more."
+				if now.Plan.From == "" {
+					told = "The handoff goes forward without the nodes that are away, and is not given up by itself any more."
+				}
 				if err := consent(cmd, told, "Go forward?"); err != nil {
 					return err
 				}

@@ -179,6 +179,10 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 	r.api = sync.OnceValues(r.newAPI)
 	var setup sync.WaitGroup
 	setup.Go(func() { r.forgetSetupCode(ctx, store) })
+	// The first word is the part that status and health show. Each runs as long as the
+	// replica does; whileLeading: while it leads; whileServing: while it leads and what
+	// it does is kept. Beside them: screen (Run), replicas (work),
+	// and the servers of a site (machines.go).
 	tasks := []task{
 		{"storage", r.watchMedium},
 		{"membership", r.introduce},
