@@ -3,7 +3,6 @@ package keyring
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -24,8 +23,7 @@ const relayName = "tpm.sock"
 const relayNetwork = "unixpacket"
 
 const (
-	// messageBytes bounds a command and a response: TPM2_PT_MAX_COMMAND_SIZE and
-	// TPM2_PT_MAX_RESPONSE_SIZE are 4096 in TPMs there are.
+	// messageBytes bounds a command: TPM2_PT_MAX_COMMAND_SIZE is 4096 in TPMs there are.
 	messageBytes = 4096
 	// relayIdle is after what time without a command a connection is closed. What is
 	// loaded in the TPM for it goes then.
@@ -34,7 +32,7 @@ const (
 
 // Relay lends a machine's TPM to the replica in a folder.
 type Relay struct {
-	device func() (io.ReadWriteCloser, error)
+	device func() (transport.TPMCloser, error)
 
 	mu       sync.Mutex
 	listener *net.UnixListener
@@ -43,7 +41,7 @@ type Relay struct {
 
 // NewRelay makes one for this machine's TPM.
 func NewRelay() *Relay {
-	return &Relay{device: func() (io.ReadWriteCloser, error) { return os.OpenFile(tpmDevice, os.O_RDWR, 0) }}
+	return &Relay{device: func() (transport.TPMCloser, error) { return linuxtpm.Open(tpmDevice) }}
 }
 
 // Listen has the replica in a folder find the TPM. To call it again costs nothing; it
@@ -120,13 +118,11 @@ func (r *Relay) serve(ctx context.Context, c *net.UnixConn) {
 		if err != nil || n == 0 {
 			return
 		}
-		if _, err := device.Write(message[:n]); err != nil {
+		answer, err := device.Send(message[:n])
+		if err != nil {
 			return
 		}
-		if n, err = device.Read(message); err != nil {
-			return
-		}
-		if _, err := c.Write(message[:n]); err != nil {
+		if _, err := c.Write(answer); err != nil {
 			return
 		}
 	}

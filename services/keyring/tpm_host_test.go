@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -121,34 +120,13 @@ func TestTPM(t *testing.T) {
 	}
 }
 
-// socketDevice is a TPM behind a socket as the kernel's device has it: a response is read
-// after its command was written.
-type socketDevice struct {
-	tpm      transport.TPMCloser
-	response []byte
-}
-
-func (d *socketDevice) Write(command []byte) (n int, err error) {
-	d.response, err = d.tpm.Send(command)
-	return len(command), err
-}
-
-func (d *socketDevice) Read(p []byte) (int, error) { return copy(p, d.response), nil }
-
-func (d *socketDevice) Close() error { return d.tpm.Close() }
-
 // A replica without devices has its ring wrapped by the TPM that a node's agent lends it:
 // also after the agent was started again, and in the folder of the next replica. Where
 // there is no TPM nothing is lent.
 func TestRelay(t *testing.T) {
 	one := emulator(t, t.TempDir())
-	none := &Relay{device: func() (io.ReadWriteCloser, error) { return nil, fs.ErrNotExist }}
-	some := func() *Relay {
-		return &Relay{device: func() (io.ReadWriteCloser, error) {
-			tpm, err := one.Open()
-			return &socketDevice{tpm: tpm}, err
-		}}
-	}
+	none := &Relay{device: func() (transport.TPMCloser, error) { return nil, fs.ErrNotExist }}
+	some := func() *Relay { return &Relay{device: one.Open} }
 	folder := filepath.Join(t.TempDir(), "replica")
 	lent := TPM{func() (transport.TPMCloser, error) { return dialRelay(filepath.Join(folder, relayName)) }}
 	ring := func() *Ring {

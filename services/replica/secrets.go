@@ -59,10 +59,6 @@ func (r *replica) keepKeys(ctx context.Context, tell report) error {
 	if err := store.CatchUp(ctx); err != nil {
 		return err
 	}
-	worse := r.keys.Improve()
-	if worse != nil {
-		r.Logger.Warn("replica: the secrets could be protected better", "error", worse)
-	}
 	for ctx.Err() == nil && !r.sealed.Load() {
 		view := store.View()
 		changed := view.Changed("keyring")
@@ -74,6 +70,10 @@ func (r *replica) keepKeys(ctx context.Context, tell report) error {
 		}
 		if err := r.forgetKeys(); err != nil {
 			return err
+		}
+		worse := r.keys.Improve()
+		if worse != nil {
+			r.Logger.Warn("replica: the secrets could be protected better", "error", worse)
 		}
 		text := protection(r.keys.Protector())
 		if worse != nil {
