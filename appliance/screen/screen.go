@@ -68,10 +68,10 @@ func Head(v View, width int) []string {
 	p.lines = append(p.lines, title, strings.Repeat("-", p.width))
 	if s := v.Status; s != nil && s.Sealed {
 		if s.LetGo {
-			p.banner("SAFE TO UNPLUG.", "The boot service runs on nodes of the cluster now, at the same address. Pull the stick and restart this machine: it netboots from the cluster, and can be approved as a node. The stick serves nothing any more, also when it is booted again; it can be written anew.",
+			p.banner("SAFE TO UNPLUG.", "The boot service runs on nodes of the cluster now, at the same address. Pull the stick and restart this machine: it netboots from the cluster, and can be approved as a node. The stick serves nothing any more, also when it is booted again. What it knew is sealed; to use it for something else, erase all of it: writing an image over it keeps what is behind that.",
 				"Only if all the nodes with a replica are lost for ever: type recover and press Enter.")
 		} else {
-			p.banner("LEAVE IT PLUGGED IN: the nodes of the cluster take over; it takes some seconds more. If it stays so, switch those nodes on and look at their cables.",
+			p.banner("LEAVE IT PLUGGED IN while a handoff runs: the nodes of the cluster take over; it takes some seconds more. If it stays so, or this stick was booted later by mistake, switch those nodes on and look at their cables: they serve without it.",
 				"Only if all the nodes with a replica are lost for ever: type recover and press Enter.")
 		}
 		for _, f := range v.Faults {

@@ -159,7 +159,7 @@ func (o *options) connect() (*client.Client, error) {
 		return nil, err
 	}
 	env := fromEnv()
-	c := choose(o.credentials, env, kept)
+	c := choose(o.credentials, env, kept).elsewhere(kept)
 	if c.Server == "" || c.Token == "" {
 		return nil, errNoLogin
 	}

@@ -180,7 +180,7 @@ func TestSessions(t *testing.T) {
 	r.fails("expected 64 hex digits", "", "setup", "--server", r.url, "--fingerprint", "AB:CD", "--code", code, "--name", "ann")
 	r.fails("Compare with the appliance's screen", "correct horse\n", "setup", "--server", r.url,
 		"--fingerprint", strings.Repeat("00", 32), "--code", code, "--name", "ann")
-	r.fails("the setup code is wrong: it is on the appliance's screen", "correct horse\n", "setup", "--server", r.url, "--fingerprint", r.fingerprint, "--code", "WRNG", "--name", "ann")
+	r.fails("the setup code is wrong: it is on the appliance's screen, or was told by rackseed break-glass", "correct horse\n", "setup", "--server", r.url, "--fingerprint", r.fingerprint, "--code", "WRNG", "--name", "ann")
 	r.setup()
 	file, err := credentialsFile()
 	if err != nil {
@@ -303,6 +303,26 @@ func TestChoose(t *testing.T) {
 			t.Errorf("flags %+v, environment %+v: %+v, want %+v", c.flags, c.env, got, c.want)
 		}
 	}
+}
+
+// Another replica's console has the same certificate: the login holds there. A server with
+// another one gets nothing.
+func TestLoginElsewhere(t *testing.T) {
+	r := newRig(t)
+	r.setup()
+	at := strings.Replace(r.url, "127.0.0.1", "localhost", 1)
+	if out := r.must("", "machines", "--server", at); strings.Contains(out, "not logged in") {
+		t.Errorf("at %s: %s", at, out)
+	}
+	kept, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newRig(t) // in a folder of its own
+	if _, err := save(kept); err != nil {
+		t.Fatal(err)
+	}
+	r.fails("fingerprint", "", "machines", "--server", other.url)
 }
 
 // follow runs a command that follows and hands over its lines.

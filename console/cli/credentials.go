@@ -102,6 +102,16 @@ func choose(flags, env, kept credentials) credentials {
 	return c
 }
 
+// elsewhere lets the kept login be used at another server of which only the address is
+// known: another replica of the same cluster has the same certificate, and so the same
+// fingerprint. A server with another one is not talked to.
+func (c credentials) elsewhere(kept credentials) credentials {
+	if c.Fingerprint == "" && c.Token == "" {
+		c.Fingerprint, c.Token = kept.Fingerprint, kept.Token
+	}
+	return c
+}
+
 func fromEnv() credentials {
 	return credentials{
 		Server:      os.Getenv("RACKSEED_SERVER"),

@@ -134,6 +134,8 @@ func choiceText(h api.Handoff, nodes int) string {
 	return ""
 }
 
+const rootlessText = "The site file has no sshKeys: NOBODY WILL BE ROOT ON A NODE, which recover and break-glass need once the stick is pulled; a key that is added later is on no node that was installed before."
+
 // startText says what a start does.
 func startText(h api.Handoff, nodes []string) string {
 	list := strings.Join(nodes, ", ")
@@ -141,7 +143,11 @@ func startText(h api.Handoff, nodes []string) string {
 		return fmt.Sprintf("Replicas of the boot service start on %s, besides those that there are.", list) + choiceText(h, len(nodes))
 	}
 	text := fmt.Sprintf("The boot service moves to %s. Replicas start there, fetch the log and the images, and take over; then the stick can be pulled. "+
-		"It takes some minutes, in which no new install begins; what runs goes on. Until it is sealing it can be given up: rackseed handoff abort.", list)
+		"It takes some minutes, in which no new install begins; what runs goes on. Until it is sealing it can be given up: rackseed handoff abort. "+
+		"Until a node leads, the stick alone knows everything: save a backup first (rackseed backup FILE).", list)
+	if h.Rootless {
+		text += " " + rootlessText
+	}
 	return text + choiceText(h, len(nodes))
 }
 
@@ -172,7 +178,7 @@ func (o *options) handoffAbort() *cobra.Command {
 }
 
 const lostText = "The handoff goes forward with the nodes that are there, and cannot be given up any more. The appliance is removed without its word that it is over for it. Its stick does not know, and must never be booted again as it is: " +
-	"destroy it, or write it anew."
+	"destroy it, or erase all of it (writing the image over it keeps what it knew): dd if=/dev/zero of=/dev/sdX bs=4M"
 
 func (o *options) handoffLost() *cobra.Command {
 	var confirm string
@@ -282,7 +288,7 @@ one on the same node or on another.`,
 				return fmt.Errorf("there is no replica %s: see rackseed handoff status", args[0])
 			}
 			if !yes {
-				if err := consent(cmd, fmt.Sprintf("The replica of %s loses its vote and leaves for good.", args[0]), "Take it away?"); err != nil {
+				if err := consent(cmd, removeText(now, args[0]), "Take it away?"); err != nil {
 					return err
 				}
 			}
@@ -291,6 +297,22 @@ one on the same node or on another.`,
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
+}
+
+// removeText says what is lost by taking a replica away.
+func removeText(h api.Handoff, name string) string {
+	text := fmt.Sprintf("The replica of %s leaves for good; if its node only restarts, wait for it instead. Its disk keeps the data keys: erase it.", name)
+	voters, votes := 0, false
+	for _, r := range h.Replicas {
+		if r.Voter {
+			voters++
+			votes = votes || r.ID == name || r.Name == name
+		}
+	}
+	if left := voters - 1; votes && left > 0 {
+		text += fmt.Sprintf(" It loses its vote: %d voters are left, of which %d may fail, until another one is started: rackseed handoff start --node NAME.", left, (left-1)/2)
+	}
+	return text
 }
 
 // nodeNames completes the name of a node that is Ready.
@@ -391,6 +413,9 @@ func (o *options) endOfHandoff(w io.Writer, h api.Handoff) error {
 	return nil
 }
 
+// noLeaderText is what to do where no replica leads, as far as the one knows that answers.
+const noLeaderText = "no replica leads, so that no machine is served: more than half of the voters above must run and reach each other; switch the others on and look at their cables. Only if they are lost for ever: docs/handoff.md, \"When the majority is lost\""
+
 // unplugText says that the stick can be pulled; "": it must not.
 func unplugText(h api.Handoff) string {
 	if !h.SafeToUnplug {
@@ -401,7 +426,11 @@ func unplugText(h api.Handoff) string {
 		on = append(on, r.Name)
 	}
 	slices.Sort(on)
-	return fmt.Sprintf("Safe to unplug. The boot service runs on %s. The stick can be pulled.", strings.Join(on, ", "))
+	text := fmt.Sprintf("Safe to unplug. The boot service runs on %s. The stick can be pulled.", strings.Join(on, ", "))
+	if h.Plan != nil && h.Plan.Lost {
+		text += " It was declared destroyed and NEVER TOLD: erase all of it or destroy it, and never boot it again."
+	}
+	return text
 }
 
 func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
@@ -423,7 +452,11 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 			f.add("Failed", p.Failed+"; it is tried again")
 		}
 		if !p.Over && !p.Known {
-			f.add("Waits for", "not known here yet: the replica that leads says it, at the service address")
+			if slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Leads }) {
+				f.add("Waits for", "not known here yet: the replica that leads says it, at the service address")
+			} else {
+				f.add("Waits for", noLeaderText)
+			}
 		}
 		for _, g := range p.Gates {
 			f.add(either(g.OK, "Holds", "Waits for"), g.Name+": "+g.Text)

@@ -208,11 +208,11 @@ func TestHandoffIsFollowed(t *testing.T) {
 	r.Must(state.ReplicaLeave{ID: "replica-1", Reason: "the handoff"})
 	r.move(machine.HandoffDone, "")
 	line("NOW  done          the boot service has moved")
-	line("Safe to unplug. The boot service runs on alpha. The stick can be pulled.")
+	line("Safe to unplug. The boot service runs on alpha. The stick can be pulled. It was declared destroyed and NEVER TOLD: erase all of it or destroy it, and never boot it again.")
 	if err := stop(); err != nil {
 		t.Errorf("done: %v", err)
 	}
-	if out := r.must("", "handoff"); !strings.Contains(out, "Stick         Safe to unplug. The boot service runs on alpha. The stick can be pulled.\n") {
+	if out := r.must("", "handoff"); !strings.Contains(out, "Stick         Safe to unplug. The boot service runs on alpha. The stick can be pulled. It was") {
 		t.Errorf("done:\n%s", out)
 	}
 	// Each line of JSON is all of it.

@@ -95,7 +95,7 @@ beside it. docs/handoff.md has the steps.`,
 	f.StringVar(&keyFile, "recovery-key", "", "a file with the recovery key, where this folder has not the keys to the secrets: from a backup of another replica, or once its TPM is another one")
 	f.StringVar(&cluster, "cluster", "", "the name of the cluster that is recovered, instead of being asked for it")
 	f.BoolVar(&yes, "yes", false, "do not ask")
-	f.BoolVar(&look, "dry-run", false, "only say from where it would go on, and what would be lost")
+	f.BoolVar(&look, "dry-run", false, "only say from where it would go on, and what would be lost; on a node its replica is stopped meanwhile, unless one leads")
 	c.MarkFlagsMutuallyExclusive("dry-run", "yes")
 	return c
 }
@@ -200,6 +200,9 @@ made. A replica must lead.`,
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Setup code: %s\nConsole: %s\nFingerprint: %s\n", answer.Code, strings.Join(answer.ConsoleURLs, " "), answer.Fingerprint)
+			if err == nil && len(answer.ConsoleURLs) > 0 {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "In the console, or: rackseed setup --server %s --fingerprint %s --code %s --name NAME (one that there is not yet)\n", answer.ConsoleURLs[0], answer.Fingerprint, answer.Code)
+			}
 			return err
 		},
 	}

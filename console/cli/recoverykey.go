@@ -20,8 +20,9 @@ func (o *options) recoveryKey() *cobra.Command {
 		Use: "recovery-key", Short: "Make the key that opens the cluster's secrets when all else is lost", Args: cobra.NoArgs,
 		Long: `Make the recovery key: it opens the secrets in a backup (rackseed recover) where no
 replica's own way to them is left, as after its TPM was cleared. It is shown this once
-and kept nowhere: write it down, away from the cluster. If there is one already it asks:
-the new one replaces it, and it opens older backups only.`,
+and kept nowhere: write it down, away from the cluster. If there is one already it asks.
+The old key then opens only the backups that were made until now, and the new one only
+those from now on: keep the old key with the old backups, or save a backup anew.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
@@ -29,7 +30,7 @@ the new one replaces it, and it opens older backups only.`,
 			}
 			there, err := hasRecoveryKey(cmd.Context(), c)
 			if err == nil && there && !yes {
-				err = consent(cmd, "There is a recovery key already. It opens older backups only, once it is replaced.", "Replace it?")
+				err = consent(cmd, "There is a recovery key already. Once it is replaced it opens only the backups that were made until now, and the new one only those from now on: save a backup anew then.", "Replace it?")
 			}
 			if err != nil {
 				return err

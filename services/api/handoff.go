@@ -29,6 +29,8 @@ type Handoff struct {
 	Ready   bool     `json:"ready" doc:"Whether a handoff can be started now."`
 	Reason  string   `json:"reason,omitempty" doc:"Why it cannot."`
 	Targets []string `json:"targets" doc:"The nodes it would move to."`
+	// Rootless is whether the site file has no sshKeys.
+	Rootless bool `json:"rootless" doc:"The site file has no sshKeys: nobody is root on a node, which rackseed recover and break-glass need once the boot service moved."`
 	// RecoveryKey is whether there is one.
 	RecoveryKey bool   `json:"recoveryKey" doc:"A recovery key was made, which opens the secrets in backups."`
 	Auto        string `json:"auto,omitempty" doc:"What the handoff that the site file asks for (handoff: auto) waits for, while it was not started."`
@@ -182,6 +184,8 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 		out.Choices = append(out.Choices, HandoffChoice(c))
 	}
 	out.RecoveryKey = v.Keyring().Recipient != ""
+	site, applied := v.Site()
+	out.Rootless = applied && len(site.SSHKeys) == 0
 	_, out.Auto, _ = handoff.Auto(v, m.Leader)
 	next, err := handoff.Plan(v, "next", m.Leader, "", nil)
 	switch {

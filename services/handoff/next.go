@@ -391,9 +391,29 @@ func (n *planner) ready(t machine.HandoffTarget) bool {
 	}
 	ok = n.gate(t.Name+" secrets", s.Keys, "%s", either(s.Keys, "it has the data keys; on its disk: "+protected(s.Protector), "it has not fetched the data keys yet")) && ok
 	ok = n.gate(t.Name+" disk", s.Sync > 0, "%s", either(s.Sync > 0, fmt.Sprintf("a write takes %v", s.Sync.Round(10*time.Microsecond)), "how long its disk takes is not known yet")) && ok
-	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "its clock differs by %v; at most %v: set it there, as root (date -s, hwclock -w), or in the firmware", s.Skew.Round(time.Second), MaxSkew) && ok
+	ok = n.gate(t.Name+" clock", s.Skew.Abs() <= MaxSkew, "%s", n.clocks(s)) && ok
 	level := s.Level >= n.w.Level
 	return n.gate(t.Name+" release", level, "it supports feature level %d and the cluster is at %d%s", s.Level, n.w.Level, either(level, "", ": install a newer release there")) && ok
+}
+
+// clocks compares a replica's clock with the leader's, which may be the wrong one.
+func (n *planner) clocks(s Seen) string {
+	if s.Skew.Abs() <= MaxSkew {
+		return fmt.Sprintf("its clock differs by %v; at most %v", s.Skew.Round(time.Second), MaxSkew)
+	}
+	show := func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+	return fmt.Sprintf("its clock shows %s, and that of the replica that leads (%s) %s: set the one that is wrong, to within %v: a node's as root (date -s, hwclock -w), the appliance's in the setup of its firmware, and boot it again",
+		show(n.w.Now.Add(s.Skew)), cmp.Or(n.name(n.w.Self), "the appliance"), show(n.w.Now), MaxSkew)
+}
+
+// name is a node's whose replica that is; "": it is none of the targets'.
+func (n *planner) name(id string) string {
+	for _, t := range n.p.Targets {
+		if s, ok := n.seen(t); ok && s.ID == id {
+			return t.Name
+		}
+	}
+	return ""
 }
 
 // protected says how safe a replica's secrets are on its disk.

@@ -80,7 +80,7 @@ type Recovery struct {
 	// Cluster is the cluster's ID, and Site its name, by which it is confirmed.
 	Cluster, Site string
 	// Unused is the cluster that the folder is of, if that is another one, which no
-	// machine was installed for: a stick that was written anew began it.
+	// machine was installed for: a new stick began it.
 	Unused     string
 	Generation uint64 // the new one
 
@@ -92,6 +92,7 @@ type Recovery struct {
 	newest  time.Time
 	others  []machine.Replica
 	answers []string // of others that are there
+	silent  []string // of those that are not
 	lacks   error    // why it can only be looked at: the keys are missing
 	locks   []io.Closer
 }
@@ -112,7 +113,7 @@ func Begin(ctx context.Context, o Options) (r *Recovery, err error) {
 		return r, err
 	}
 	if r.own, err = identity.Load(r.path(folderIdentity)); err != nil && (o.From == "" || !errors.Is(err, fs.ErrNotExist)) {
-		return r, fmt.Errorf("whose it was: %w", err)
+		return r, fmt.Errorf("its identity is missing or spoilt, so this disk lost data: take another replica, or a backup (--from): %w", err)
 	}
 	if err := r.read(); err != nil {
 		return r, err
@@ -240,7 +241,7 @@ func (r *Recovery) lockState(cluster string) error {
 	}
 	r.locks = append(r.locks, own)
 	if used(own.View) {
-		return fmt.Errorf("%s is of cluster %s, and the replica in this folder of %s, for which machines were installed: use an empty folder, or a stick that was written anew", cmp.Or(r.From, folderState), cluster, r.own.Cluster)
+		return fmt.Errorf("%s is of cluster %s, and the replica in this folder of %s, for which machines were installed: use an empty folder, or a stick that was erased before it was written (writing the image over it keeps what it knew)", cmp.Or(r.From, folderState), cluster, r.own.Cluster)
 	}
 	r.Unused, r.own = r.own.Cluster, identity.Own{}
 	return nil
@@ -294,6 +295,7 @@ func (r *Recovery) askOthers(ctx context.Context) error {
 		case errors.As(a.Err, &other) && other.There.Generation > r.own.Generation:
 			return fmt.Errorf("replica %s: %w", r.nameOf(id), a.Err)
 		case a.Err != nil:
+			r.silent = append(r.silent, fmt.Sprintf("replica %s (%s) does not answer: %v", r.nameOf(id), at[id], a.Err))
 			continue
 		}
 		there[id] = true
@@ -371,7 +373,7 @@ func (r *Recovery) Text() (lines []string) {
 		for _, x := range r.others {
 			names = append(names, x.Name)
 		}
-		say("- The replicas of %s have left for good; they can be invited anew.", strings.Join(names, ", "))
+		say("- The replicas of %s leave for good; they can be invited anew.", strings.Join(names, ", "))
 	}
 	if h, ok := r.past.View.Handoff(); ok && !h.Step.Over() {
 		say("- The handoff that is under way (%s) is given up.", h.Step)
@@ -380,6 +382,12 @@ func (r *Recovery) Text() (lines []string) {
 	say("- What is there now is kept in %s.", r.aside())
 	for _, a := range r.answers {
 		say("! %s", a)
+	}
+	for _, s := range r.silent {
+		say("! %s", s)
+	}
+	if len(r.silent) > 0 {
+		say("! Silent is not dead. If they are only switched off, or this machine's cable or switch is out, stop here: they go on without this one. Look at them first.")
 	}
 	if r.lacks != nil {
 		say("! %v", r.lacks)

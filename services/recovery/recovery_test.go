@@ -288,7 +288,7 @@ func TestSomebodyIsLeft(t *testing.T) {
 	recover1(t, o)
 }
 
-// A stick that was written anew began a cluster of its own by itself: a backup, gzipped as
+// A new stick began a cluster of its own by itself: a backup, gzipped as
 // the command line saves it, takes its place. Then it has more than that backup.
 func TestNewStick(t *testing.T) {
 	stick, _, _, began := newReplica(t)

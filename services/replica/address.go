@@ -143,7 +143,7 @@ func otherAuthority(cluster state.Cluster, own, there string) string {
 	if generation < cluster.Generation {
 		return fmt.Sprintf("Replica %s of generation %d answers there, which is from before this cluster was recovered as generation %d: switch it off", parts[2], generation, cluster.Generation)
 	}
-	return fmt.Sprintf("This very cluster answers there: replica %s leads it, in epoch %s of generation %d. This one (%s, epoch %d of generation %d) is an old copy, and serves nobody: switch it off, and write its stick anew",
+	return fmt.Sprintf("This very cluster answers there: replica %s leads it, in epoch %s of generation %d. This one (%s, epoch %d of generation %d) is an old copy, and serves nobody: switch it off, and erase all of its stick",
 		parts[2], parts[1], generation, own, cluster.Epoch, cluster.Generation)
 }
 

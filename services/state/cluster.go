@@ -93,7 +93,7 @@ func (c *change) userPut(x UserPut) error {
 		case cluster.SetupUsed:
 			return refuse("the setup code was used already: log in as the user it made, or let that user make another")
 		case len(cluster.SetupHash) == 0 || subtle.ConstantTimeCompare(cluster.SetupHash, x.SetupHash) != 1:
-			return refuse("the setup code is wrong: it is on the appliance's screen")
+			return refuse("the setup code is wrong: it is on the appliance's screen, or was told by rackseed break-glass")
 		}
 		cluster.SetupUsed = true
 		c.put(tableCluster, &cluster)

@@ -276,6 +276,8 @@ export interface Handoff {
   recoveryKey: boolean;
   /** Where the boot service runs. */
   replicas: Replica[];
+  /** The site file has no sshKeys: nobody is root on a node, which rackseed recover and break-glass need once the boot service moved. */
+  rootless: boolean;
   /** All replicas run on nodes, and no handoff is under way: the stick can be pulled. */
   safeToUnplug: boolean;
   /** The nodes it would move to. */

@@ -36,7 +36,7 @@ const choices = [
   { nodes: 4, refused: true, text: '4 nodes are named, and 1, 3 or 5 are needed: of an even number one more may not fail than without it' },
 ]
 const candidates = [...nodes, 'node-4', 'node-5'].map((name, n) => ({ name, machine: `m-0000000${n + 1}`, ...(n === 4 && { why: 'node-5 is installing: its node must be Ready' }) }))
-const answer = (changes) => ({ nodes: candidates, choices, replicas: [appliance], ready: false, reason: 'one is under way', targets: [], safeToUnplug: false, recoveryKey: true, ...changes })
+const answer = (changes) => ({ nodes: candidates, choices, replicas: [appliance], ready: false, reason: 'one is under way', targets: [], safeToUnplug: false, recoveryKey: true, rootless: false, ...changes })
 
 const catchingUp = answer({
   replicas: [{ ...appliance, seen: true, reachable: true }, replica(1), replica(2, { behind: 480, missing: 312 << 20 }), replica(3, { reachable: false })],
