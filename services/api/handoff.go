@@ -68,7 +68,7 @@ type Replica struct {
 	Joined   time.Time  `json:"joined"`
 	Secrets  string     `json:"secrets,omitempty" doc:"What protects the secrets on its disk: tpm, or plaintext, which is nothing; absent: it has none yet."`
 	// What the leader saw last, while a handoff is under way; only it knows.
-	Seen      bool   `json:"seen" doc:"This replica leads, and looked at it while a handoff is under way."`
+	Seen      bool   `json:"seen" doc:"The replica that answers leads, and looked at it."`
 	Reachable bool   `json:"reachable,omitempty"`
 	Behind    uint64 `json:"behind,omitempty" doc:"Log entries that it has not applied yet."`
 	Missing   int64  `json:"missing,omitempty" doc:"Bytes of images that it has not fetched yet."`
@@ -148,8 +148,15 @@ func HandoffOf(v state.View, m state.Membership, s handoff.Status) Handoff {
 			ID: r.ID, Name: r.Name, Machine: r.Machine, Endpoint: r.Endpoint, Release: r.Release, Joined: r.Joined, Secrets: r.Protector,
 			Leads: m.Leader == r.ID, Voter: m.Voter(r.ID), Member: m.Has(r.ID),
 		}
-		if i := slices.IndexFunc(s.Replicas, func(seen handoff.Seen) bool { return seen.ID == r.ID }); known && i >= 0 {
-			seen := s.Replicas[i]
+		looks := s.Others
+		if active {
+			looks = nil
+		}
+		if known {
+			looks = s.Replicas
+		}
+		if i := slices.IndexFunc(looks, func(seen handoff.Seen) bool { return seen.ID == r.ID }); i >= 0 {
+			seen := looks[i]
 			x.Seen, x.Reachable, x.Missing = true, seen.Reachable, seen.MissingBytes
 			if at := v.Index(); at > seen.Stored.Applied {
 				x.Behind = at - seen.Stored.Applied

@@ -132,6 +132,9 @@ type Status struct {
 	Gates   []Gate
 	// Replicas are as they were seen last.
 	Replicas []Seen
+	// Others are the other members, whether a plan is under way or not: reachable or not,
+	// and what they have stored.
+	Others []Seen
 }
 
 // Status is how far the plan is, as far as this replica knows: only the leader

@@ -26,10 +26,14 @@ func (r *replica) runHandoff(ctx context.Context, tell report) error {
 
 // handoffStatus is how far the plan is.
 func (r *replica) handoffStatus() handoff.Status {
+	var s handoff.Status
 	if loop := r.handoff.Load(); loop != nil {
-		return loop.Status()
+		s = loop.Status()
 	}
-	return handoff.Status{}
+	if others := r.others.Load(); others != nil {
+		s.Others = *others
+	}
+	return s
 }
 
 // hands do what is outside of the log.

@@ -54,9 +54,11 @@ type replica struct {
 	slow    slowness // of the others
 	handoff atomic.Pointer[handoff.Loop]
 	rollout atomic.Pointer[rollout.Loop]
-	backup  atomic.Pointer[string] // state.Keyring.Mark of the newest backup that it wrote
-	sealed  atomic.Bool            // it is over for this replica
-	letGo   atomic.Bool            // and those that go on know it
+	others  atomic.Pointer[[]handoff.Seen] // as the leader saw them last; nil: this one does not lead
+	alone   atomic.Int64                   // since when nobody leads, as Unix nanoseconds; 0: somebody does
+	backup  atomic.Pointer[string]         // state.Keyring.Mark of the newest backup that it wrote
+	sealed  atomic.Bool                    // it is over for this replica
+	letGo   atomic.Bool                    // and those that go on know it
 	log     *events.Log
 	output  atomic.Pointer[events.Log] // log, once it is open
 	api     func() (*api.Server, error)
@@ -190,6 +192,7 @@ func (r *replica) serve(ctx context.Context, store *state.Store) error {
 		{"backups", r.keepBackups},
 		{"blobs", func(ctx context.Context, tell report) error { return r.copies.Run(ctx, tell.plain) }},
 		{"handoff", r.runHandoff},
+		{"other replicas", r.whileLeading(r.watchOthers)},
 		{"handoff by the site file", r.whileServing(r.startHandoff)},
 		{"rollout", r.runRollout},
 		{"copies of output", func(ctx context.Context, tell report) error { return r.log.Copy(ctx, tell.plain) }},

@@ -13,6 +13,9 @@ import (
 // roleLook is how often a replica that follows looks whom.
 const roleLook = 2 * time.Second
 
+// leaderlessFor is how long nobody may lead before that is a fault.
+const leaderlessFor = time.Minute
+
 // whileServing is a task that runs while this replica serves machines: while it
 // leads, with its epoch committed, and what it does is kept.
 func (r *replica) whileServing(run func(context.Context, report) error) func(context.Context, report) error {
@@ -36,6 +39,7 @@ func (r *replica) whileLeading(run func(context.Context, report) error) func(con
 				look.Stop()
 				continue
 			}
+			r.alone.Store(0)
 			leading, stop := context.WithCancel(ctx)
 			var watch sync.WaitGroup
 			watch.Go(func() {
@@ -64,7 +68,13 @@ func (r *replica) leaderless(tell report, waits string) {
 		tell(false, newer.Error())
 		return
 	}
-	tell(false, waits, api.HealthWaiting)
+	// A restart and an election take seconds.
+	r.alone.CompareAndSwap(0, time.Now().UnixNano())
+	if time.Since(time.Unix(0, r.alone.Load())) < leaderlessFor*time.Duration(max(r.Slower, 1)) {
+		tell(false, waits, api.HealthWaiting)
+		return
+	}
+	tell(false, waits+"; switch the others on, and look at their cables; only if they are lost for ever: rackseed recover")
 }
 
 // follows tells who does a part that this replica does not do now.
@@ -73,6 +83,7 @@ func (r *replica) follows(view state.View, m state.Membership, tell report) {
 		r.leaderless(tell, fmt.Sprintf("no replica leads, so that no machine is served: more than half of the voters must reach each other, of %s", m))
 		return
 	}
+	r.alone.Store(0)
 	name := m.Leader
 	if x, ok := view.Replica(m.Leader); ok {
 		name = x.Name

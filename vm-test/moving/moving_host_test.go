@@ -182,6 +182,20 @@ func TestHandoff(t *testing.T) {
 		}
 	}
 	dead.kill()
+	// It shows, before another one dies.
+	r.until("the dead one is told of", 2*time.Minute, func() error {
+		h, err := r.handoff()
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(h.Replicas, func(x api.Replica) bool { return x.Name == dead.name && x.Seen && !x.Reachable }) {
+			return fmt.Errorf("it is said to be reachable: %+v", h.Replicas)
+		}
+		if !slices.ContainsFunc(r.events(), func(e machine.Event) bool { return e.Kind == "replica.away" && strings.HasPrefix(e.Text, dead.name) }) {
+			return errors.New("no event")
+		}
+		return r.leader(h).says("other replicas", "rackseed handoff remove "+dead.name)
+	})
 	if err := r.client.Call(t.Context(), http.MethodPost, "/api/handoff/remove", nil, api.RemoveRequest{Replica: dead.name}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -685,7 +685,7 @@ export interface Replica {
   release: string;
   /** What protects the secrets on its disk: tpm, or plaintext, which is nothing; absent: it has none yet. */
   secrets?: string;
-  /** This replica leads, and looked at it while a handoff is under way. */
+  /** The replica that answers leads, and looked at it. */
   seen: boolean;
   /** It counts in majorities. */
   voter: boolean;
