@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rackseed/rackseed/services/keyring"
 	"github.com/rackseed/rackseed/services/state"
 )
 
@@ -48,4 +49,25 @@ func TestBackup(t *testing.T) {
 	if text, err := readBackup(f, int64(len(saved))); err == nil {
 		t.Errorf("a broken one: %s", text)
 	}
+
+	// A recovery key opens those that were made since it was.
+	made, recipient, err := keyring.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := keyring.NewKey()
+	copied, err := keyring.Copy(recipient, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Must(state.RecoveryPut{Recipient: recipient, Copy: copied, Keys: []string{data.ID}})
+	key, after := filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "after")
+	if err := os.WriteFile(key, []byte(made+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.must("", "backup", after)
+	if out := r.must("", "backup", after, "--check", key); !strings.Contains(out, "The recovery key opens it.") {
+		t.Errorf("it says %q", out)
+	}
+	r.fails("recovery key", "", "backup", file, "--check", key)
 }
