@@ -111,7 +111,7 @@ rises once every replica, and the image it would go back to, supports a higher o
 without this command that is after the next upgrade.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
-				if err := consent(cmd, "No replica can go back to the release that it ran before.", "Keep what runs?"); err != nil {
+				if err := consent(cmd, "No replica can go back to the release that it ran before, and the cluster may refuse that release from then on.", "Keep what runs?"); err != nil {
 					return err
 				}
 			}

@@ -71,7 +71,7 @@ func (h hands) Deploy(ctx context.Context, t machine.HandoffTarget) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("no replica has joined from %s: its node agent must reach the boot service, and the replica port %s of it; see the node's log", t.Name, peer.Port)
+			return fmt.Errorf("no replica has joined from %s: its node agent must reach the boot service, and the replica port %s of it; see rackseed log %[1]s, and there, as root, journalctl -u rackseed-node and what is in /var/log/pods/rackseed_*", t.Name, peer.Port)
 		}
 	}
 }
