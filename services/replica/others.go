@@ -71,8 +71,10 @@ func (r *replica) watchOthers(ctx context.Context, tell report) error {
 			}
 			told[id] = gone
 		}
-		if len(away) == 0 {
-			tell(true, fmt.Sprintf("%d others answer", len(seen)))
+		if len(seen) == 0 {
+			tell(true, "this replica is the only one")
+		} else if len(away) == 0 {
+			tell(true, fmt.Sprintf("%d others, and none of them is silent for long", len(seen)))
 		} else {
 			var names []string
 			for _, id := range slices.Sorted(maps.Keys(away)) {
