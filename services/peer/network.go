@@ -304,7 +304,7 @@ func (n *Network) accept(plain net.Conn) {
 		c, err = n.keep(secure, id)
 	}
 	if err == nil && !q.put(ctx, c) {
-		err = net.ErrClosed
+		err = errors.Join(net.ErrClosed, c.Close()) // it is kept among those that are open
 	}
 	if err != nil {
 		n.Logger.Debug("peer: a connection was refused", "from", plain.RemoteAddr(), "error", err)
