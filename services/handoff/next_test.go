@@ -104,7 +104,7 @@ func TestNext(t *testing.T) {
 			change(w, "n3", func(s *Seen) { s.Lost = "image web:1 is on no replica: push it again" })
 		}, to: machine.HandoffPromoting},
 		"another state":         {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.OtherHash = true }) }, abort: "another state"},
-		"a clock a day off":     {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.Skew = -24 * time.Hour }) }, waits: "node-3 clock: its clock differs by -24h0m0s"},
+		"a clock a day off":     {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { change(w, "n3", func(s *Seen) { s.Skew = -24 * time.Hour }) }, waits: "node-3 clock: its clock shows 2026-11-25 12:00 UTC, and that of the replica that leads (the appliance) 2026-11-26 12:00 UTC: set the one that is wrong"},
 		"an older release":      {step: machine.HandoffCatchingUp, with: func(_ *machine.Handoff, w *World) { w.Level = 2 }, waits: "supports feature level 1 and the cluster is at 2"},
 		"caught up":             {step: machine.HandoffCatchingUp, to: machine.HandoffPromoting},
 		"the first voter":       {step: machine.HandoffPromoting, act: "promote n1"},
