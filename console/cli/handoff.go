@@ -108,6 +108,18 @@ func (o *options) handoffNow(ctx context.Context) (c *client.Client, now api.Han
 	return c, now, err
 }
 
+// handoffUnderWay is the plan that is carried out now.
+func (o *options) handoffUnderWay(ctx context.Context) (api.HandoffPlan, error) {
+	_, now, err := o.handoffNow(ctx)
+	if err == nil && (now.Plan == nil || now.Plan.Over) {
+		err = errors.New("no handoff is under way")
+	}
+	if err != nil {
+		return api.HandoffPlan{}, err
+	}
+	return *now.Plan, nil
+}
+
 // mayStart refuses what the boot service would refuse, before anything is asked.
 func mayStart(h api.Handoff, nodes []string) error {
 	switch {
@@ -190,15 +202,12 @@ itself.
 
 ` + lostText,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, now, err := o.handoffNow(cmd.Context())
+			plan, err := o.handoffUnderWay(cmd.Context())
 			if err != nil {
 				return err
 			}
-			switch {
-			case now.Plan == nil || now.Plan.Over:
-				return errors.New("no handoff is under way")
-			case !slices.Contains(now.Plan.Actions, api.HandoffLost):
-				return fmt.Errorf("the appliance can be declared destroyed, once, while a node leads and the appliance is to leave: see rackseed handoff status; this handoff is at %s", now.Plan.Step)
+			if !slices.Contains(plan.Actions, api.HandoffLost) {
+				return fmt.Errorf("the appliance can be declared destroyed, once, while a node leads and the appliance is to leave: see rackseed handoff status; this handoff is at %s", plan.Step)
 			}
 			a := newAsker(cmd)
 			if _, ok := a.terminal(); !ok && confirm == "" {
@@ -225,22 +234,20 @@ func (o *options) handoffResume() *cobra.Command {
 	c := &cobra.Command{
 		Use: "resume", Short: "Let a handoff that is being given up go forward without who is away", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, now, err := o.handoffNow(cmd.Context())
+			plan, err := o.handoffUnderWay(cmd.Context())
 			if err != nil {
 				return err
 			}
 			switch {
-			case now.Plan == nil || now.Plan.Over:
-				return errors.New("no handoff is under way")
-			case slices.Contains(now.Plan.Actions, api.HandoffResume):
-			case now.Plan.Step == machine.HandoffAborting:
+			case slices.Contains(plan.Actions, api.HandoffResume):
+			case plan.Step == machine.HandoffAborting:
 				return errors.New("the appliance leads again, and gives the handoff up: when that is over, another one can be started")
 			default:
-				return fmt.Errorf("this handoff is at %s, and goes on by itself: only one that is being given up while the appliance is away can be resumed; see rackseed handoff status", now.Plan.Step)
+				return fmt.Errorf("this handoff is at %s, and goes on by itself: only one that is being given up while the appliance is away can be resumed; see rackseed handoff status", plan.Step)
 			}
 			if !yes {
 				told := "The handoff goes forward without the appliance and the nodes that are away, and is not given up by itself any more."
-				if now.Plan.From == "" {
+				if plan.From == "" {
 					told = "The handoff goes forward without the nodes that are away, and is not given up by itself any more."
 				}
 				if err := consent(cmd, told, "Go forward?"); err != nil {

@@ -269,3 +269,20 @@ func TestNewsOfAHandoff(t *testing.T) {
 		}
 	}
 }
+
+// A stick that was sealed can be pulled, and no more is said of it; one that was declared
+// destroyed was never told.
+func TestUnplugText(t *testing.T) {
+	const safe = "Safe to unplug. The boot service runs on a, b. The stick can be pulled."
+	h := api.Handoff{SafeToUnplug: true, Replicas: []api.Replica{{Name: "b"}, {Name: "a"}}, Plan: &api.HandoffPlan{}}
+	if got := unplugText(h); got != safe {
+		t.Errorf("%q", got)
+	}
+	h.Plan.Lost = true
+	if got := unplugText(h); !strings.HasPrefix(got, safe+" It was declared destroyed and NEVER TOLD") {
+		t.Errorf("lost: %q", got)
+	}
+	if got := unplugText(api.Handoff{Replicas: h.Replicas, Plan: h.Plan}); got != "" {
+		t.Errorf("not yet: %q", got)
+	}
+}
