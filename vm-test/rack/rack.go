@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 
+	"github.com/rackseed/rackseed/services/freeport"
 	"github.com/rackseed/rackseed/vm-test/qemu"
 	"github.com/rackseed/rackseed/vm-test/vswitch"
 )
@@ -89,7 +89,7 @@ func New(ctx context.Context, c Config) (*Rack, error) {
 	var err error
 	for _, port := range []*int{&c.ConsolePort, &c.KubernetesPort} {
 		if *port == 0 {
-			if *port, err = freePort(); err != nil {
+			if *port, err = freeport.Find(); err != nil {
 				return nil, fmt.Errorf("virtual rack: %w", err)
 			}
 		}
@@ -313,13 +313,4 @@ func emptyDisk(path string, bytes int64) error {
 		return fmt.Errorf("virtual disk %s: %w", path, err)
 	}
 	return nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("no free port on the loopback: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

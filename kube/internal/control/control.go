@@ -21,6 +21,7 @@ import (
 	"github.com/rackseed/rackseed/kube/config"
 	"github.com/rackseed/rackseed/kube/core"
 	"github.com/rackseed/rackseed/kube/pki"
+	"github.com/rackseed/rackseed/services/freeport"
 	"k8s.io/client-go/rest"
 )
 
@@ -47,12 +48,11 @@ func Program(t *testing.T, variable string) string {
 // FreePort is a port of the loopback that nobody listens on.
 func FreePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return strconv.Itoa(port)
 }
 
 // Process is a program that was started; its log is shown when the test fails.

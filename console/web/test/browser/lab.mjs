@@ -72,14 +72,22 @@ async function run(program, args, cwd = repository) {
   return out
 }
 
-// freePort is one that nobody listens on now. It is asked for so that a
-// service can be started again at the same address.
+// freePort is one that nobody listens on now. It is asked for so that a service can be
+// started again at the same address. Linux gives connections that go out ports from 32768
+// on (net.ipv4.ip_local_port_range): one of those is taken by the next that comes.
 async function freePort() {
-  const server = createServer()
-  await new Promise((resolve, reject) => server.on('error', reject).listen(0, '127.0.0.1', resolve))
-  const { port } = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  return port
+  for (let tries = 0; ; tries++) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000)
+    const server = createServer()
+    try {
+      await new Promise((resolve, reject) => server.once('error', reject).listen(port, '127.0.0.1', resolve))
+    } catch (e) {
+      if (e.code !== 'EADDRINUSE' || tries > 100) throw e
+      continue
+    }
+    await new Promise((resolve) => server.close(resolve))
+    return port
+  }
 }
 
 // ended resolves with what a child's exit was.
