@@ -64,7 +64,13 @@ func (o *options) handoffStart() *cobra.Command {
 	var in api.HandoffRequest
 	var yes, noWait bool
 	c := &cobra.Command{
-		Use: "start", Short: "Move the boot service onto nodes of the cluster, and follow that", Args: cobra.NoArgs,
+		Use: "start", Short: "Move the boot service onto nodes of the cluster, and follow that",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("nodes are named by --node: rackseed handoff start --node %s", strings.Join(args, " --node "))}
+			}
+			return nil
+		},
 		Example: `  rackseed handoff start
   rackseed handoff start --node node-1 --node node-2 --node node-3`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

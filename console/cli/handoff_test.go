@@ -72,6 +72,7 @@ No handoff    can be started: no node can carry the boot service: no machine is 
 	}
 
 	r.alpha()
+	r.fails("rackseed handoff start --node alpha --node beta", "", "handoff", "start", "alpha", "beta")
 	r.fails("there is no machine beta", "", "handoff", "start", "--yes", "--node", "beta")
 	// Elsewhere than at a terminal nothing is asked, and nothing done.
 	r.fails("say --yes if that is meant", "yes\n", "handoff", "start")

@@ -63,6 +63,9 @@ func (o *options) serviceUpgrade() *cobra.Command {
 				in.Within = within.String()
 			}
 			if !yes {
+				if in.Image != "" {
+					now.Published = "" // which one it is, is not known here
+				}
 				if err := consent(cmd, upgradeText(now), "Upgrade?"); err != nil {
 					return err
 				}
@@ -84,9 +87,17 @@ func (o *options) serviceUpgrade() *cobra.Command {
 	return c
 }
 
+// again says whether an upgrade would try what was stopped.
+func again(s api.Service) bool {
+	return s.Plan != nil && s.Plan.Step == machine.RolloutStopped && s.Plan.Image == s.Published
+}
+
 // upgradeText says what an upgrade does.
 func upgradeText(s api.Service) string {
 	text := "The replicas on nodes run the new image one after another, the one that leads last. One that does not come back with it is told its earlier image, and the upgrade stops."
+	if again(s) {
+		text = fmt.Sprintf("This is the image whose upgrade was stopped: %s. ", s.Plan.Reason) + text
+	}
 	if s.Alone {
 		text += " There is one replica: the boot service is away for about a minute."
 	}
@@ -205,7 +216,9 @@ func (o *options) writeService(w io.Writer, s api.Service) error {
 			f.add("Possible", "rackseed service stop")
 		}
 	}
-	if s.Ready {
+	if s.Ready && again(s) {
+		f.add("Possible", "rackseed service upgrade: tries the image again whose upgrade was stopped, which is the published one still")
+	} else if s.Ready {
 		f.add("Possible", "rackseed service upgrade: another image is published")
 	} else if s.Plan == nil || s.Plan.Over {
 		f.add("No upgrade", "can be started: "+s.Reason)

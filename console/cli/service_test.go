@@ -56,6 +56,12 @@ Possible       rackseed service stop
 	r.fails("a rollout is under way", "", "service", "upgrade", "--yes")
 	r.must("", "service", "stop")
 	r.fails("no rollout is under way", "", "service", "stop")
+	if out := r.must("", "service"); !strings.Contains(out, "tries the image again whose upgrade was stopped") {
+		t.Errorf("what was stopped is offered as another image: %s", out)
+	}
+	if shown, err := r.types("no\n", "service", "upgrade"); err == nil || !strings.Contains(shown, "This is the image whose upgrade was stopped: an operator stopped it.") {
+		t.Errorf("again: %v\n%s", err, shown)
+	}
 	r.fails("no replica has an earlier image", "", "service", "keep", "--yes")
 
 	// One that is followed to its end.

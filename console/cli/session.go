@@ -120,6 +120,9 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Logged in to %s as %s until %s; kept in %s\n",
 		c.Server(), session.Name, session.Expires.Local().Format(time.DateTime), file)
+	if err == nil && session.Reads {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "No replica leads: this login only reads, at this replica alone, and ends when one leads.")
+	}
 	return err
 }
 

@@ -24,6 +24,7 @@ const (
 	HeaderCSRF = "X-Rackseed"
 
 	loginLifetime = 7 * 24 * time.Hour
+	logoutPath    = "/api/logout"
 )
 
 // public are the API's only routes that need no token.
@@ -36,6 +37,7 @@ var public = map[string]bool{
 var (
 	errNoToken  = errors.New("log in first: rackseed login, or the console's page; or send Authorization: Bearer TOKEN")
 	errBadToken = errors.New("this token is not valid, or no longer: log in again")
+	errReads    = errors.New("no replica leads, so nothing can be changed; this login only reads, and ends when one leads")
 	errCSRF     = errors.New("a change by cookie needs the header " + HeaderCSRF + ": 1, which the console sends")
 )
 
@@ -44,6 +46,7 @@ type person struct {
 	name    string
 	hash    []byte    // SHA-256 of the token
 	expires time.Time // zero for a token of the site file
+	reads   bool      // logged in while nobody led: nothing can be changed
 }
 
 // by is how the person is named in the log of commands.
@@ -117,20 +120,23 @@ func identify(view state.View, hash []byte, now time.Time) (person, bool) {
 
 // admit decides whether a request may go on, and as whom. status is an HTTP
 // status when it may not.
-func admit(view state.View, r *http.Request, now time.Time) (p person, status int, err error) {
+func admit(r *http.Request, identify func(hash []byte) (person, bool)) (p person, status int, err error) {
 	token, cookie := tokenOf(r)
 	if public[r.Method+" "+r.URL.Path] {
 		if safe(r.Method) && token != "" {
-			p, _ = identify(view, hashToken(token), now) // who has one may be told more
+			p, _ = identify(hashToken(token)) // who has one may be told more
 		}
 		return p, 0, nil
 	}
 	if token == "" {
 		return person{}, http.StatusUnauthorized, errNoToken
 	}
-	p, ok := identify(view, hashToken(token), now)
+	p, ok := identify(hashToken(token))
 	if !ok {
 		return person{}, http.StatusUnauthorized, errBadToken
+	}
+	if p.reads && !safe(r.Method) && r.URL.Path != logoutPath {
+		return person{}, http.StatusServiceUnavailable, errReads
 	}
 	if cookie && !safe(r.Method) && r.Header.Get(HeaderCSRF) != "1" {
 		return person{}, http.StatusForbidden, errCSRF
@@ -147,7 +153,7 @@ func safe(method string) bool {
 // of it.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, status, err := admit(s.Store.View(), r, s.Now())
+		p, status, err := admit(r, s.identify)
 		if err != nil {
 			writeProblem(w, status, err.Error())
 			return

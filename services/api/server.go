@@ -83,6 +83,7 @@ type Server struct {
 	attempts *limiter
 	refused  *bounded.Repeat // who was not let in, as far as it was told
 	hashing  chan struct{}
+	readings readings
 	streams  chan struct{}
 	timing   timing
 	handler  http.Handler

@@ -48,16 +48,18 @@ func (s *Server) registerSession(api huma.API) {
 	})
 	huma.Register(api, huma.Operation{
 		OperationID: "login", Method: http.MethodPost, Path: "/api/login", Tags: []string{"session"},
-		Summary: "Log in", Errors: []int{http.StatusUnauthorized, http.StatusTooManyRequests},
+		Summary:     "Log in",
+		Description: "Where no replica leads for 10 s, the login only reads.",
+		Errors:      []int{http.StatusUnauthorized, http.StatusTooManyRequests},
 	}, func(ctx context.Context, in *struct{ Body LoginRequest }) (*sessionOutput, error) {
 		return s.login(ctx, in.Body)
 	})
 	huma.Register(api, operation("session", http.MethodGet, "/api/session", "session", "Who is logged in"),
 		func(ctx context.Context, _ *struct{}) (*struct{ Body Login }, error) {
 			p := asker(ctx)
-			return &struct{ Body Login }{Login{Name: p.name, Expires: p.expires}}, nil
+			return &struct{ Body Login }{Login{Name: p.name, Expires: p.expires, Reads: p.reads}}, nil
 		})
-	huma.Register(api, operation("logout", http.MethodPost, "/api/logout", "session", "Log out", http.StatusConflict),
+	huma.Register(api, operation("logout", http.MethodPost, logoutPath, "session", "Log out", http.StatusConflict),
 		func(ctx context.Context, _ *struct{}) (*struct {
 			SetCookie string `header:"Set-Cookie"`
 		}, error) {
@@ -65,8 +67,11 @@ func (s *Server) registerSession(api huma.API) {
 			if p.expires.IsZero() {
 				return nil, huma.Error409Conflict("this token stands in the site file; remove it there to end it")
 			}
-			if _, err := s.propose(ctx, state.LoginEnd{TokenHash: p.hash}); err != nil {
-				return nil, err
+			s.readings.end(p.hash)
+			if !p.reads {
+				if _, err := s.propose(ctx, state.LoginEnd{TokenHash: p.hash}); err != nil {
+					return nil, err
+				}
 			}
 			return &struct {
 				SetCookie string `header:"Set-Cookie"`
@@ -196,12 +201,17 @@ func (s *Server) open(ctx context.Context, name string, asCookie bool) (*session
 	token := newToken()
 	expires := s.Now().Add(loginLifetime).UTC().Truncate(time.Second)
 	_, err := s.proposeAs(ctx, "operator:"+name, state.LoginOpen{TokenHash: hashToken(token), User: name, Expires: expires})
-	if err != nil {
+	out, lifetime := &sessionOutput{Body: Login{Name: name, Expires: expires}}, loginLifetime
+	var refusal *state.Refusal
+	switch {
+	case err == nil:
+	case errors.As(err, &refusal), ctx.Err() != nil, s.led():
 		return nil, s.problem(ctx, err)
+	default:
+		out.Body, lifetime = s.openReading(token, name), readingLifetime
 	}
-	out := &sessionOutput{Body: Login{Name: name, Expires: expires}}
 	if asCookie {
-		out.SetCookie = cookie(token, loginLifetime)
+		out.SetCookie = cookie(token, lifetime)
 	} else {
 		out.Body.Token = token
 	}

@@ -153,7 +153,7 @@ func (s *Server) feed(ctx context.Context, conn *websocket.Conn, who person, f f
 	for {
 		view := s.Store.View()
 		changed := view.Changed(tables...)
-		if _, ok := identify(view, who.hash, s.Now()); !ok {
+		if _, ok := s.identify(who.hash); !ok {
 			return errLoggedOut
 		}
 		if err := f.send(ctx, view, write); err != nil {

@@ -339,6 +339,7 @@ type LoginRequest struct {
 type Login struct {
 	Name    string    `json:"name"`
 	Expires time.Time `json:"expires,omitzero" doc:"Absent for a token of the site file, which does not expire."`
+	Reads   bool      `json:"reads,omitempty" doc:"No replica led at the login: it only reads, at this replica alone, and ends when one leads."`
 	Token   string    `json:"token,omitempty" doc:"Bearer token; only in answers to setup and login without cookie."`
 }
 

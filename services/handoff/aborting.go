@@ -94,10 +94,10 @@ func (n *planner) odd(leaves map[string]bool) (last machine.HandoffTarget, ok bo
 func (n *planner) handOver(leaves map[string]bool) {
 	for _, id := range n.w.Members.Voters() {
 		if s := n.w.Replicas[id]; !leaves[id] && s.Reachable {
-			n.gate("lead", true, "replica %s can take it", id)
+			n.gate("lead", true, "replica %s can take it", n.w.Members.Called(id))
 			n.act(Transfer, id, s.Machine)
 			return
 		}
 	}
-	n.gate("lead", false, "replica %s leads and is to leave, and no voter that stays can be reached", n.w.Self)
+	n.gate("lead", false, "replica %s leads and is to leave, and no voter that stays can be reached", n.w.Members.Called(n.w.Self))
 }

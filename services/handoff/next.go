@@ -188,7 +188,7 @@ func Next(p machine.Handoff, w World) Decision {
 	if d.Action != (Action{}) && d.Action == w.Failed && d.Abort == "" {
 		switch {
 		case w.Failures >= Tries && mayAbort(p):
-			return Decision{Abort: fmt.Sprintf("%s of replica %s failed %d times", d.Action.Kind, d.Action.Replica, w.Failures), Gates: d.Gates}
+			return Decision{Abort: fmt.Sprintf("%s of replica %s failed %d times", d.Action.Kind, w.Members.Called(d.Action.Replica), w.Failures), Gates: d.Gates}
 		case w.Now.Sub(w.FailedAt) < Pause:
 			d.Action = Action{}
 		}
@@ -560,7 +560,7 @@ func (n *planner) watching() {
 		ok = n.gate(t.Name, votes, "its replica %s %s a voter that can be reached", s.ID, either(votes, "is", "must be")) && ok
 	}
 	leads := n.w.Now.Sub(n.w.Leads)
-	ok = n.gate("lead", leads >= WatchFor, "replica %s leads for %v; it must for %v", n.w.Self, leads.Round(time.Second), WatchFor) && ok
+	ok = n.gate("lead", leads >= WatchFor, "replica %s leads for %v; it must for %v", n.w.Members.Called(n.w.Self), leads.Round(time.Second), WatchFor) && ok
 	for _, name := range Trials {
 		c := Check{Text: "not tried yet"}
 		for _, x := range n.w.Checks {

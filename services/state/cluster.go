@@ -101,9 +101,6 @@ func (c *change) userPut(x UserPut) error {
 	u := User{Name: x.Name, PasswordHash: x.PasswordHash, Created: c.at}
 	verb := "created"
 	if old := first[User](c.tables, tableUsers, byID, key(x.Name)); old != nil {
-		if x.SetupHash != nil {
-			return refuse("user %s exists already: choose another name", x.Name)
-		}
 		u.Created, verb = old.Created, "has a new password"
 		// Who knew the old password shall not stay logged in.
 		c.endLogins(x.Name)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,13 @@ type Membership struct {
 	Committed uint64   // the log entry of the newest committed one, as far as this replica knows
 	Leader    string   // "" : none is known
 	Leads     bool     // this replica leads, and its epoch is committed
+	// Names are those of the members' nodes, by server ID, as far as the state has
+	// them: what people are told names nodes.
+	Names map[string]string
 }
+
+// Called is what people call a member: its node's name, or its server ID.
+func (m Membership) Called(id string) string { return cmp.Or(m.Names[id], id) }
 
 // Has says whether a server is a member.
 func (m Membership) Has(id string) bool {
@@ -48,11 +55,11 @@ func (m Membership) Voters() []string {
 func (m Membership) String() string {
 	var list []string
 	for _, x := range m.Members {
-		if x.Voter {
-			list = append(list, x.ID)
-		} else {
-			list = append(list, x.ID+" (no voter)")
+		name := m.Called(x.ID)
+		if !x.Voter {
+			name += " (no voter)"
 		}
+		list = append(list, name)
 	}
 	return strings.Join(list, ", ")
 }
@@ -82,7 +89,7 @@ func (m Membership) after(change ChangeKind, id string) []Member {
 // more, not even its undoing. leader makes it, and stays.
 func (m Membership) Allowed(change ChangeKind, id, leader string, reachable func(id string) bool) error {
 	refuse := func(why string, a ...any) error {
-		return &Refusal{fmt.Sprintf("%s replica %s: %s", change, id, fmt.Sprintf(why, a...))}
+		return &Refusal{fmt.Sprintf("%s replica %s: %s", change, m.Called(id), fmt.Sprintf(why, a...))}
 	}
 	switch {
 	case change == Add && m.Has(id):
@@ -108,7 +115,7 @@ func (m Membership) Allowed(change ChangeKind, id, leader string, reachable func
 		if x.ID == leader || reachable(x.ID) {
 			there++
 		} else {
-			missing = append(missing, x.ID)
+			missing = append(missing, m.Called(x.ID))
 		}
 	}
 	if there <= voters/2 {
@@ -148,9 +155,13 @@ func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) { f.configu
 
 // Membership is what this replica knows of the members now.
 func (s *Store) Membership() Membership {
-	m := Membership{Committed: s.fsm.configured.get(), Leads: s.leading.is()}
+	m := Membership{Committed: s.fsm.configured.get(), Leads: s.leading.is(), Names: map[string]string{}}
+	view := s.View()
 	for _, x := range s.raft.GetConfiguration().Configuration().Servers { // no error: it only reads
 		m.Members = append(m.Members, Member{string(x.ID), x.Suffrage == raft.Voter})
+		if r, ok := view.Replica(string(x.ID)); ok {
+			m.Names[r.ID] = r.Name
+		}
 	}
 	slices.SortFunc(m.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	_, leader := s.raft.LeaderWithID()
@@ -184,7 +195,7 @@ func (s *Store) Change(ctx context.Context, change ChangeKind, id string) error 
 		return err
 	}
 	if err := s.change(ctx, change, id, m.Committed); err != nil {
-		return fmt.Errorf("%s replica %s: %w", change, id, err)
+		return fmt.Errorf("%s replica %s: %w", change, m.Called(id), err)
 	}
 	if change == Demote {
 		s.unproveSoon(ctx, id)
@@ -213,7 +224,7 @@ func (s *Store) unproveSoon(ctx context.Context, id string) {
 // are there.
 func (s *Store) mayChange(ctx context.Context, change ChangeKind, id string) (m Membership, there map[string]bool, err error) {
 	if m = s.Membership(); !m.Leads {
-		return m, nil, fmt.Errorf("%s replica %s: %w", change, id, ErrNotLeading)
+		return m, nil, fmt.Errorf("%s replica %s: %w", change, m.Called(id), ErrNotLeading)
 	}
 	there = s.reachable(ctx, m)
 	return m, there, m.Allowed(change, id, s.config.ID, func(id string) bool { return there[id] })
@@ -290,7 +301,7 @@ func (s *Store) promote(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	failed := func(err error) error { return fmt.Errorf("%s replica %s: %w", Promote, id, err) }
+	failed := func(err error) error { return fmt.Errorf("%s replica %s: %w", Promote, m.Called(id), err) }
 	if err := s.unprove(ctx, id); err != nil { // of a vote that it had before
 		return failed(err)
 	}
@@ -374,7 +385,8 @@ func (s *Store) prove(ctx context.Context, id string, there map[string]bool) err
 	if err != nil {
 		return err
 	}
-	for _, voter := range s.Membership().Voters() {
+	m := s.Membership()
+	for _, voter := range m.Voters() {
 		if voter == s.config.ID || !there[voter] {
 			continue
 		}
@@ -384,7 +396,7 @@ func (s *Store) prove(ctx context.Context, id string, there map[string]bool) err
 				break
 			}
 			if over := s.pause(ctx, pingPause); over != nil {
-				return fmt.Errorf("replica %s did not store entry %d: %w", voter, r.Index, errors.Join(err, over))
+				return fmt.Errorf("replica %s did not store entry %d: %w", m.Called(voter), r.Index, errors.Join(err, over))
 			}
 		}
 	}
@@ -416,13 +428,13 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 	m := s.Membership()
 	switch {
 	case !m.Leads:
-		return fmt.Errorf("handing the lead to replica %s: %w", id, ErrNotLeading)
+		return fmt.Errorf("handing the lead to replica %s: %w", m.Called(id), ErrNotLeading)
 	case id == s.config.ID || !m.Voter(id):
 		// Raft itself would depose the leader for one that can never lead.
-		return &Refusal{fmt.Sprintf("handing the lead to replica %s: it is no other voter; voters are %s", id, strings.Join(m.Voters(), ", "))}
+		return &Refusal{fmt.Sprintf("handing the lead to replica %s: it is no other voter; members are %s", m.Called(id), m)}
 	}
 	if err := s.await(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))); err != nil {
-		return fmt.Errorf("handing the lead to replica %s: %w", id, err)
+		return fmt.Errorf("handing the lead to replica %s: %w", m.Called(id), err)
 	}
 	// Raft knows it before this package was told.
 	for {
@@ -435,7 +447,7 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 		case <-s.stopping:
 			return raft.ErrRaftShutdown
 		case <-ctx.Done():
-			return fmt.Errorf("handing the lead to replica %s: %w", id, ctx.Err())
+			return fmt.Errorf("handing the lead to replica %s: %w", m.Called(id), ctx.Err())
 		}
 	}
 }

@@ -455,6 +455,8 @@ export interface Login {
   /** Absent for a token of the site file, which does not expire. */
   expires?: string;
   name: string;
+  /** No replica led at the login: it only reads, at this replica alone, and ends when one leads. */
+  reads?: boolean;
   /** Bearer token; only in answers to setup and login without cookie. */
   token?: string;
 }

@@ -28,6 +28,14 @@ export function role(r: Replica): string {
 // secrets says how safe the secrets on a replica's disk are.
 export const secrets = (r: Replica) => (r.secrets === 'plaintext' ? 'not protected (plaintext)' : (r.secrets ?? ''))
 
+// leavesText is what is lost by taking a replica away, in the command line's words.
+export function leavesText(h: Handoff, r: Replica): string {
+  const text = `It leaves for good; if its node only restarts, wait for it instead. Its disk keeps the data keys: erase it.`
+  const left = h.replicas.filter((x) => x.voter).length - 1
+  if (!r.voter || left < 1) return text
+  return `${text} It loses its vote: ${left} ${left === 1 ? 'voter is' : 'voters are'} left, of which ${Math.floor((left - 1) / 2) || 'none'} may fail, until another one is started.`
+}
+
 // moves: the appliance is left in the end, and not only joined by more replicas.
 export function moves(h: Handoff): boolean {
   if (h.plan && !h.plan.over) return !!h.plan.from

@@ -240,6 +240,18 @@ test('a handoff is started, watched, given up, and done', async () => {
   assert.equal(await button(page, move).count(), 0)
   await page.getByText('The appliance is removed without its word.').waitFor({ state: 'detached' })
   await shots(page, 'done')
+  // A node is dead for good. The one that leads stays.
+  now = { ...now, replicas: [replica(1, { voter: true, leads: true }), replica(2, { voter: true }), replica(3, { voter: true, reachable: false })] }
+  await page.reload()
+  const away = (name) => button(page, `Take ${name} away`)
+  await away('node-3').click()
+  await dialog(page).getByText('It loses its vote: 2 voters are left, of which none may fail').waitFor()
+  await shots(page, 'remove')
+  assert.equal(await away('node-1').count(), 0)
+  now = { ...now, replicas: now.replicas.slice(0, 2) }
+  await button(dialog(page), 'Take it away').click()
+  await page.getByText('The replica of node-3 was taken away.').waitFor()
+  assert.deepEqual(orders.at(-1), ['remove', { replica: 'r-00000030' }])
   // From one node to three, in one plan.
   now = answer({
     replicas: [replica(1, { voter: true, leads: true, seen: false })], safeToUnplug: true, plan: now.plan,
