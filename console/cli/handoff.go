@@ -152,7 +152,7 @@ func choiceText(h api.Handoff, nodes int) string {
 	return ""
 }
 
-const rootlessText = "The site file has no sshKeys: NOBODY WILL BE ROOT ON A NODE, which recover and break-glass need once the stick is pulled; a key that is added later is on no node that was installed before."
+const rootlessText = "The site file has no sshKeys: NOBODY IS ROOT ON A NODE, which recover and break-glass need once the stick is pulled. Add one while a replica leads: nodes take it within two minutes."
 
 // startText says what a start does.
 func startText(h api.Handoff, nodes []string) string {

@@ -183,7 +183,8 @@ func (l local) breakGlass() *cobra.Command {
 	c := &cobra.Command{
 		Use: "break-glass", Short: "Get a new setup code, when nobody can log in any more", Args: cobra.NoArgs,
 		Long: `Get a new setup code, when nobody can log in any more: whoever uses it first becomes
-an administrator, in the console or with rackseed setup. An event says that it was
+an administrator, in the console or with rackseed setup; under a name that there is,
+its password is replaced and its logins end. An event says that it was
 made. A replica must lead.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if socket == "" {
@@ -201,7 +202,7 @@ made. A replica must lead.`,
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Setup code: %s\nConsole: %s\nFingerprint: %s\n", answer.Code, strings.Join(answer.ConsoleURLs, " "), answer.Fingerprint)
 			if err == nil && len(answer.ConsoleURLs) > 0 {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "In the console, or: rackseed setup --server %s --fingerprint %s --code %s --name NAME (one that there is not yet)\n", answer.ConsoleURLs[0], answer.Fingerprint, answer.Code)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "In the console, or: rackseed setup --server %s --fingerprint %s --code %s --name NAME (a new one, or one whose password is forgotten)\n", answer.ConsoleURLs[0], answer.Fingerprint, answer.Code)
 			}
 			return err
 		},

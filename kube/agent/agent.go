@@ -130,6 +130,7 @@ func (a *agent) run(ctx context.Context) error {
 	})
 	group.Go(func() error { a.keepRoutes(ctx); return nil })
 	group.Go(func() error { a.keepReplica(ctx); return nil })
+	group.Go(func() error { a.keepAccess(ctx); return nil })
 	group.Go(func() error { a.leadKubelet(ctx); return nil })
 	group.Go(func() error {
 		a.persist(ctx, "masquerading", func() error { return a.setMasquerade(ctx, a.config.PodSubnet) })

@@ -33,6 +33,7 @@ func newNode(t *testing.T) *node {
 	n.write(bootIDFile, "boot-1\n")
 	n.write(cmdlineFile, "root=PARTUUID=x rackseed.slot=b\n")
 	n.write(networkState, "OPER_STATE=routable\nADDRESS_STATE=routable\n")
+	n.write(wire.PathAuthorizedKeys, string(wire.AuthorizedKeys(nil)))
 	n.write(config.KubeadmPath, "kind: InitConfiguration\n")
 	n.program("ctr", "exit 0")
 	n.program("journalctl", `echo "E1124 12:00:00.000000 1 a.go:2] the $4 is sad"`)

@@ -48,21 +48,26 @@ func newClient(url string, seed []byte) *client {
 
 // statusError is a reply that says no.
 type statusError struct {
-	Status int
-	Text   string
+	Status    int
+	Text      string
+	Authentic bool // the boot service said so, and not only who answers at its address
 }
 
 func (e *statusError) Error() string {
 	return fmt.Sprintf("the boot service answered %d: %s", e.Status, e.Text)
 }
 
+// errNotAuthentic is a reply that may be anybody's.
+var errNotAuthentic = errors.New("the reply is not authenticated by this node's key, and nothing is done for it: another host answers at the boot service's address, or an older boot service")
+
 // final says that asking again changes nothing: the request itself is wrong.
-// An unknown key is not final, since a replica may be behind.
+// An unknown key is not final, since a replica may be behind; nor is what anybody could
+// have said.
 func final(err error) bool {
 	var s *statusError
-	return errors.As(err, &s) &&
+	return errors.As(err, &s) && s.Authentic &&
 		(s.Status == http.StatusBadRequest || s.Status == http.StatusNotFound || s.Status == http.StatusConflict ||
-			s.Status == http.StatusRequestEntityTooLarge || s.Status == http.StatusUnprocessableEntity)
+			s.Status == http.StatusUnprocessableEntity)
 }
 
 // call does one request, once. in (if not nil) goes as JSON, the reply into out
@@ -81,6 +86,7 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	wire.Sign(request, c.key, body)
+	wire.Challenge(request)
 	reply, err := c.http.Do(request)
 	if err != nil {
 		return err
@@ -92,12 +98,16 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	if err != nil {
 		return fmt.Errorf("%s %s: reading the reply: %w", method, path, err)
 	}
+	authentic := wire.Authentic(c.key.Seed(), request, reply, b)
 	if reply.StatusCode >= 300 {
 		var e wire.ErrorReply
 		if json.Unmarshal(b, &e) != nil || e.Error == "" {
 			e.Error = http.StatusText(reply.StatusCode)
 		}
-		return &statusError{reply.StatusCode, e.Error}
+		return &statusError{reply.StatusCode, e.Error, authentic}
+	}
+	if !authentic {
+		return fmt.Errorf("%s %s: %w", method, path, errNotAuthentic)
 	}
 	if out == nil {
 		return nil

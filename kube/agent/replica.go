@@ -53,8 +53,8 @@ const (
 )
 
 // nextReplica decides it. manifest is the one that the order asks for. A replica
-// that joined is ended only by its own ID among those that left: the order is not
-// signed, and whoever answers at the service address must not end a voter. One that
+// that joined is ended only by its own ID among those that left: a plan that is over, or
+// a leader with an older state, must not end a voter. One that
 // joined and has no folder was lost with its disk: it must not come back under its
 // name, and so nothing is started. What runs is started anew with another image only
 // where the order says so: it says it to one node after another. Another manifest of
@@ -216,8 +216,8 @@ const (
 	serviceBlobs = "/blobs"                       // in a replica's folder
 )
 
-// setReplicaAside takes a replica's folder out of the way: one that joined is kept,
-// since nothing proves that it is over but an answer that is not signed.
+// setReplicaAside takes a replica's folder out of the way: one that joined is kept, for
+// what nobody foresaw.
 func (h host) setReplicaAside(id string) error {
 	folder := h.path(config.ServiceFolder)
 	if id == "" {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,10 +24,13 @@ type service struct {
 	*httptest.Server
 	t *testing.T
 
+	impostor atomic.Bool // it has not the node's key
+
 	mu      sync.Mutex
 	cond    *sync.Cond
 	order   wire.NodeOrder
 	replica wire.ReplicaOrder
+	access  wire.NodeAccess
 	events  []wire.NodeReport
 	lines   map[string][]string // by stream
 	offset  map[string]uint64   // lines of the stream that an earlier agent sent
@@ -45,7 +49,22 @@ func newService(t *testing.T) *service {
 	return s
 }
 
+// ServeHTTP answers as the boot service does: each reply with its code.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a := httptest.NewRecorder()
+	s.serve(a, r)
+	code, err := wire.ReplyCode(testSeed, r, a.Code, a.Body.Bytes())
+	if err != nil {
+		s.t.Error(err)
+	}
+	if !s.impostor.Load() {
+		w.Header().Set(wire.HeaderReply, code)
+	}
+	w.WriteHeader(a.Code)
+	_, _ = w.Write(a.Body.Bytes())
+}
+
+func (s *service) serve(w http.ResponseWriter, r *http.Request) {
 	body, key, err := wire.Verify(r)
 	if err != nil || !key.Equal(ed25519.NewKeyFromSeed(testSeed).Public()) {
 		http.Error(w, "unsigned", http.StatusUnauthorized)
@@ -75,6 +94,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "GET " + wire.PathNodeOrder:
 		s.ordered++
 		reply = s.order
+	case "GET " + wire.PathNodeAccess:
+		reply = s.access
 	case "GET " + wire.PathNodeReplica:
 		reply = s.replica
 	case "POST " + wire.PathNodeJoin:

@@ -35,7 +35,7 @@ func Assemble(in Input, contributors ...Contributor) ([]byte, error) {
 		}
 		files = append(files, more...)
 	}
-	base, err := baseConfig(in.Site, files)
+	base, err := baseConfig(files)
 	if err != nil {
 		return fail(err)
 	}
@@ -109,12 +109,13 @@ func ownFiles(in Input) ([]File, error) {
 		{pathNetwork, 0o644, []byte(net.networkFile())},
 		{pathNetworkd, 0o644, []byte(networkdFile)},
 		{wire.PathNodeConfig, 0o600, append(node, '\n')},
+		{wire.PathAuthorizedKeys, 0o600, wire.AuthorizedKeys(in.Site.SSHKeys)},
 	}, nil
 }
 
 // baseConfig is the machine's config before its profile's is merged in. Files
 // are in the order of their paths, whatever order they came in.
-func baseConfig(site machine.Site, files []File) (types.Config, error) {
+func baseConfig(files []File) (types.Config, error) {
 	c := types.Config{Ignition: types.Ignition{Version: types.MaxVersion.String()}}
 	files = slices.Clone(files)
 	slices.SortStableFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
@@ -135,15 +136,6 @@ func baseConfig(site machine.Site, files []File) (types.Config, error) {
 				Contents: types.Resource{Source: new(dataURL(f.Contents))},
 			},
 		})
-	}
-	if len(site.SSHKeys) > 0 {
-		root := types.PasswdUser{Name: "root"}
-		for _, k := range site.SSHKeys {
-			if k = strings.TrimSpace(k); !slices.Contains(root.SSHAuthorizedKeys, types.SSHAuthorizedKey(k)) {
-				root.SSHAuthorizedKeys = append(root.SSHAuthorizedKeys, types.SSHAuthorizedKey(k))
-			}
-		}
-		c.Passwd.Users = []types.PasswdUser{root}
 	}
 	return c, nil
 }

@@ -204,6 +204,7 @@ func (l *lab) raw(key ed25519.PrivateKey, method, path string, body []byte, head
 	}
 	if key != nil {
 		wire.Sign(r, key, body)
+		wire.Challenge(r)
 	}
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
@@ -213,7 +214,18 @@ func (l *lab) raw(key ed25519.PrivateKey, method, path string, body []byte, head
 		return reply{}, err
 	}
 	b, err := io.ReadAll(a.Body)
-	return reply{a.StatusCode, a.Header, string(b)}, errors.Join(err, a.Body.Close())
+	if err := errors.Join(err, a.Body.Close()); err != nil {
+		return reply{}, err
+	}
+	// Whatever a node is told, errors too, it must know who says it. What is refused
+	// before its signature was looked at is not.
+	unread := a.StatusCode == http.StatusTooManyRequests || a.StatusCode == http.StatusRequestEntityTooLarge
+	if key != nil && !unread && !strings.HasPrefix(path, "/v1/installer/") {
+		if _, node := l.store.View().MachineByNodeKey(key.Public().(ed25519.PublicKey)); node && !wire.Authentic(key.Seed(), r, a, b) {
+			return reply{}, fmt.Errorf("%s %s: the answer to a node is not authenticated: %d %s", method, path, a.StatusCode, b)
+		}
+	}
+	return reply{a.StatusCode, a.Header, string(b)}, nil
 }
 
 // call is raw for what must be answered, with a value as body.

@@ -120,6 +120,7 @@ func New(c Config) *Server {
 	handle("POST "+wire.PathNodeJoin, 10, short, s.nodeOnly(maxSmall, s.serveNodeJoin))
 	handle("GET "+wire.PathNodeReplica, 1, short, s.nodeOnly(maxSmall, s.serveNodeReplica))
 	handle("POST "+wire.PathNodeReplica, 10, short, s.nodeOnly(maxSmall, s.serveNodeInvite))
+	handle("GET "+wire.PathNodeAccess, 1, short, s.nodeOnly(maxSmall, s.serveNodeAccess))
 	handle("/", 1, short, func(w http.ResponseWriter, r *http.Request) error {
 		return status(http.StatusNotFound, fmt.Errorf("there is nothing for %s at %s", r.Method, r.URL.Path))
 	})
@@ -137,6 +138,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
 }
 
+var errNoSite = errors.New("there is no valid site file yet, so no machine is served: mend it first")
+
 // base is the server's URL for machines.
 func (c Config) base(v state.View) (string, error) {
 	if c.URL != "" {
@@ -144,7 +147,7 @@ func (c Config) base(v state.View) (string, error) {
 	}
 	site, ok := v.Site()
 	if !ok {
-		return "", status(http.StatusServiceUnavailable, errors.New("there is no valid site file yet, so no machine is served: mend it first"))
+		return "", status(http.StatusServiceUnavailable, errNoSite)
 	}
 	return wire.ServiceURL(site.ServiceAddress), nil
 }

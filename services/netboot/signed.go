@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,9 +106,45 @@ func (s *Server) signed(most int64, h signedHandler) func(http.ResponseWriter, *
 		if !ok {
 			return status(http.StatusForbidden, errUnknownKey)
 		}
-		return h(w, r, caller{m, node, key, body})
+		c := caller{m, node, key, body}
+		if node && r.Header.Get(wire.HeaderNonce) != "" {
+			return s.authenticated(w, r, c, h)
+		}
+		return h(w, r, c)
 	}
 }
+
+// authenticated answers a node so that it knows who answers, errors too. A replica that
+// cannot open the node's secret does nothing for it.
+func (s *Server) authenticated(w http.ResponseWriter, r *http.Request, c caller, h signedHandler) error {
+	seed, err := s.Store.View().OpenSecret(state.NodeSecret(c.machine.ID))
+	if err != nil {
+		return status(http.StatusServiceUnavailable, fmt.Errorf("machine %s: its node's key: %w", c.machine.ID, err))
+	}
+	a := &answer{ResponseWriter: w, status: http.StatusOK}
+	if err := h(a, r, c); err != nil {
+		s.fail(a, r, err)
+	}
+	code, err := wire.ReplyCode(seed, r, a.status, a.body.Bytes())
+	if err != nil {
+		return err
+	}
+	w.Header().Set(wire.HeaderReply, code)
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body.Bytes()) // the node is gone: it asks again
+	return nil
+}
+
+// answer is one that waits for its end.
+type answer struct {
+	http.ResponseWriter
+	status int
+	body   bytes.Buffer
+}
+
+func (a *answer) WriteHeader(status int)      { a.status = status }
+func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // installerOnly lets only the newest session's key through.
 func (s *Server) installerOnly(most int64, h signedHandler) func(http.ResponseWriter, *http.Request) error {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/rackseed/rackseed/services/machine"
 )
@@ -11,6 +13,23 @@ import (
 // PathNodeConfig is where an installed node finds its NodeConfig; the file is
 // root's alone (0600), since KeySeed is the node's identity.
 const PathNodeConfig = "/etc/rackseed/node.json"
+
+// PathAuthorizedKeys has the site's SSH keys on a node, for root (0600). sshd reads it
+// besides authorized_keys, which is the operator's own.
+const PathAuthorizedKeys = "/root/.ssh/authorized_keys2"
+
+// AuthorizedKeys is that file.
+func AuthorizedKeys(keys []string) []byte {
+	b := []byte("# The site file's sshKeys, kept by Rackseed. Others belong into authorized_keys.\n")
+	var seen []string
+	for _, k := range keys {
+		if k = strings.TrimSpace(k); !slices.Contains(seen, k) {
+			seen = append(seen, k)
+			b = append(b, k+"\n"...)
+		}
+	}
+	return b
+}
 
 // ServiceURL is the machines' HTTP server at a service address, without a slash
 // at the end.

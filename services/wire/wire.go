@@ -31,6 +31,8 @@ const (
 
 	PathNodeReplica = "/v1/node/replica" // GET?replica=ID&generation=N, of the one that the node has → ReplicaOrder; POST JoinRequest → Sealed ReplicaSecret; signed by the node key
 
+	PathNodeAccess = "/v1/node/access" // GET → NodeAccess; signed by the node key
+
 	PathBlob = "/blobs/" // GET /blobs/sha256:HEX, Range and strong ETag
 )
 
@@ -209,13 +211,18 @@ type ReplicaOrder struct {
 	// Joined says that its replica is one already, and has been invited.
 	Joined bool `json:"joined,omitempty"`
 	// Left are the server IDs of its replicas that left for good. Nothing else ends
-	// one: this answer is not signed.
+	// one that joined.
 	Left  []string `json:"left,omitempty"`
 	Image string   `json:"image,omitempty"` // what it runs, as HOST/REPOSITORY@DIGEST
 	// Change says that one that runs another image is to run Image: its turn came.
 	Change bool   `json:"change,omitempty"`
 	Slower int    `json:"slower,omitempty"` // of an emulated site; see replica.Config
 	Reason string `json:"reason,omitempty"`
+}
+
+// NodeAccess is who may log in to a node.
+type NodeAccess struct {
+	SSHKeys []string `json:"sshKeys"` // as root; of the site file
 }
 
 // ReplicaImageEnv is the variable that tells a node's replica which image it runs,

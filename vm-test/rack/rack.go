@@ -261,13 +261,16 @@ func machineName(i int) string {
 	return fmt.Sprintf("machine-%d", i)
 }
 
+// SiteFile is the room's site file.
+func (r *Rack) SiteFile() []byte { return siteFile(r.Config) }
+
 func (r *Rack) dir(i int) string    { return filepath.Join(r.Dir, machineName(i)) }
 func (r *Rack) socket(i int) string { return filepath.Join(r.dir(i), "net.sock") }
 func (r *Rack) disk(i int) string   { return filepath.Join(r.dir(i), "disk.img") }
 
 // writeStick writes the ISO to the stick, as dd would.
 func (r *Rack) writeStick(ctx context.Context) error {
-	if err := r.WriteISO(ctx, r.disk(0), siteFile(r.Config), !r.Host.KVM); err != nil {
+	if err := r.WriteISO(ctx, r.disk(0), r.SiteFile(), !r.Host.KVM); err != nil {
 		return fmt.Errorf("virtual stick: %w", err)
 	}
 	if r.Medium == CD {
@@ -284,7 +287,7 @@ func (r *Rack) writeStick(ctx context.Context) error {
 // was in use: what is behind the image stays.
 func (r *Rack) RewriteStick(ctx context.Context) (err error) {
 	image := r.disk(0) + ".new"
-	if err := r.WriteISO(ctx, image, siteFile(r.Config), !r.Host.KVM); err != nil {
+	if err := r.WriteISO(ctx, image, r.SiteFile(), !r.Host.KVM); err != nil {
 		return fmt.Errorf("virtual stick: %w", err)
 	}
 	in, err := os.Open(image)

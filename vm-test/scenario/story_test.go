@@ -5,9 +5,13 @@
 package scenario
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +22,7 @@ import (
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/vm-test/qemu"
 	"github.com/rackseed/rackseed/vm-test/rack"
+	"golang.org/x/crypto/ssh"
 )
 
 // storyProfiles label both nodes, the worker also as only an administrator may,
@@ -97,6 +102,7 @@ func TestStory(t *testing.T) {
 	k := administrator(t, r, p, console)
 	moveIn(t, r, console, k, 1)
 	protected(t, console)
+	keyAddedLater(t, r, console)
 
 	powerOn(t, r, 2)
 	follow(t, r, console, 2)
@@ -110,6 +116,55 @@ func TestStory(t *testing.T) {
 	checkCluster(t, k)
 	powerCut(t, r, console, 1, 2)
 	protected(t, console)
+}
+
+// keyAddedLater adds an SSH key to the site once the boot service runs on node-1, which
+// was installed without one, and logs in there.
+func keyAddedLater(t *testing.T, r *rack.Rack, console rack.Console) {
+	t.Run("a key that is added later lets in", func(t *testing.T) {
+		l := newLaptop(t, r, netip.MustParsePrefix("10.77.0.250/24"))
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := ssh.NewSignerFromKey(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := net.JoinHostPort(machineOf(t, console, 1).Address.String(), "22")
+		logIn := func() (client *ssh.Client, err error) {
+			l.on(func() {
+				client, err = ssh.Dial("tcp", at, &ssh.ClientConfig{
+					User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, Timeout: time.Minute,
+					HostKeyCallback: ssh.InsecureIgnoreHostKey(), // the room's own network; the key is what is tried
+				})
+			})
+			return client, err
+		}
+		if _, err := logIn(); err == nil || !strings.Contains(err.Error(), "unable to authenticate") {
+			t.Fatalf("before it was added: %v", err)
+		}
+		site := fmt.Sprintf("%s\nsshKeys:\n  - %s", r.SiteFile(), ssh.MarshalAuthorizedKey(signer.PublicKey()))
+		var check api.SiteCheck
+		if err := console.Call(t.Context(), http.MethodPost, "/api/site/apply", nil, api.SiteText{Text: site}, &check); err != nil || !check.Valid {
+			t.Fatalf("%+v, %v", check, err)
+		}
+		var client *ssh.Client
+		eventually(t, 3*time.Minute, "node-1 lets it in", func() (err error) {
+			client, err = logIn()
+			return err
+		})
+		session, err := client.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := session.CombinedOutput("id -u; hostname"); string(out) != "0\nnode-1\n" {
+			t.Errorf("%q, %v", out, err)
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // protected waits until the boot service's secrets are sealed to the machine's TPM, which

@@ -218,6 +218,7 @@ func (n *node) call(ctx context.Context, method, path string, in, out any) (err 
 		return err
 	}
 	wire.Sign(r, n.key, body)
+	wire.Challenge(r)
 	resp, err := n.http.Do(r)
 	if err != nil {
 		return err
@@ -229,6 +230,9 @@ func (n *node) call(ctx context.Context, method, path string, in, out any) (err 
 	}
 	if resp.StatusCode >= 300 {
 		return &client.StatusError{Status: resp.StatusCode, Text: string(bytes.TrimSpace(reply))}
+	}
+	if !wire.Authentic(n.key.Seed(), r, resp, reply) {
+		return fmt.Errorf("%s %s: the reply is not authenticated by this node's key", method, path)
 	}
 	if out == nil {
 		return nil
