@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -24,21 +25,24 @@ const (
 	backupEvery = 24 * time.Hour
 )
 
-// keepBackup writes a backup of the state, and drops older ones.
+// keepBackup writes a backup of the state, gzipped as one that is saved elsewhere, and
+// drops older ones.
 func (r *replica) keepBackup(index uint64, from io.Reader) error {
 	dir := filepath.Join(r.Data, "backup")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	text, err := io.ReadAll(io.LimitReader(from, maxBackup+1))
-	if err == nil && len(text) > maxBackup {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	n, err := io.Copy(z, io.LimitReader(from, maxBackup+1))
+	if err == nil && n > maxBackup {
 		err = fmt.Errorf("it has over %d bytes", maxBackup)
 	}
-	if err != nil {
+	if err := errors.Join(err, z.Close()); err != nil {
 		return fmt.Errorf("backup of entry %d: %w", index, err)
 	}
 	// By number and by name: in the same order.
-	if err := durable.WriteFile(filepath.Join(dir, fmt.Sprintf("state-%020d", index)), text, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, fmt.Sprintf("state-%020d", index)), packed.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("backup of entry %d: %w", index, err)
 	}
 	all, err := filepath.Glob(filepath.Join(dir, "state-*"))

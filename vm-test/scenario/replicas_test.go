@@ -3,10 +3,13 @@
 package scenario
 
 import (
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/vm-test/qemu"
 	"github.com/rackseed/rackseed/vm-test/rack"
 )
@@ -29,6 +32,65 @@ func TestThreeReplicas(t *testing.T) {
 	follow(t, r, console, 4)
 	withoutMajority(t, r, k)
 	powerCut(t, r, console, 1, 2, 3, 4)
+}
+
+// Three control planes, joined one after the other, carry the boot service; the stick is
+// pulled, and the one whose replica leads loses its power: the Kubernetes API and the
+// boot service go on with two, at the same address, and it comes back by itself.
+func TestThreeControlPlanes(t *testing.T) {
+	r, p := room(t, rack.Config{Machines: 3, ControlPlanes: 3, Approve: true})
+	console := open(t, r)
+	for i := 1; i <= 3; i++ {
+		powerOn(t, r, i)
+		follow(t, r, console, i)
+	}
+	k := administrator(t, r, p, console)
+	moveIn(t, r, console, k, 3)
+	withoutLeader(t, r, console, k)
+	powerCut(t, r, console, 1, 2, 3)
+}
+
+// withoutLeader switches the node off whose replica leads, and on again.
+func withoutLeader(t *testing.T, r *rack.Rack, console rack.Console, k kubectl) {
+	t.Helper()
+	leader := func() (index int, name string, err error) {
+		var h api.Handoff
+		if err := console.Call(t.Context(), http.MethodGet, "/api/handoff", nil, nil, &h); err != nil {
+			return 0, "", err
+		}
+		for _, x := range h.Replicas {
+			for i := 1; x.Leads && i <= len(r.Machines); i++ {
+				if machineOf(t, console, i).ID == x.Machine {
+					return i, x.Name, nil
+				}
+			}
+		}
+		return 0, "", fmt.Errorf("nobody leads: %+v", h.Replicas)
+	}
+	var first int
+	var name string
+	eventually(t, 5*time.Minute, "a node's replica leads", func() (err error) {
+		first, name, err = leader()
+		return err
+	})
+	if err := r.Machines[first-1].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	eventually(t, 5*time.Minute, "another replica leads, at the same address", func() error {
+		now, _, err := leader()
+		if err == nil && now == first {
+			err = fmt.Errorf("%s leads still", name)
+		}
+		return err
+	})
+	t.Logf("%s is off: another replica leads after %.0f s", name, time.Since(start).Seconds())
+	k.until(15*time.Minute, "Kubernetes goes on, and misses "+name, func(out string) bool { return strings.Count(out, "True") == 2 && strings.Contains(out, "Unknown") },
+		"get", "nodes", "-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
+	t.Logf("and Kubernetes knows after %.0f s", time.Since(start).Seconds())
+	powerOn(t, r, first)
+	k.until(15*time.Minute, "all three nodes are Ready", func(out string) bool { return strings.Count(out, "True") == 3 },
+		"get", "nodes", "-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
 }
 
 // withoutMajority switches two of the three nodes with replicas off, for longer than
