@@ -96,7 +96,7 @@ type opened struct {
 	lock, files io.Closer
 }
 
-// medium is the log as Raft sees it. After a failed write raft-wal 0.4.0
+// medium is the log as Raft sees it. After a failed write raft-wal 0.4.2
 // refuses every other until it is opened anew, and Raft panics if it cannot
 // store its term: so the log is opened anew here, without what nobody was
 // promised, and Raft waits as long as the medium takes no writes.
@@ -299,9 +299,24 @@ func (m *medium) StoreLogs(logs []*raft.Log) error {
 func (m *medium) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Log{l}) }
 
 // DeleteRange implements raft.LogStore. Raft deletes the oldest entries, or the
-// newest where another leader's are in force.
+// newest where another leader's are in force. One that failed may have taken effect, as
+// raft-wal's does where there is no room for its next segment; so it goes on until it has
+// succeeded, and what it takes away does not count as stored from its beginning on.
 func (m *medium) DeleteRange(from, to uint64) error {
-	return m.do(func(b backing) error { return b.DeleteRange(from, to) })
+	return m.persist(func(b backing) error {
+		first, err := b.FirstIndex()
+		if err != nil {
+			return err
+		}
+		switch {
+		case to < m.last || from > m.last:
+		case from <= first:
+			m.set(func() { m.last = 0 })
+		default:
+			m.set(func() { m.last = from - 1 })
+		}
+		return b.DeleteRange(from, to)
+	})
 }
 
 // FirstIndex implements raft.LogStore.

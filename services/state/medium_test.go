@@ -70,12 +70,66 @@ func (l *stickLog) StoreLogs(logs []*raft.Log) error {
 	return l.write(func() error { return l.InmemStore.StoreLogs(logs) })
 }
 
+func (l *stickLog) DeleteRange(from, to uint64) error {
+	return l.write(func() error { return l.InmemStore.DeleteRange(from, to) })
+}
+
 func (l *stickLog) Set(key, value []byte) error {
 	return l.write(func() error { return l.InmemStore.Set(key, value) })
 }
 
 func (l *stickLog) SetUint64(key []byte, value uint64) error {
 	return l.write(func() error { return l.InmemStore.SetUint64(key, value) })
+}
+
+// Entries that were taken away while the medium failed, whether they are gone by then or
+// not, are gone once it takes writes again, and it goes on from there.
+func TestDeletingOnAFullMedium(t *testing.T) {
+	for _, half := range []bool{false, true} {
+		for _, c := range []struct{ from, to, first, last uint64 }{
+			{6, 10, 1, 5}, // another leader's are in force
+			{1, 10, 0, 0}, // all, for a snapshot that was installed
+			{1, 4, 5, 10}, // the oldest
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				disk := &stick{kept: raft.NewInmemStore()}
+				m, err := newMedium(disk.open, slog.New(slog.DiscardHandler))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range uint64(10) {
+					if err := m.StoreLog(&raft.Log{Index: i + 1}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				disk.set(func() { disk.fail, disk.half = errors.New("no space left on device"), half })
+				done := make(chan error)
+				go func() { done <- m.DeleteRange(c.from, c.to) }()
+				time.Sleep(10 * time.Second)
+				disk.set(func() { disk.fail = nil })
+				select {
+				case err := <-done:
+					if err != nil {
+						t.Fatal(err)
+					}
+				case <-time.After(time.Minute):
+					t.Fatalf("deleting %d to %d, done by then: %v: %v", c.from, c.to, half, m.failed)
+				}
+				first, errFirst := m.FirstIndex()
+				last, errLast := m.LastIndex()
+				if err := errors.Join(errFirst, errLast); err != nil || first != c.first || last != c.last {
+					t.Errorf("entries %d to %d are left, want %d to %d: %v", first, last, c.first, c.last, err)
+				}
+				if err := m.StoreLog(&raft.Log{Index: max(c.last, 20) + 1}); err != nil {
+					t.Error(err)
+				}
+				m.release()
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
 }
 
 // Since when the medium hangs is known, whatever the write is: one of entries would
