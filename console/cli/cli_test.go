@@ -288,15 +288,15 @@ func TestForgetWithoutAnswer(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	kept := credentials{"https://a", "fa", "ta"}
+	kept := credentials{Server: "https://a", Fingerprint: "fa", Token: "ta"}
 	for _, c := range []struct{ flags, env, want credentials }{
 		{want: kept},
-		{flags: credentials{Token: "x"}, want: credentials{"https://a", "fa", "x"}},
+		{flags: credentials{Token: "x"}, want: credentials{Server: "https://a", Fingerprint: "fa", Token: "x"}},
 		// Another server must not get this one's token, nor pass for it.
 		{flags: credentials{Server: "https://b"}, want: credentials{Server: "https://b"}},
 		{flags: credentials{Server: "https://b"}, env: credentials{Token: "te"}, want: credentials{Server: "https://b"}},
-		{env: credentials{"https://b", "fb", "tb"}, want: credentials{"https://b", "fb", "tb"}},
-		{env: credentials{"https://b", "fb", "tb"}, flags: credentials{Token: "x"}, want: credentials{"https://b", "fb", "x"}},
+		{env: credentials{Server: "https://b", Fingerprint: "fb", Token: "tb"}, want: credentials{Server: "https://b", Fingerprint: "fb", Token: "tb"}},
+		{env: credentials{Server: "https://b", Fingerprint: "fb", Token: "tb"}, flags: credentials{Token: "x"}, want: credentials{Server: "https://b", Fingerprint: "fb", Token: "x"}},
 		{flags: credentials{Server: "https://a"}, want: kept},
 	} {
 		if got := choose(c.flags, c.env, kept); got != c.want {
@@ -465,5 +465,32 @@ func TestLinesHead(t *testing.T) {
 		if got := linesHead(c.lines); got != c.want {
 			t.Errorf("%+v begins with %q, want %q", c.lines, got, c.want)
 		}
+	}
+}
+
+// A login where no replica leads does not take the place of a better one for good.
+func TestLoginToRead(t *testing.T) {
+	var store *statetest.Leaderless
+	r := newRigWith(t, func(c *api.Config) {
+		store = &statetest.Leaderless{State: c.Members.(*statetest.State)}
+		c.Store, c.Members = store, store
+	})
+	r.setup()
+	before, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Nobody.Store(true)
+	for range 2 {
+		out := r.must("correct horse\n", "login", "--name", "ann", "--server", r.url, "--fingerprint", r.fingerprint)
+		if !strings.Contains(out, "this login only reads") || !strings.Contains(out, "The one to "+r.url+" is kept") {
+			t.Errorf("logged in: %s", out)
+		}
+	}
+	r.must("", "status")
+	r.fails("this login only reads", "", "kubeconfig")
+	r.prints("Logged out of "+r.url+". The login to "+r.url+" is used again.\n", "logout")
+	if c, err := load(); err != nil || c != before {
+		t.Errorf("%+v, %v, before %+v", c, err, before)
 	}
 }

@@ -15,6 +15,9 @@ type credentials struct {
 	Server      string `json:"server"`
 	Fingerprint string `json:"fingerprint"` // SHA-256 of the server's certificate, hex
 	Token       string `json:"token"`
+	// Before is the login that this one took the place of, which only reads and is over
+	// soon; logout goes back to it.
+	Before *credentials `json:"before,omitempty"`
 }
 
 var errNoLogin = errors.New("not logged in: run rackseed setup (the first time) or rackseed login, " +

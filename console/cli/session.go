@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -114,14 +115,22 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 	if err := c.Call(cmd.Context(), http.MethodPost, path, nil, in, &session); err != nil {
 		return err
 	}
-	file, err := save(credentials{Server: c.Server().String(), Fingerprint: who.Fingerprint, Token: session.Token})
+	now := credentials{Server: c.Server().String(), Fingerprint: who.Fingerprint, Token: session.Token}
+	if session.Reads && kept.Token != "" {
+		now.Before = cmp.Or(kept.Before, &kept)
+	}
+	file, err := save(now)
 	if err != nil {
 		return fmt.Errorf("logged in, but the login cannot be kept: %w", err)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Logged in to %s as %s until %s; kept in %s\n",
 		c.Server(), session.Name, session.Expires.Local().Format(time.DateTime), file)
 	if err == nil && session.Reads {
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), "No replica leads: this login only reads, at this replica alone, and ends when one leads.")
+		text := "No replica leads: this login only reads, at this replica alone, and ends when one leads."
+		if now.Before != nil {
+			text += " The one to " + now.Before.Server + " is kept: rackseed logout goes back to it."
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
 	}
 	return err
 }
@@ -147,7 +156,10 @@ not answer; there it ends by itself when its time is over.`,
 				return err
 			}
 			text := "Logged out of " + kept.Server + "."
-			if all {
+			if kept.Before != nil && !all {
+				_, err = save(*kept.Before)
+				text += " The login to " + kept.Before.Server + " is used again."
+			} else if all {
 				text = forgotten(kept, err)
 				err = forget()
 			} else {

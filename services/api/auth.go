@@ -34,10 +34,14 @@ var public = map[string]bool{
 	"POST /api/login": true,
 }
 
+// guarded are what a login that only reads does not get: this replica's state may be
+// old, and with it the password that let somebody in.
+var guarded = map[string]bool{"/api/kubeconfig": true, "/api/backup": true}
+
 var (
 	errNoToken  = errors.New("log in first: rackseed login, or the console's page; or send Authorization: Bearer TOKEN")
 	errBadToken = errors.New("this token is not valid, or no longer: log in again")
-	errReads    = errors.New("no replica leads, so nothing can be changed; this login only reads, and ends when one leads")
+	errReads    = errors.New("no replica leads, so nothing can be changed, and no credentials are made; this login only reads, and ends when one leads")
 	errCSRF     = errors.New("a change by cookie needs the header " + HeaderCSRF + ": 1, which the console sends")
 )
 
@@ -47,6 +51,7 @@ type person struct {
 	hash    []byte    // SHA-256 of the token
 	expires time.Time // zero for a token of the site file
 	reads   bool      // logged in while nobody led: nothing can be changed
+	epoch   uint64    // of the state then
 }
 
 // by is how the person is named in the log of commands.
@@ -135,7 +140,7 @@ func admit(r *http.Request, identify func(hash []byte) (person, bool)) (p person
 	if !ok {
 		return person{}, http.StatusUnauthorized, errBadToken
 	}
-	if p.reads && !safe(r.Method) && r.URL.Path != logoutPath {
+	if p.reads && (!safe(r.Method) || guarded[r.URL.Path]) && r.URL.Path != logoutPath {
 		return person{}, http.StatusServiceUnavailable, errReads
 	}
 	if cookie && !safe(r.Method) && r.Header.Get(HeaderCSRF) != "1" {

@@ -40,11 +40,12 @@ func (r *readings) add(p person, now time.Time) {
 	r.open[string(p.hash)] = p
 }
 
-func (r *readings) find(hash []byte, now time.Time) (person, bool) {
+// find finds who logged in to read; once another replica led since, it is over.
+func (r *readings) find(hash []byte, epoch uint64, now time.Time) (person, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p, ok := r.open[string(hash)]
-	return p, ok && now.Before(p.expires)
+	return p, ok && p.epoch == epoch && now.Before(p.expires)
 }
 
 func (r *readings) end(hash []byte) {
@@ -56,6 +57,12 @@ func (r *readings) end(hash []byte) {
 // led is whether a replica leads, as far as this one knows.
 func (s *Server) led() bool { return s.Members == nil || s.Members.Membership().Leader != "" }
 
+// epoch is of the newest leader that this replica's state knows.
+func (s *Server) epoch() uint64 {
+	cluster, _ := s.Store.View().Cluster()
+	return cluster.Epoch
+}
+
 // identify decides who holds the token whose hash is given.
 func (s *Server) identify(hash []byte) (person, bool) {
 	if p, ok := identify(s.Store.View(), hash, s.Now()); ok {
@@ -64,12 +71,12 @@ func (s *Server) identify(hash []byte) (person, bool) {
 	if s.led() {
 		return person{}, false
 	}
-	return s.readings.find(hash, s.Now())
+	return s.readings.find(hash, s.epoch(), s.Now())
 }
 
 // openReading lets somebody in to read who has proved who they are.
 func (s *Server) openReading(token, name string) Login {
-	p := person{name: name, hash: hashToken(token), expires: s.Now().Add(readingLifetime).UTC().Truncate(time.Second), reads: true}
+	p := person{name: name, hash: hashToken(token), expires: s.Now().Add(readingLifetime).UTC().Truncate(time.Second), reads: true, epoch: s.epoch()}
 	s.readings.add(p, s.Now())
 	s.Logger.Warn("api: no replica leads, so a login only reads", "by", p.by())
 	return Login{Name: name, Expires: p.expires, Reads: true}

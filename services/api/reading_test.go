@@ -3,41 +3,21 @@ package api
 import (
 	"context"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
-// leaderless is a state in which, while nobody leads, nothing is committed.
-type leaderless struct {
-	Store
-	Members
-	nobody *atomic.Bool
-}
-
-func (l leaderless) Membership() state.Membership {
-	m := l.Members.Membership()
-	if l.nobody.Load() {
-		m.Leader = ""
-	}
-	return m
-}
-
-func (l leaderless) Propose(ctx context.Context, by string, c state.Command) (state.Result, error) {
-	if l.nobody.Load() {
-		return state.Result{}, context.DeadlineExceeded
-	}
-	return l.Store.Propose(ctx, by, c)
-}
-
 func TestLoginWhileNobodyLeads(t *testing.T) {
-	var nobody atomic.Bool
+	var store *statetest.Leaderless
 	r := newRig(t, func(c *Config) {
-		l := leaderless{c.Store, c.Members, &nobody}
-		c.Store, c.Members = l, l
+		store = &statetest.Leaderless{State: c.Members.(*statetest.State)}
+		c.Store, c.Members = store, store
 	})
+	nobody := &store.Nobody
 	r.want(200, "POST", "/api/setup", `{"code":"`+testCode+`","name":"bob","password":"correct horse"}`)
 
 	nobody.Store(true)
@@ -54,6 +34,14 @@ func TestLoginWhileNobodyLeads(t *testing.T) {
 	if a := r.want(503, "POST", "/api/handoff/abort", "", auth); !strings.Contains(a.detail(), "only reads") {
 		t.Errorf("a change: %s", a.detail())
 	}
+	for _, path := range []string{"/api/kubeconfig", "/api/backup"} {
+		r.want(503, "GET", path, "", auth)
+	}
+	// A leader came up while its request was under way.
+	reads := context.WithValue(t.Context(), personKey{}, person{name: "bob", reads: true})
+	if _, err := r.server.propose(reads, state.Note{What: "x", Severity: machine.Info, Text: "x"}); err == nil {
+		t.Error("it wrote to the log")
+	}
 	if _, ok := r.server.TokenOwner(login.Token); ok {
 		t.Error("the registry takes it")
 	}
@@ -61,11 +49,18 @@ func TestLoginWhileNobodyLeads(t *testing.T) {
 	r.want(204, "POST", "/api/logout", "", bearer(ended.Token))
 	r.want(401, "GET", "/api/status", "", bearer(ended.Token))
 
+	r.pass(readingLifetime - time.Minute)
+	r.want(200, "GET", "/api/status", "", auth)
+	r.pass(time.Minute)
+	r.want(401, "GET", "/api/status", "", auth)
+
+	// It is over once one leads, also for the next time that nobody does.
+	login = decode[Login](t, r.want(200, "POST", "/api/login", `{"name":"bob","password":"correct horse"}`).body)
 	nobody.Store(false)
-	r.want(401, "GET", "/api/status", "", auth)
+	r.want(401, "GET", "/api/status", "", bearer(login.Token))
+	r.Must(state.EpochBegin{Leader: "r-2"})
 	nobody.Store(true)
-	r.pass(readingLifetime)
-	r.want(401, "GET", "/api/status", "", auth)
+	r.want(401, "GET", "/api/status", "", bearer(login.Token))
 }
 
 func TestReadingsAreBounded(t *testing.T) {
@@ -78,10 +73,10 @@ func TestReadingsAreBounded(t *testing.T) {
 	if len(r.open) != mostReadings {
 		t.Errorf("%d are kept", len(r.open))
 	}
-	if _, ok := r.find([]byte{0}, now); ok {
+	if _, ok := r.find([]byte{0}, 0, now); ok {
 		t.Error("the oldest is kept")
 	}
-	if _, ok := r.find([]byte{mostReadings + 1}, now); !ok {
+	if _, ok := r.find([]byte{mostReadings + 1}, 0, now); !ok {
 		t.Error("the newest is not")
 	}
 }

@@ -186,6 +186,9 @@ func operation(id, method, path, tag, summary string, errors ...int) huma.Operat
 // propose commits a command in the name of the person who asks. Its errors are
 // ready to be answered with.
 func (s *Server) propose(ctx context.Context, c state.Command) (state.Result, error) {
+	if asker(ctx).reads { // one may lead by now
+		return state.Result{}, huma.Error503ServiceUnavailable(errReads.Error())
+	}
 	r, err := s.proposeAs(ctx, asker(ctx).by(), c)
 	if err != nil {
 		return state.Result{}, s.problem(ctx, err)

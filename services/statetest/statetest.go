@@ -71,6 +71,30 @@ func (s *State) Membership() state.Membership {
 	return m
 }
 
+// Leaderless is a state whose replica, while Nobody is set, knows of none that leads:
+// nothing is committed.
+type Leaderless struct {
+	*State
+	Nobody atomic.Bool
+}
+
+// Membership is the state's, without a leader while there is none.
+func (l *Leaderless) Membership() state.Membership {
+	m := l.State.Membership()
+	if l.Nobody.Load() {
+		m.Leader = ""
+	}
+	return m
+}
+
+// Propose is the state's, or runs out of time at once.
+func (l *Leaderless) Propose(ctx context.Context, by string, c state.Command) (state.Result, error) {
+	if l.Nobody.Load() {
+		return state.Result{}, context.DeadlineExceeded
+	}
+	return l.State.Propose(ctx, by, c)
+}
+
 // Open opens an empty state that leads.
 func Open(t testing.TB) *State {
 	t.Helper()
