@@ -99,6 +99,14 @@ func (h Handoff) Leaving(replica string) bool {
 	return h.Step == HandoffSealing && h.From == replica
 }
 
+// Wants says whether the plan has a replica start and run on a machine.
+func (h Handoff) Wants(m ID) bool {
+	if h.Step.Over() || h.Step == HandoffAborting || h.Step == HandoffPreflight {
+		return false
+	}
+	return slices.ContainsFunc(h.Targets, func(t HandoffTarget) bool { return t.Machine == m })
+}
+
 // MayGo says whether a plan may go from one step to another: on by one, back
 // from watching to transferring (the old one took the lead back), from promoting
 // to the end where nobody leaves, and to aborting from any before sealing unless

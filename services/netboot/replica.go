@@ -60,7 +60,7 @@ func replicaOrder(v Replicas, m machine.Machine, has carried) wire.ReplicaOrder 
 	switch {
 	case !planned || h.Step.Over() || h.Step == machine.HandoffAborting || h.Step == machine.HandoffPreflight:
 		order.Reason = "no plan says so"
-	case !slices.ContainsFunc(h.Targets, func(t machine.HandoffTarget) bool { return t.Machine == m.ID }):
+	case !h.Wants(m.ID):
 		order.Reason = "the boot service moves to other nodes"
 	case !m.Address.IsValid():
 		order.Reason = "it has no static address"

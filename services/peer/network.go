@@ -69,7 +69,7 @@ type Network struct {
 	closing context.Context
 	stop    context.CancelFunc
 
-	newer atomic.Pointer[OtherGenerationError]
+	newer atomic.Pointer[newer]
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -174,12 +174,20 @@ func (n *Network) dial(ctx context.Context, id, protocol string) (net.Conn, erro
 	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
 	defer cancel()
 	if err := secure.HandshakeContext(ctx); err != nil {
-		return failed(fmt.Errorf("%s: %w", at, errors.Join(err, plain.Close())))
+		err = errors.Join(err, plain.Close())
+		if Refused(err) { // by anybody: who that is was not proved yet
+			err = errors.New(err.Error())
+		}
+		return failed(fmt.Errorf("%s: %w", at, err))
+	}
+	if newer := n.newer.Load(); newer != nil && newer.at == id {
+		n.newer.Store(nil) // what answered there before was somebody else
 	}
 	return n.keep(secure, id)
 }
 
-// Refused says whether an error is the other side's no to who this replica is.
+// Refused says whether an error is another member's no to who this replica is: with
+// TLS 1.3 it comes once that has proved who it is itself.
 func Refused(err error) bool {
 	var remote *net.OpError // of crypto/tls, for an alert
 	return errors.As(err, &remote) && remote.Op == "remote error"
@@ -203,6 +211,12 @@ func (e *OtherGenerationError) Error() string {
 	return fmt.Sprintf("%s was left behind when the cluster was recovered as generation %d", e.There, e.Own.Generation)
 }
 
+// newer is another generation's certificate where a server ID should answer.
+type newer struct {
+	at string
+	*OtherGenerationError
+}
+
 // verify checks the certificate of who answers where a server ID should.
 func (n *Network) verify(s tls.ConnectionState, id string) error {
 	leaf := s.PeerCertificates[0] // a TLS server has one
@@ -213,7 +227,7 @@ func (n *Network) verify(s tls.ConnectionState, id string) error {
 	if name, unnamed := nameOf(leaf); unnamed == nil && name.Cluster == n.Identity.Cluster && name.Generation != n.Identity.Generation {
 		other := &OtherGenerationError{name, n.Identity.Name}
 		if name.Generation > n.Identity.Generation {
-			n.newer.Store(other)
+			n.newer.Store(&newer{id, other})
 		}
 		return other
 	}
@@ -224,7 +238,7 @@ func (n *Network) verify(s tls.ConnectionState, id string) error {
 // certificate said; nil: nobody's did.
 func (n *Network) Newer() error {
 	if e := n.newer.Load(); e != nil {
-		return e
+		return e.OtherGenerationError
 	}
 	return nil
 }

@@ -180,7 +180,33 @@ func TestWhoIsRefused(t *testing.T) {
 
 	// Removed, and not told of it: its own list still has all.
 	removed := l.startAs(l.identity(Name{"c-1", 1, "replica-x"}), "replica-x")
-	wantError(t, "a removed replica", from(removed), "remote error")
+	if err := from(removed); !Refused(err) {
+		t.Errorf("a removed replica: %v", err)
+	}
+	// Anybody can say no before it is proved who that is.
+	anybody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer anybody.Close()
+	go func() {
+		for {
+			c, err := anybody.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1<<10))
+			_, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, 42}) // fatal: bad certificate
+			_ = c.Close()
+		}
+	}()
+	l.set("replica-y", true)
+	l.mu.Lock()
+	l.endpoints["replica-y"] = anybody.Addr().String()
+	l.mu.Unlock()
+	if _, err := ask(a, "replica-y"); err == nil || Refused(err) || !strings.Contains(err.Error(), "remote error") {
+		t.Errorf("an alert of nobody known: %v", err)
+	}
 	wantError(t, "an older generation", from(l.startAs(l.identity(Name{"c-1", 7, "replica-a"}), "old")), "is no peer of")
 	wantError(t, "a copy", from(l.startAs(l.identity(Name{"c-1", 1, "replica-b"}), "copy")), "its folder was copied")
 	// Its own endpoints are those of the other cluster.

@@ -77,6 +77,9 @@ type Store interface {
 type Server struct {
 	Store  Store
 	Report func() (handoff.Report, error)
+	// Expects says why a machine's replica is not to join now, though it was invited;
+	// nil: any may.
+	Expects func(of machine.ID) error
 	// Seal writes on the disk that it is over for this replica, as of a handoff.
 	Seal func(h machine.Handoff) error
 	// Try puts the service to its trials from here, while another replica leads.
@@ -548,8 +551,15 @@ func (s *Server) join(ctx context.Context, q JoinRequest) (JoinReply, error) {
 	}
 	// Nothing is proposed for a stranger: what is proposed is in the log, also if it
 	// is refused.
-	if !s.Store.View().Invited(hashOf([]byte(q.Token))) {
+	of, taken, invited := s.Store.View().Invited(hashOf([]byte(q.Token)))
+	if !invited {
 		return JoinReply{}, &state.Refusal{Text: "the token was not issued here, or it is from another cluster: get a new one where the replica is to join"}
+	}
+	// One that asks again has joined.
+	if !taken && s.Expects != nil {
+		if err := s.Expects(of); err != nil {
+			return JoinReply{}, err
+		}
 	}
 	r, err := s.Store.Propose(ctx, "join", state.ReplicaJoin{
 		TokenHash: hashOf([]byte(q.Token)), ID: peer.NewID("replica-"), Endpoint: q.Endpoint,

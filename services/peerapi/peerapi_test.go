@@ -32,6 +32,7 @@ type node struct {
 	authority []byte
 	joinsAt   map[string]string // where the others are, before the log tells
 	stop      func()
+	answers   *Server
 }
 
 func (n *node) member(id string) bool {
@@ -72,7 +73,7 @@ func run(t testing.TB, l net.Listener, identity peer.Identity, joinsAt map[strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.store, server.Store = store, store
+	n.store, server.Store, n.answers = store, store, server
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.network.Serve(ctx, l) }()
@@ -278,6 +279,12 @@ func TestJoinIsRefused(t *testing.T) {
 	q.Level = 0
 	if _, err := Join(t.Context(), stick.invited(authority, stick.endpoint), private, q); err == nil || !strings.Contains(err.Error(), "feature level") {
 		t.Errorf("an older release: %v", err)
+	}
+	// The plan that wanted it was given up.
+	stick.answers.Expects = func(machine.ID) error { return &state.Refusal{Text: "no handoff wants it"} }
+	q.Level = 1
+	if _, err := Join(t.Context(), stick.invited(authority, stick.endpoint), private, q); err == nil || !strings.Contains(err.Error(), "no handoff wants it") {
+		t.Errorf("nobody wants it: %v", err)
 	}
 	if list := stick.store.View().Replicas(); len(list) != 1 {
 		t.Errorf("%d replicas", len(list))

@@ -57,11 +57,14 @@ const (
 func judge(own ownLog, others []heard) (v verdict, why string) {
 	var more, silent []string
 	for _, x := range others {
+		var other *peer.OtherGenerationError
 		switch {
 		case peer.Refused(x.err):
 			more = append(more, x.name+" says that this replica was removed")
-		case errors.As(x.err, new(*peer.OtherGenerationError)):
-			more = append(more, x.name+": "+x.err.Error())
+		case errors.As(x.err, &other) && other.There.Generation > other.Own.Generation:
+			// Whose certificate that is cannot be proved here: nothing is given up for it.
+			silent = append(silent, x.name+": "+x.err.Error())
+		case errors.As(x.err, &other): // left behind: it knows nothing that counts
 		case x.err != nil && x.named:
 			silent = append(silent, fmt.Sprintf("%s: %v", x.name, cause(x.err)))
 		case x.err != nil:

@@ -15,6 +15,7 @@ func TestJudge(t *testing.T) {
 	away := errors.New("no route to host")
 	removed := &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}
 	next := &peer.OtherGenerationError{There: peer.Name{Cluster: "c-1", Generation: 2, ID: "replica-9"}, Own: peer.Name{Cluster: "c-1", Generation: 1, ID: "replica-0"}}
+	earlier := &peer.OtherGenerationError{There: peer.Name{Cluster: "c-1", Generation: 1, ID: "replica-9"}, Own: peer.Name{Cluster: "c-1", Generation: 2, ID: "replica-0"}}
 	has := func(name string, s state.Stored) heard { return heard{name: name, named: true, stored: s} }
 	for name, c := range map[string]struct {
 		others []heard
@@ -33,7 +34,9 @@ func TestJudge(t *testing.T) {
 		"away, and never named":          {[]heard{{name: "node-1", err: away}}, goesOn, ""},
 		"removed":                        {[]heard{{name: "node-1", named: true, err: removed}}, wentBack, "node-1 says that this replica was removed"},
 		"removed, by one never named":    {[]heard{{name: "node-1", err: removed}}, wentBack, "was removed"},
-		"recovered without it":           {[]heard{{name: "node-1", named: true, err: next}}, wentBack, "generation 2"},
+		"recovered without it":           {[]heard{{name: "node-1", named: true, err: next}}, waits, "generation 2"},
+		"recovered, by one never named":  {[]heard{{name: "node-1", err: next}}, waits, "generation 2"},
+		"left behind":                    {[]heard{{name: "node-1", named: true, err: earlier}}, goesOn, ""},
 	} {
 		v, why := judge(own, c.others)
 		if v != c.want || !strings.Contains(why, c.why) {

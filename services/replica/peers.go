@@ -19,6 +19,7 @@ import (
 	"github.com/rackseed/rackseed/services/events"
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/identity"
+	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/state"
@@ -106,11 +107,20 @@ func pause(ctx context.Context, d time.Duration) bool {
 // meet makes this replica's side of the connections between replicas. It dials
 // at once; it listens once it knows where (serveReplicas).
 func (r *replica) meet() {
-	r.answers = &peerapi.Server{Report: r.report, Seal: r.seal, Try: r.tryOther, Backup: r.keepBackup, Fetch: r.fetchImage, Keys: r.giveKeys}
+	r.answers = &peerapi.Server{Report: r.report, Expects: r.expects, Seal: r.seal, Try: r.tryOther, Backup: r.keepBackup, Fetch: r.fetchImage, Keys: r.giveKeys}
 	r.network = peer.New(peer.Config{
 		Identity: r.own.Identity, Member: r.isMember, Endpoint: r.endpointOf,
 		Members: r.answers.Members(), Joins: r.answers.Joins(), Logger: r.Logger,
 	})
+}
+
+// expects refuses a replica whose plan was given up after it was invited: nothing would
+// make it a member, and it would count as one of the boot service's for ever.
+func (r *replica) expects(of machine.ID) error {
+	if h, ok := r.store.Load().View().Handoff(); ok && h.Wants(of) {
+		return nil
+	}
+	return &state.Refusal{Text: "no handoff is under way that wants a replica there: it was given up since the invitation; start another one, which invites anew"}
 }
 
 // isMember says whether another replica is one that this one talks to.

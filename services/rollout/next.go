@@ -215,7 +215,7 @@ func Plan(v state.View, m state.Membership, id, operator, ref string, within tim
 		return refuse("no replica of the boot service runs on a node: a newer stick renews the appliance")
 	case !ok:
 		return refuse("%s is not published: push it first (rackseed image push)", cmp.Or(ref, "the boot service's own image"))
-	case !slices.ContainsFunc(on, func(r machine.Replica) bool { return r.Image != published.Digest }):
+	case !slices.ContainsFunc(on, func(r machine.Replica) bool { return r.Image != published.Digest || r.Ordered != published.Digest }):
 		return refuse("every replica on a node runs it already")
 	case len(m.Voters()) == 2:
 		return refuse("of two voters both are always needed, and one would be restarted: add a replica (rackseed handoff start --node NAME), or take one away (rackseed handoff remove NAME) first")

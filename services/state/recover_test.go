@@ -64,7 +64,7 @@ func TestClusterRecover(t *testing.T) {
 	if i, _ := v.Intent("i-2"); i.Status != machine.IntentFailed || w.machine(machineID(2)).Phase != machine.PhaseFailed {
 		t.Errorf("the open install: %+v", i)
 	}
-	if v.Invited(bytes32("b")) {
+	if _, _, ok := v.Invited(bytes32("b")); ok {
 		t.Error("an invitation of the old generation stays")
 	}
 	wantText(t, w.refused(tell("r-2", "10.77.0.11:8300")), "never comes back under this ID")

@@ -226,10 +226,14 @@ func (v View) Replica(id string) (machine.Replica, bool) {
 	return machine.Replica{}, false
 }
 
-// Invited says whether there is an invitation of a token with that hash, open or
-// taken.
-func (v View) Invited(tokenHash []byte) bool {
-	return first[invitationRow](v.t, tableInvitations, byID, tokenHash) != nil
+// Invited says whether there is an invitation of a token with that hash, of which
+// machine's replica, and whether it was taken.
+func (v View) Invited(tokenHash []byte) (of machine.ID, taken, ok bool) {
+	i := first[invitationRow](v.t, tableInvitations, byID, tokenHash)
+	if i == nil {
+		return "", false, false
+	}
+	return i.Machine, i.Replica != "", true
 }
 
 // LeftReplicas lists the server IDs of a machine's replicas that left.

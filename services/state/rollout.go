@@ -177,6 +177,11 @@ func (c *change) rolloutKeep() error {
 	}
 	kept := 0
 	for _, now := range c.onNodes() {
+		if now.Ordered != now.Image {
+			return refuse("replica %s is told to run image %.19s…, and does not yet, or not any more: wait until it does, or take it away (rackseed handoff remove %s)", now.Name, now.Ordered, now.Name)
+		}
+	}
+	for _, now := range c.onNodes() {
 		if now.FallBack != nil {
 			now.FallBack = nil
 			c.put(tableReplicas, &now)

@@ -107,6 +107,7 @@ func TestRolloutIsStopped(t *testing.T) {
 	if x := w.replica("r-2"); x.Ordered != digestOf("old") {
 		t.Errorf("one that came back is told %s", x.Ordered)
 	}
+	wantText(t, w.refused(RolloutKeep{}), "replica node-r-2 is told to run image")
 	runs(w, "r-2", "old", 1)
 	if x := w.replica("r-2"); x.FallBack != nil {
 		t.Errorf("one that went back falls back to %+v", x.FallBack)
