@@ -139,7 +139,10 @@ func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, 
 	if err := r.Ready(); err != nil {
 		return err
 	}
-	if !yes {
+	if ahead := r.Ahead(); ahead != "" && yes && cluster == "" {
+		return fmt.Errorf("nothing was done: the replica of %s is there and has more, which would be lost: recover that one. Only if it must be this one: --cluster NAME instead of --yes", ahead)
+	}
+	if !yes || cluster != "" {
 		if err := confirmRecovery(cmd, r, cluster); err != nil {
 			return err
 		}

@@ -64,14 +64,23 @@ func TestImpostor(t *testing.T) {
 	if err := a.tendReplica(t.Context(), new(time.Time)); !errors.Is(err, errNotAuthentic) || a.host.exists(config.ServiceFolder) {
 		t.Errorf("a replica: %v", err)
 	}
-	for _, path := range []string{wire.PathNodeOrder, wire.PathNodeJoin} {
-		if err := a.client.call(t.Context(), "GET", path, nil, &struct{}{}); err == nil || final(err) {
-			t.Errorf("%s: %v", path, err)
-		}
+	var order wire.NodeOrder
+	if err := a.client.call(t.Context(), "GET", wire.PathNodeOrder, nil, &order); !errors.Is(err, errNotAuthentic) || order.Kind != "" {
+		t.Errorf("an order: %+v, %v", order, err)
+	}
+	_, key, err := wire.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sealed wire.Sealed
+	join := wire.JoinRequest{SealKey: key.PublicKey().Bytes()}
+	if err := a.client.call(t.Context(), "POST", wire.PathNodeJoin, join, &sealed); !errors.Is(err, errNotAuthentic) || sealed.Ciphertext != nil {
+		t.Errorf("what it joins by: %v", err)
 	}
 	n.s.refuse[wire.PathNodeReport] = []int{409, 409}
-	if err := a.client.call(t.Context(), "POST", wire.PathNodeReport, wire.NodeReport{}, nil); err == nil || final(err) {
-		t.Errorf("its refusal is final: %v", err)
+	err = a.client.call(t.Context(), "POST", wire.PathNodeReport, wire.NodeReport{}, nil)
+	if refused := (*statusError)(nil); errors.As(err, &refused) || !errors.Is(err, errNotAuthentic) {
+		t.Errorf("its refusal is the boot service's: %v", err)
 	}
 	n.s.impostor.Store(false)
 	if err := a.client.call(t.Context(), "POST", wire.PathNodeReport, wire.NodeReport{}, nil); !final(err) {

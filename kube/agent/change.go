@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,8 +60,7 @@ func (a *agent) changeReplica(ctx context.Context, before, manifest []byte, imag
 }
 
 // pull has an image in containerd's store, where the kubelet finds it. Only the boot
-// service's own registry is asked, whose certificate this node knows: the order is not
-// signed.
+// service's own registry is asked, whose certificate this node knows.
 func (a *agent) pull(ctx context.Context, image string) error {
 	if !strings.HasPrefix(image, ignition.RegistryHost+"/") {
 		return fmt.Errorf("image %.200q is not from %s, and is not run here", image, ignition.RegistryHost)
@@ -92,7 +92,7 @@ func (a *agent) judgeChange(answers bool, heard time.Time) error {
 	}
 	switch judgeChange(time.Since(info.ModTime()), time.Since(heard), answers) {
 	case changeGood:
-		return os.Remove(file)
+		return removeFile(file)
 	case changeRefused:
 		return a.undoChange(file)
 	}
@@ -110,6 +110,9 @@ func (a *agent) undoChange(file string) error {
 	if err != nil {
 		return err
 	}
+	if bytes.Equal(before, now) { // it was undone, and the power went before that was noted
+		return removeFile(file)
+	}
 	a.output.Print(fmt.Sprintf("rackseed: nobody answered for %v after this node's replica was changed: it runs %s again", changeSilence, config.PodImage(before)))
 	err = writeFile(a.host.path(config.ServiceRefused), []byte(config.PodImage(now)+"\n"), 0o644)
 	if err == nil {
@@ -118,5 +121,5 @@ func (a *agent) undoChange(file string) error {
 	if err != nil {
 		return err
 	}
-	return os.Remove(file)
+	return removeFile(file)
 }

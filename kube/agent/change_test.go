@@ -123,3 +123,22 @@ esac`)
 		t.Error("what ran before is kept though its successor answers")
 	}
 }
+
+// The power goes after a change was undone, and before that is on the disk: what runs is
+// not taken for what was refused.
+func TestUndoneTwice(t *testing.T) {
+	n := newNode(t)
+	a := newTestAgent(t, n)
+	manifest, err := config.Service{Image: "rackseed.local/rackseed/service@sha256:00", Endpoint: "10.77.0.11:8300"}.Pod()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.write(config.ServiceBefore, string(manifest))
+	n.write(config.ServiceManifest, string(manifest))
+	if err := a.undoChange(a.host.path(config.ServiceBefore)); err != nil {
+		t.Fatal(err)
+	}
+	if a.host.exists(config.ServiceRefused) || a.host.exists(config.ServiceBefore) {
+		t.Error("what runs is refused")
+	}
+}

@@ -46,11 +46,11 @@ func newClient(url string, seed []byte) *client {
 	}
 }
 
-// statusError is a reply that says no.
+// statusError is the boot service's no. What anybody could have said is none, but as if
+// nobody had answered.
 type statusError struct {
-	Status    int
-	Text      string
-	Authentic bool // the boot service said so, and not only who answers at its address
+	Status int
+	Text   string
 }
 
 func (e *statusError) Error() string {
@@ -58,14 +58,13 @@ func (e *statusError) Error() string {
 }
 
 // errNotAuthentic is a reply that may be anybody's.
-var errNotAuthentic = errors.New("the reply is not authenticated by this node's key, and nothing is done for it: another host answers at the boot service's address, or an older boot service")
+var errNotAuthentic = errors.New("the reply is not authenticated by this node's key, and nothing is done for it: another host answers at the boot service's address, or the boot service cannot say who it is just now (too many requests, a key that it does not know or cannot open)")
 
 // final says that asking again changes nothing: the request itself is wrong.
-// An unknown key is not final, since a replica may be behind; nor is what anybody could
-// have said.
+// An unknown key is not final, since a replica may be behind.
 func final(err error) bool {
 	var s *statusError
-	return errors.As(err, &s) && s.Authentic &&
+	return errors.As(err, &s) &&
 		(s.Status == http.StatusBadRequest || s.Status == http.StatusNotFound || s.Status == http.StatusConflict ||
 			s.Status == http.StatusUnprocessableEntity)
 }
@@ -104,7 +103,10 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 		if json.Unmarshal(b, &e) != nil || e.Error == "" {
 			e.Error = http.StatusText(reply.StatusCode)
 		}
-		return &statusError{reply.StatusCode, e.Error, authentic}
+		if !authentic {
+			return fmt.Errorf("%s %s: %w; it says %d: %.200s", method, path, errNotAuthentic, reply.StatusCode, e.Error)
+		}
+		return &statusError{reply.StatusCode, e.Error}
 	}
 	if !authentic {
 		return fmt.Errorf("%s %s: %w", method, path, errNotAuthentic)

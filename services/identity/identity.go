@@ -175,20 +175,12 @@ func Begin(dir, cluster string, generation uint64, under keyring.Key) (Own, erro
 // Given forgets the authority's key, which the cluster has now: it is on this
 // disk no more than any other secret.
 func Given(dir string) error {
-	err := os.Remove(filepath.Join(dir, fileAuthority))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return durable.Remove(filepath.Join(dir, fileAuthority))
 }
 
 // Begun notes that the replica was a member: from then on its log must be there.
 func Begun(dir string) error {
-	err := os.Remove(filepath.Join(dir, fileFresh))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return durable.Remove(filepath.Join(dir, fileFresh))
 }
 
 // Join makes the identity of a replica that an invitation lets in. Its key is on
@@ -227,7 +219,14 @@ func Join(ctx context.Context, dir string, invitation peer.Invitation, q peerapi
 	if _, err := peer.ParseIdentity(key, r.Certificate, invitation.Authority); err != nil {
 		return Own{}, fmt.Errorf("what cluster %s issued: %w", invitation.Cluster, err)
 	}
-	if err := errors.Join(KeepEndpoints(dir, endpoints), write(dir, fileFresh, nil), keep(dir, s)); err != nil {
+	// In this order: with an identity and without that note its log would be missed.
+	if err := KeepEndpoints(dir, endpoints); err != nil {
+		return Own{}, err
+	}
+	if err := write(dir, fileFresh, nil); err != nil {
+		return Own{}, err
+	}
+	if err := keep(dir, s); err != nil {
 		return Own{}, err
 	}
 	return Load(dir)

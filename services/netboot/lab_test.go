@@ -218,7 +218,7 @@ func (l *lab) raw(key ed25519.PrivateKey, method, path string, body []byte, head
 		return reply{}, err
 	}
 	// Whatever a node is told, errors too, it must know who says it. What is refused
-	// before its signature was looked at is not.
+	// before its signature is looked at is not.
 	unread := a.StatusCode == http.StatusTooManyRequests || a.StatusCode == http.StatusRequestEntityTooLarge
 	if key != nil && !unread && !strings.HasPrefix(path, "/v1/installer/") {
 		if _, node := l.store.View().MachineByNodeKey(key.Public().(ed25519.PublicKey)); node && !wire.Authentic(key.Seed(), r, a, b) {

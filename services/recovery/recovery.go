@@ -93,6 +93,7 @@ type Recovery struct {
 	others  []machine.Replica
 	answers []string // of others that are there
 	silent  []string // of those that are not
+	ahead   string   // one that is there and has more; "": none
 	lacks   error    // why it can only be looked at: the keys are missing
 	locks   []io.Closer
 }
@@ -284,9 +285,13 @@ func (r *Recovery) askOthers(ctx context.Context) error {
 	if r.From != "" {
 		return r.nobodyAt(ctx, at)
 	}
+	return r.weigh(at, peerapi.AskAll(ctx, r.own.Identity, at, r.Logger))
+}
+
+// weigh says what the answers of the others mean; at is where they were asked.
+func (r *Recovery) weigh(at map[string]string, answers map[string]peerapi.Answer) error {
 	there := map[string]bool{}
 	var other *peer.OtherGenerationError
-	answers := peerapi.AskAll(ctx, r.own.Identity, at, r.Logger)
 	for _, id := range slices.Sorted(maps.Keys(answers)) {
 		a := answers[id]
 		switch {
@@ -302,6 +307,7 @@ func (r *Recovery) askOthers(ctx context.Context) error {
 		text := fmt.Sprintf("replica %s answers, and has entry %d", r.nameOf(id), a.Stored.Last)
 		if a.Stored.Last > r.past.Last {
 			text += ", which is more than this one has: recover that one instead"
+			r.ahead = r.nameOf(id)
 		}
 		r.answers = append(r.answers, text)
 	}
@@ -394,6 +400,9 @@ func (r *Recovery) Text() (lines []string) {
 	}
 	return lines
 }
+
+// Ahead is another replica that is there and has more, which would be lost; "": none is.
+func (r *Recovery) Ahead() string { return r.ahead }
 
 // Ready says why it can only be looked at.
 func (r *Recovery) Ready() error { return r.lacks }

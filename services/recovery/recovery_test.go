@@ -23,6 +23,7 @@ import (
 	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/peerapi"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 )
 
 func options(data string) Options {
@@ -337,6 +338,23 @@ func TestWithoutTheNextKey(t *testing.T) {
 	}
 	if _, err := s.View().OpenSecret(peerapi.SecretKey); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of five three are dead, and the other one that is left has more: that is the one to
+// recover, and a script that says --yes does not lose what it has.
+func TestAhead(t *testing.T) {
+	past := &state.Past{Last: 100, View: statetest.Open(t).View()}
+	for _, id := range []string{"a", "b", "c", "d", "e"} {
+		past.Members = append(past.Members, state.Member{ID: id, Voter: true})
+	}
+	dead := peerapi.Answer{Err: errors.New("no route to host")}
+	for last, ahead := range map[uint64]string{100: "", 101: "b"} {
+		r := &Recovery{own: identity.Own{Identity: peer.Identity{Name: peer.Name{ID: "a"}}}, past: past}
+		err := r.weigh(map[string]string{}, map[string]peerapi.Answer{"b": {Stored: state.Stored{Last: last}}, "c": dead, "d": dead, "e": dead})
+		if err != nil || r.Ahead() != ahead {
+			t.Errorf("another one has entry %d: %q is ahead, %v", last, r.Ahead(), err)
+		}
 	}
 }
 

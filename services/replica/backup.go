@@ -28,6 +28,8 @@ const (
 // keepBackup writes a backup of the state, gzipped as one that is saved elsewhere, and
 // drops older ones.
 func (r *replica) keepBackup(index uint64, from io.Reader) error {
+	r.backingUp.Lock()
+	defer r.backingUp.Unlock()
 	dir := filepath.Join(r.Data, "backup")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

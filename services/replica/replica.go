@@ -42,26 +42,27 @@ const (
 // replica is one running boot service.
 type replica struct {
 	Config
-	tasks   *supervisor
-	own     identity.Own
-	keys    *keyring.Ring
-	network *peer.Network   // to other replicas
-	answers *peerapi.Server // to them
-	file    siteFile
-	store   atomic.Pointer[state.Store] // nil until it is open
-	blobs   *blob.Store
-	copies  *blobsync.Loop
-	slow    slowness // of the others
-	handoff atomic.Pointer[handoff.Loop]
-	rollout atomic.Pointer[rollout.Loop]
-	others  atomic.Pointer[[]handoff.Seen] // as the leader saw them last; nil: this one does not lead
-	alone   atomic.Int64                   // since when nobody leads, as Unix nanoseconds; 0: somebody does
-	backup  atomic.Pointer[string]         // state.Keyring.Mark of the newest backup that it wrote
-	sealed  atomic.Bool                    // it is over for this replica
-	letGo   atomic.Bool                    // and those that go on know it
-	log     *events.Log
-	output  atomic.Pointer[events.Log] // log, once it is open
-	api     func() (*api.Server, error)
+	tasks     *supervisor
+	own       identity.Own
+	keys      *keyring.Ring
+	network   *peer.Network   // to other replicas
+	answers   *peerapi.Server // to them
+	file      siteFile
+	store     atomic.Pointer[state.Store] // nil until it is open
+	blobs     *blob.Store
+	copies    *blobsync.Loop
+	slow      slowness // of the others
+	handoff   atomic.Pointer[handoff.Loop]
+	rollout   atomic.Pointer[rollout.Loop]
+	others    atomic.Pointer[[]handoff.Seen] // as the leader saw them last; nil: this one does not lead
+	alone     atomic.Int64                   // since when nobody leads, as Unix nanoseconds; 0: somebody does
+	backingUp sync.Mutex                     // the leader's order and its own loop write backups
+	backup    atomic.Pointer[string]         // state.Keyring.Mark of the newest backup that it wrote
+	sealed    atomic.Bool                    // it is over for this replica
+	letGo     atomic.Bool                    // and those that go on know it
+	log       *events.Log
+	output    atomic.Pointer[events.Log] // log, once it is open
+	api       func() (*api.Server, error)
 	// watchers know of other DHCP servers on the links, by interface; one
 	// dhcp.Server at a time has them.
 	watchers map[string]*foreign.Watcher

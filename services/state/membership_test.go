@@ -239,8 +239,6 @@ func TestMembershipMoves(t *testing.T) {
 	})
 }
 
-// A new voter that is dead, or dies at that moment, is undone before its silence
-// costs the leader its lead: the dangerous step is the one from one to two.
 // No vote is given before it is noted outside of the log.
 func TestBeforeVote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -266,6 +264,8 @@ func TestBeforeVote(t *testing.T) {
 	})
 }
 
+// A new voter that is dead, or dies at that moment, is undone before its silence
+// costs the leader its lead: the dangerous step is the one from one to two.
 func TestDeadVoterIsUndone(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run(when, func(t *testing.T) {

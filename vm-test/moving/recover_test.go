@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/services/api"
+	"github.com/rackseed/rackseed/services/identity"
 	"github.com/rackseed/rackseed/services/machine"
 )
 
@@ -115,8 +116,12 @@ func TestRecover(t *testing.T) {
 	// of its snapshot, so that its parts say it.
 	dead[0].start()
 	r.until("the old replica says that it is over", time.Minute, func() error { return dead[0].says("machines", "is over") })
-	order, err := r.boxes[1].ReplicaOrder(t.Context())
-	if err != nil || order.Run || len(order.Left) != 1 {
+	old, err := identity.Load(filepath.Join(dead[0].data(), "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := r.boxes[1].ReplicaOrder(t.Context(), old.Name)
+	if err != nil || order.Run || !slices.Contains(order.Left, old.ID) {
 		t.Errorf("its node's order: %+v, %v", order, err)
 	}
 

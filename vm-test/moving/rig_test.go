@@ -343,12 +343,12 @@ func (r *room) carry(ctx context.Context) {
 }
 
 func (r *room) tend(ctx context.Context, h *host, box *simulate.Machine) error {
-	order, err := box.ReplicaOrder(ctx)
-	if err != nil {
-		return err
-	}
 	own, err := identity.Load(filepath.Join(h.data(), "identity"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	order, err := box.ReplicaOrder(ctx, own.Name)
+	if err != nil {
 		return err
 	}
 	switch over := slices.Contains(order.Left, own.ID) || own.ID == "" && !order.Run; {

@@ -30,7 +30,7 @@ func TestThreeReplicas(t *testing.T) {
 	moveIn(t, r, console, k, 3)
 	powerOn(t, r, 4)
 	follow(t, r, console, 4)
-	withoutMajority(t, r, k)
+	withoutMajority(t, r, console, k)
 	powerCut(t, r, console, 1, 2, 3, 4)
 }
 
@@ -91,12 +91,32 @@ func withoutLeader(t *testing.T, r *rack.Rack, console rack.Console, k kubectl) 
 	powerOn(t, r, first)
 	k.until(15*time.Minute, "all three nodes are Ready", func(out string) bool { return strings.Count(out, "True") == 3 },
 		"get", "nodes", "-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
+	replicasAreBack(t, console, 3)
+}
+
+// replicasAreBack waits until so many replicas are voters that the leader reaches.
+func replicasAreBack(t *testing.T, console rack.Console, n int) {
+	t.Helper()
+	eventually(t, 5*time.Minute, "the replicas are back", func() error {
+		var h api.Handoff
+		err := console.Call(t.Context(), http.MethodGet, "/api/handoff", nil, nil, &h)
+		there := 0
+		for _, x := range h.Replicas {
+			if x.Voter && (x.Leads || x.Seen && x.Reachable) {
+				there++
+			}
+		}
+		if err == nil && there != n {
+			err = fmt.Errorf("%d of %d are voters that are there: %+v", there, n, h.Replicas)
+		}
+		return err
+	})
 }
 
 // withoutMajority switches two of the three nodes with replicas off, for longer than
 // Kubernetes waits for a silent node (emulated 240 s): the boot service and the
 // service address are gone, and a node without a replica stays Ready.
-func withoutMajority(t *testing.T, r *rack.Rack, k kubectl) {
+func withoutMajority(t *testing.T, r *rack.Rack, console rack.Console, k kubectl) {
 	t.Helper()
 	ready := func(out string) bool { return strings.HasPrefix(out, "True since ") }
 	condition := []string{"get", "node", "node-4", "-o", `jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} since {.lastTransitionTime}{end}`}
@@ -114,4 +134,5 @@ func withoutMajority(t *testing.T, r *rack.Rack, k kubectl) {
 	}
 	k.until(15*time.Minute, "node-2 and node-3 are Ready", func(out string) bool { return strings.Count(out, "True") == 2 },
 		"get", "node", "node-2", "node-3", "-o", `jsonpath={range .items[*].status.conditions[?(@.type=="Ready")]}{.status} {end}`)
+	replicasAreBack(t, console, 3)
 }

@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 
+	"github.com/rackseed/rackseed/services/peer"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -34,14 +37,19 @@ func (m *Machine) asker() (*node, error) {
 	return &node{Machine: m, config: c, key: ed25519.NewKeyFromSeed(c.KeySeed), http: &http.Client{Timeout: nodeReply, Transport: m.Transport}}, nil
 }
 
-// ReplicaOrder asks whether its node runs a replica of the boot service.
-func (m *Machine) ReplicaOrder(ctx context.Context) (order wire.ReplicaOrder, err error) {
+// ReplicaOrder asks whether its node runs a replica of the boot service; has is the one
+// that it has, zero: none.
+func (m *Machine) ReplicaOrder(ctx context.Context, has peer.Name) (order wire.ReplicaOrder, err error) {
 	n, err := m.asker()
 	if err != nil {
 		return order, err
 	}
 	defer n.http.CloseIdleConnections()
-	return order, n.call(ctx, http.MethodGet, wire.PathNodeReplica, nil, &order)
+	path := wire.PathNodeReplica
+	if has.ID != "" {
+		path += "?" + url.Values{"replica": {has.ID}, "generation": {strconv.FormatUint(has.Generation, 10)}}.Encode()
+	}
+	return order, n.call(ctx, http.MethodGet, path, nil, &order)
 }
 
 // ReplicaSecret asks for what its replica joins by.
