@@ -5,6 +5,7 @@ package scenario
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,13 @@ func TestThreeReplicas(t *testing.T) {
 // Three control planes, joined one after the other, carry the boot service; the stick is
 // pulled, and the one whose replica leads loses its power: the Kubernetes API and the
 // boot service go on with two, at the same address, and it comes back by itself.
+//
+// Emulated machines need about a processor each: with two for all, etcd's members lose
+// each other as the third one joins (an answer took 7 s, a write 30 s).
 func TestThreeControlPlanes(t *testing.T) {
+	if n := runtime.NumCPU(); n < 6 && !tried().Works {
+		t.Skipf("%d processors emulate no three control planes: 6 are needed, or KVM", n)
+	}
 	r, p := room(t, rack.Config{Machines: 3, ControlPlanes: 3, Approve: true})
 	console := open(t, r)
 	for i := 1; i <= 3; i++ {
