@@ -134,6 +134,8 @@ func underFault(t *testing.T, who string, f fault) {
 		}
 	})
 	w := r.witness()
+	// What a process has in its hands as it is stopped is sent once it goes on.
+	w.mayBeLate = f.name == "stopped"
 	for _, step := range faultSteps {
 		if !t.Run(string(step), func(t *testing.T) { r.within(t).suffer(w, who, f, step) }) {
 			return

@@ -49,6 +49,8 @@ type witness struct {
 	events []machine.Event
 	said   map[string][]string // lines of an install, by its boots
 
+	mayBeLate bool // the fault makes answers late
+
 	installed chan struct{} // closed once the node that was installed meanwhile is Ready
 }
 
@@ -368,7 +370,8 @@ func (w *witness) overreach(ctx context.Context) {
 // lateAfter is when an answer comes late: clients have asked again by then.
 const lateAfter = 2 * time.Second
 
-// judgeLeases compares every ACK and NAK that was on the wire with the log.
+// judgeLeases compares what each client was acknowledged last, and how often one was
+// refused, with the log: no address is two clients' at once, and no answer is late.
 func (w *witness) judgeLeases(all []machine.Event) {
 	var list api.List[machine.Lease]
 	if err := w.room.client.Call(w.t.Context(), http.MethodGet, "/api/leases", nil, nil, &list); err != nil {
@@ -426,6 +429,9 @@ func (w *witness) judgeLeases(all []machine.Event) {
 	}
 	w.t.Logf("%d clients have leases; %d refusals; %d answers came after more than %v, the latest after %v",
 		len(newest), refusals[refused], late, lateAfter, latest.Round(100*time.Millisecond))
+	if late > 0 && !w.mayBeLate {
+		w.t.Errorf("%d answers came after more than %v, the latest after %v", late, lateAfter, latest)
+	}
 	if len(newest) < 100 || refusals[refused] < 20 {
 		w.t.Error("too few leases or refusals")
 	}
