@@ -20,7 +20,7 @@ func TestBackup(t *testing.T) {
 	if out := r.must("", "backup", file); !strings.HasPrefix(out, file+": ") || !strings.Contains(out, "of cluster ") {
 		t.Errorf("it says %q", out)
 	}
-	r.fails("exists", "", "backup", file)
+	r.fails("choose another name", "", "backup", file)
 	saved, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

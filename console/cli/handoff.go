@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ func (o *options) handoff() *cobra.Command {
 		c.Args = cobra.NoArgs
 		c.RunE = func(cmd *cobra.Command, _ []string) error {
 			if !follow {
-				return show(cmd.Context(), o, cmd.OutOrStdout(), handoffPath, nil, o.writeHandoff)
+				return o.handoffStatus(cmd)
 			}
 			c, err := o.connect()
 			if err != nil {
@@ -58,6 +59,29 @@ over one after another. Without a command: how far it is, as handoff status.`,
 		o.handoffStart(), o.handoffAbort(), o.handoffLost(), o.handoffResume(), o.handoffRemove(),
 	)
 	return c
+}
+
+// handoffStatus shows it; that no replica leads is an error.
+func (o *options) handoffStatus(cmd *cobra.Command) error {
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	answer, err := c.Raw(cmd.Context(), http.MethodGet, handoffPath, nil, nil)
+	if err != nil {
+		return err
+	}
+	var h api.Handoff
+	if err := json.Unmarshal(answer, &h); err != nil {
+		return notExpected(err)
+	}
+	if err := render(o, cmd.OutOrStdout(), answer, o.writeHandoff); err != nil {
+		return err
+	}
+	if leaderless(h) {
+		return errors.New("no replica leads")
+	}
+	return nil
 }
 
 func (o *options) handoffStart() *cobra.Command {
@@ -131,8 +155,20 @@ func mayStart(h api.Handoff, nodes []string) error {
 	switch {
 	case h.Plan != nil && !h.Plan.Over:
 		return fmt.Errorf("a handoff is under way (%s): rackseed handoff status -f follows it", h.Plan.Step)
-	case len(nodes) == 0 && !h.Ready:
+	case (len(nodes) == 0 || appliance(h)) && !h.Ready:
 		return errors.New("no handoff can be started: " + h.Reason)
+	}
+	for i, name := range nodes {
+		if slices.Contains(nodes[:i], name) {
+			return fmt.Errorf("handoff: %s is named twice", name)
+		}
+		at := slices.IndexFunc(h.Nodes, func(n api.HandoffNode) bool { return n.Name == name || string(n.Machine) == name })
+		if at < 0 {
+			continue // it may be beyond those that are told
+		}
+		if why := h.Nodes[at].Why; why != "" {
+			return errors.New("handoff: " + why)
+		}
 	}
 	for _, c := range h.Choices {
 		if c.Nodes == len(nodes) && c.Refused {
@@ -140,6 +176,11 @@ func mayStart(h api.Handoff, nodes []string) error {
 		}
 	}
 	return nil
+}
+
+// appliance says whether the appliance leads, and so is to leave.
+func appliance(h api.Handoff) bool {
+	return slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Leads && r.Machine == "" })
 }
 
 // choiceText is what it means that so many nodes are chosen; "": it is not known.
@@ -451,6 +492,9 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 		return err
 	}
 	var f facts
+	if leaderless(h) {
+		f.add("NO LEADER", noLeaderText)
+	}
 	if p := h.Plan; p != nil {
 		var to []string
 		for _, t := range p.Targets {
@@ -465,11 +509,7 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 			f.add("Failed", p.Failed+"; it is tried again")
 		}
 		if !p.Over && !p.Known {
-			if slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Leads }) {
-				f.add("Waits for", "not known here yet: the replica that leads says it, at the service address")
-			} else {
-				f.add("Waits for", noLeaderText)
-			}
+			f.add("Waits for", either(leaderless(h), "a leader", "not known here yet: the replica that leads says it, at the service address"))
 		}
 		for _, g := range p.Gates {
 			f.add(either(g.OK, "Holds", "Waits for"), g.Name+": "+g.Text)
@@ -488,8 +528,9 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 		f.add("Possible", fmt.Sprintf("rackseed handoff start: it moves to %s", strings.Join(h.Targets, ", ")))
 	case text != "":
 		f.add("Stick", text)
+	case leaderless(h):
 	case h.Plan == nil || h.Plan.Over:
-		f.add("No handoff", "can be started: "+h.Reason)
+		f.add("Handoff", "cannot be started: "+h.Reason)
 	}
 	if len(f.rows) > 0 && len(h.Replicas) > 0 {
 		if _, err := fmt.Fprintln(w); err != nil {
@@ -497,6 +538,11 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 		}
 	}
 	return f.flush(w)
+}
+
+// leaderless says whether no replica leads, as far as the one knows that answers.
+func leaderless(h api.Handoff) bool {
+	return len(h.Replicas) > 0 && !slices.ContainsFunc(h.Replicas, func(r api.Replica) bool { return r.Leads })
 }
 
 func either(ok bool, yes, no string) string {

@@ -15,6 +15,7 @@ import (
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/statetest"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -58,7 +59,7 @@ REPLICA    ROLE          ENDPOINT        SECRETS                    BEHIND  TO C
 appliance  leads, voter  192.0.2.2:8300  not protected (plaintext)  -       -
 
 Recovery key  none was made: rackseed recovery-key
-No handoff    can be started: no node can carry the boot service: no machine is installed yet
+Handoff       cannot be started: no node can carry the boot service: no machine is installed yet
 `
 	r.prints(none, "handoff")
 	r.prints(none, "handoff", "status")
@@ -285,5 +286,22 @@ func TestUnplugText(t *testing.T) {
 	}
 	if got := unplugText(api.Handoff{Replicas: h.Replicas, Plan: h.Plan}); got != "" {
 		t.Errorf("not yet: %q", got)
+	}
+}
+
+// Where nobody leads that is what is said first, and a script notices.
+func TestHandoffWithoutALeader(t *testing.T) {
+	var store *statetest.Leaderless
+	r := newRigWith(t, func(c *api.Config) {
+		store = &statetest.Leaderless{State: c.Members.(*statetest.State)}
+		c.Store, c.Members = store, store
+	})
+	r.setup()
+	r.Must(state.ReplicaTell{ID: "replica-1", Name: "node-1", Machine: "m-1", Endpoint: "192.0.2.11:8300", Key: bytes.Repeat([]byte{1}, 32), Release: "v1", Level: 1})
+	store.Nobody.Store(true)
+	var out bytes.Buffer
+	err := r.run(t.Context(), "", &out, "handoff", "status")
+	if err == nil || ExitCode(err) != 1 || !strings.Contains(out.String(), "NO LEADER") || strings.Contains(out.String(), "cannot be started") {
+		t.Errorf("%v\n%s", err, out.String())
 	}
 }

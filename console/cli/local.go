@@ -95,7 +95,7 @@ beside it. docs/handoff.md has the steps.`,
 	f.StringVar(&keyFile, "recovery-key", "", "a file with the recovery key, where this folder has not the keys to the secrets: from a backup of another replica, or once its TPM is another one")
 	f.StringVar(&cluster, "cluster", "", "the name of the cluster that is recovered, instead of being asked for it")
 	f.BoolVar(&yes, "yes", false, "do not ask")
-	f.BoolVar(&look, "dry-run", false, "only say from where it would go on, and what would be lost; on a node its replica is stopped meanwhile, unless one leads")
+	f.BoolVar(&look, "dry-run", false, "only say from where it would go on, and what would be lost, and end with 1 if it could not; on a node its replica is stopped meanwhile, unless one leads")
 	c.MarkFlagsMutuallyExclusive("dry-run", "yes")
 	return c
 }
@@ -133,10 +133,7 @@ func (l local) recoverAt(cmd *cobra.Command, host recovery.Host, from, cluster, 
 	for _, line := range r.Text() {
 		fmt.Fprintln(out, clean(line))
 	}
-	if look {
-		return nil
-	}
-	if err := r.Ready(); err != nil {
+	if err := r.Ready(); err != nil || look {
 		return err
 	}
 	if ahead := r.Ahead(); ahead != "" && yes && cluster == "" {

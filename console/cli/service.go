@@ -221,7 +221,7 @@ func (o *options) writeService(w io.Writer, s api.Service) error {
 	} else if s.Ready {
 		f.add("Possible", "rackseed service upgrade: another image is published")
 	} else if s.Plan == nil || s.Plan.Over {
-		f.add("No upgrade", "can be started: "+s.Reason)
+		f.add("Upgrade", "cannot be started: "+s.Reason)
 	}
 	return f.flush(w)
 }

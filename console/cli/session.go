@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -111,8 +112,8 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 	if err != nil {
 		return err
 	}
-	var session api.Login
-	if err := c.Call(cmd.Context(), http.MethodPost, path, nil, in, &session); err != nil {
+	session, err := enter(cmd, c, path, in)
+	if err != nil {
 		return err
 	}
 	now := credentials{Server: c.Server().String(), Fingerprint: who.Fingerprint, Token: session.Token}
@@ -135,6 +136,26 @@ func (o *options) begin(cmd *cobra.Command, a *asker, path string, ask func() (a
 	return err
 }
 
+// slowLogin is after what time it is said what a login waits for.
+const slowLogin = 3 * time.Second
+
+// enter logs in, and says what it waits for where that takes long.
+func enter(cmd *cobra.Command, c *client.Client, path string, in any) (session api.Login, err error) {
+	over := make(chan struct{})
+	var told sync.WaitGroup
+	told.Go(func() {
+		select {
+		case <-over:
+		case <-time.After(slowLogin):
+			fmt.Fprintln(cmd.ErrOrStderr(), "No answer yet. Where no replica leads, you are let in after 10 s, to read …")
+		}
+	})
+	err = c.Call(cmd.Context(), http.MethodPost, path, nil, in, &session)
+	close(over)
+	told.Wait()
+	return session, err
+}
+
 func (o *options) logout() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
@@ -147,6 +168,9 @@ alone.
 not answer; there it ends by itself when its time is over.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			kept, err := load()
+			if s := o.credentials.Server; s != "" && err == nil && s != kept.Server {
+				return usageError{fmt.Errorf("the login that is kept is to %s, and logout ends that one: without --server", kept.Server)}
+			}
 			if err == nil && kept.Token != "" {
 				err = end(cmd.Context(), kept)
 			} else if err == nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -296,6 +297,9 @@ func (o *options) save(cmd *cobra.Command, path, file string, told func(f *os.Fi
 		return err
 	}
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already, and nothing was saved: choose another name", file)
+	}
 	if err != nil {
 		return err
 	}

@@ -169,7 +169,7 @@ func TestSupportBundle(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	r.fails("exists", "", "support-bundle", file)
+	r.fails("choose another name", "", "support-bundle", file)
 	saved, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ var guarded = map[string]bool{"/api/kubeconfig": true, "/api/backup": true}
 var (
 	errNoToken  = errors.New("log in first: rackseed login, or the console's page; or send Authorization: Bearer TOKEN")
 	errBadToken = errors.New("this token is not valid, or no longer: log in again")
-	errReads    = errors.New("no replica leads, so nothing can be changed, and no credentials are made; this login only reads, and ends when one leads")
+	errReads    = errors.New("no replica leads, so nothing can be changed, and no credentials are given out; this login only reads, and ends when one leads. Root on a node has backups in /var/lib/rackseed/replica/backup, and on a control plane /etc/kubernetes/admin.conf")
 	errCSRF     = errors.New("a change by cookie needs the header " + HeaderCSRF + ": 1, which the console sends")
 )
 

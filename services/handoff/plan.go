@@ -44,9 +44,9 @@ func Plan(v Sites, id, leader, operator string, names []string) (machine.Handoff
 	}
 	switch r, ok := v.Replica(leader); {
 	case leader == "": // a plan in which nobody leaves would be another one
-		return refuse("which replica leads is not known just now: try again in some seconds")
+		return refuse("no replica leads just now, as far as this one knows: try again in some seconds; if that stays so, more than half of the voters do not reach each other")
 	case !ok || !r.InService():
-		return refuse("no other replica can join the boot service: that takes a site file with a link that carries the service address")
+		return refuse("no other replica can join the boot service: that takes a site file with a link that carries the service address (make dev has none: make run does)")
 	case r.Machine == "":
 		h.From = leader
 	}

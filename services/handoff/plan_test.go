@@ -90,7 +90,7 @@ func TestPlan(t *testing.T) {
 		"the leader is on a node":             {machines: many, carriers: "a b c", leader: "ra", names: "d e", targets: "d e"},
 		"on nodes, and nobody was named":      {machines: many, carriers: "a b c", leader: "ra", refused: "the boot service runs on nodes already"},
 		// Else the appliance would never be let go.
-		"nobody leads just now": {machines: many, leader: "-", names: "a", refused: "which replica leads is not known just now"},
+		"nobody leads just now": {machines: many, leader: "-", names: "a", refused: "no replica leads just now"},
 		"it has no endpoint":    {machines: many, leader: "r-9", refused: "that takes a site file with a link that carries the service address"},
 	} {
 		t.Run(name, func(t *testing.T) {

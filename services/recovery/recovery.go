@@ -260,7 +260,7 @@ func (r *Recovery) lockOlder(dir string) error {
 	}
 	r.locks = append(r.locks, own)
 	if own.Last > r.past.Last {
-		return fmt.Errorf("this folder has entry %d, and %s only up to entry %d: go on from what the folder has, without --from (on a stick, take rackseed.backup off it, and start it again)", own.Last, r.From, r.past.Last)
+		return fmt.Errorf("this folder has entry %d, and %s only up to entry %d: go on from what the folder has, without --from (on a stick, take rackseed.backup off it, and start it again). If its identity is lost, so that it cannot: put the backup into an empty folder (--data FOLDER), or onto a stick that was erased", own.Last, r.From, r.past.Last)
 	}
 	return nil
 }
@@ -278,6 +278,7 @@ func (r *Recovery) askOthers(ctx context.Context) error {
 	defer cancel()
 	at := map[string]string{}
 	maps.Copy(at, r.own.Endpoints)
+	maps.Copy(at, r.own.Named.Endpoints) // its log may have lost those
 	for _, x := range r.others {
 		at[x.ID] = x.Endpoint
 	}

@@ -100,7 +100,7 @@ func cause(err error) error {
 
 // mayOpen returns nil once this replica may open its state, where it leads at once
 // if its log says that it is alone: then it asks those first that may know better.
-func (r *replica) mayOpen(ctx context.Context) error {
+func (r *replica) mayOpen(ctx context.Context) (err error) {
 	ask := maps.Clone(r.own.Endpoints)
 	if ask == nil {
 		ask = map[string]string{}
@@ -127,8 +127,10 @@ func (r *replica) mayOpen(ctx context.Context) error {
 		// A log with a newer configuration knows what became of the vote.
 		others = append(others, heard{id: id, name: cmp.Or(x.Name, id), named: named && past.Configured <= r.own.Named.Index})
 	}
-	if err := past.Close(); err != nil || !alone {
-		return err
+	// Locked until it may be opened: nobody recovers it meanwhile.
+	defer func() { err = errors.Join(err, past.Close()) }()
+	if !alone {
+		return nil
 	}
 	defer r.tasks.drop(taskBegin)
 	for told := ""; ; {

@@ -390,6 +390,7 @@ func TestWarningsAreFew(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
+	const keys = "sshKeys:\n  - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcbxV5fXHyg+m0o4ywGhoi5fA4CHUUFHcqnLBxL9nzG ann\n"
 	unserved := strings.Split(small, "    dhcp:")[0]
 	for _, test := range []struct {
 		name, src string
@@ -409,9 +410,11 @@ func TestWarnings(t *testing.T) {
 			"machines:\n  - {mac: 52:54:00:00:00:01}\n  - {mac: 52:54:00:00:00:02}\n", []string{
 			`s.yaml:5:10: warning: links[0].mac: 00:00:5e:00:53:01 is an example's, and no machine's: write the real one`,
 			`s.yaml:11:3: warning: machines: 2 are listed, and the links' dhcp can give 1 an address at once`}},
-		{"a handoff that never starts", small + "handoff: auto\n", []string{
+		{"a handoff that never starts", small + "handoff: auto\n" + keys, []string{
 			`s.yaml:10:10: warning: handoff: it never starts by itself: that waits for the machines that are listed, and NONE is; start it with rackseed handoff start`}},
-		{"a handoff that starts", small + "handoff: auto\nmachines: [{mac: 52:54:00:00:00:01}]\n", nil},
+		{"a handoff that starts", small + "handoff: auto\nmachines: [{mac: 52:54:00:00:00:01}]\n" + keys, nil},
+		{"a handoff by itself, and nobody is root", small + "handoff: auto\nmachines: [{mac: 52:54:00:00:00:01}]\n", []string{
+			`s.yaml:10:10: warning: handoff: without sshKeys NOBODY is root on a node: rackseed recover and break-glass need that once the boot service moved by itself and the stick is pulled`}},
 		{"one link of two served", small + "  - {interface: eth1, address: 10.78.0.2/24}\n", nil},
 		{"the appliance's own", strings.Replace(small, "interface: eth0", "mac: 52:54:00:00:00:01", 1) + "      reservations: [{mac: 52:54:00:00:00:01, address: 10.77.0.9}]\n" +
 			"  - {mac: 52:54:00:00:00:01, vlan: 7, address: 10.78.0.2/24}\nmachines:\n  - {mac: 52:54:00:00:00:01}\n", []string{

@@ -43,6 +43,9 @@ func Warnings(s machine.Site) (list []Problem) {
 	if own := linkMACs(s); s.Handoff == machine.HandoffAuto && !slices.ContainsFunc(s.Machines, func(m machine.ListedMachine) bool { return m.MAC == "" || own[m.MAC] == "" }) {
 		list = append(list, Problem{Path: "handoff", Text: "it never starts by itself: that waits for the machines that are listed, and NONE is; start it with rackseed handoff start"})
 	}
+	if s.Handoff == machine.HandoffAuto && len(s.SSHKeys) == 0 {
+		list = append(list, Problem{Path: "handoff", Text: "without sshKeys NOBODY is root on a node: rackseed recover and break-glass need that once the boot service moved by itself and the stick is pulled"})
+	}
 	if len(s.Profiles) > 0 && !slices.ContainsFunc(s.Profiles, func(p machine.Profile) bool { return p.Role == machine.RoleControlPlane }) {
 		list = append(list, Problem{Path: "profiles", Text: "NO profile has the role control-plane: no machine can start a cluster"})
 	}
