@@ -57,7 +57,7 @@ func newRigWith(t *testing.T, change func(*api.Config)) *rig {
 	config := api.Config{
 		Store: r.Store, Members: r.State, Output: output{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		Status: func() api.Status {
-			return api.Status{Site: "lab", Service: "192.0.2.1", Health: append([]api.Health{{Name: "dhcp", OK: true, Text: "serves eth0"}}, r.health...)}
+			return api.Status{Site: "lab", Service: "192.0.2.1", Leads: "appliance", Health: append([]api.Health{{Name: "dhcp", OK: true, Text: "serves eth0"}}, r.health...)}
 		},
 		HandoffStatus: func() (s handoff.Status) {
 			if now := r.moving.Load(); now != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rackseed/rackseed/services/api"
 	"github.com/rackseed/rackseed/services/recovery"
 	"github.com/rackseed/rackseed/services/replica"
 )
@@ -25,7 +26,7 @@ func TestRecoverStopsNothingBesideALeader(t *testing.T) {
 			t.Fatal(err)
 		}
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			if err := json.NewEncoder(w).Encode(replica.Status{Leads: leads}); err != nil {
+			if err := json.NewEncoder(w).Encode(replica.Status{Status: api.Status{Leads: leads}}); err != nil {
 				t.Error(err)
 			}
 		})}

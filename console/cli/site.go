@@ -49,6 +49,9 @@ func (o *options) status() *cobra.Command {
 // their turn, or are slow.
 func unhealthy(s api.Status) error {
 	var failed []string
+	if s.Site != "" && s.Leads == "" {
+		failed = append(failed, "no replica leads")
+	}
 	for _, h := range s.Health {
 		if !h.OK && !h.Kind.Passing() {
 			failed = append(failed, h.Name)
@@ -66,14 +69,23 @@ func writeStatus(w io.Writer, s api.Status) error {
 		b.WriteString("No valid site file was applied yet: no machine is served.\n")
 	} else {
 		fmt.Fprintf(&b, "Site %q, service address %s\n", s.Site, s.Service)
+		if s.Leads == "" {
+			b.WriteString("NO REPLICA LEADS, as far as this one knows: no machine is served. See rackseed handoff status\n")
+		}
 	}
 	b.WriteString(discoveryText(s.Discovery) + "\n")
+	first := map[string]string{} // part that said it, by what it said
 	for _, h := range s.Health {
-		mark := "ok"
+		mark, text := "ok", clean(h.Text)
 		if !h.OK {
 			mark = cmp.Or(string(h.Kind), string(api.HealthFault))
+			if by := first[text]; by != "" {
+				text = "as " + by
+			} else {
+				first[text] = h.Name
+			}
 		}
-		fmt.Fprintf(&b, "%-9s  %-12s %s\n", clean(mark), h.Name, clean(h.Text))
+		fmt.Fprintf(&b, "%-9s  %-12s %s\n", clean(mark), h.Name, text)
 	}
 	var phases []string
 	for phase, n := range s.Machines {

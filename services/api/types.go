@@ -156,6 +156,7 @@ type Discovery struct {
 type Status struct {
 	Site         string          `json:"site" doc:"The site's name; empty while there is no valid site file."`
 	Service      string          `json:"service" doc:"The service address; empty while there is no valid site file."`
+	Leads        string          `json:"leads,omitempty" doc:"Name or server ID of the replica that leads, as far as this one knows; absent: none does, and no machine is served."`
 	SiteProblems []string        `json:"siteProblems" doc:"What is wrong with the site file, with line and column."`
 	SiteWarnings []site.Problem  `json:"siteWarnings" doc:"What the site in force says that is seldom meant, or must be known: the warnings of its check, without places."`
 	Health       []Health        `json:"health"`

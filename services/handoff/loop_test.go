@@ -258,10 +258,13 @@ func (h hands) Try(context.Context) []Check {
 
 // begin makes a cluster on the stick with nodes that a handoff can move to, or that
 // join it where it leaves not.
-func begin(t *testing.T, seed uint64, nodes int, leaves bool) *room {
+func begin(t *testing.T, seed uint64, nodes int, leaves bool, before ...func(*room)) *room {
 	r := &room{
 		t: t, rng: rand.New(rand.NewPCG(seed, 11)), all: map[string]*replica{}, cut: map[[2]string]bool{}, joins: map[machine.ID]string{},
 		acked: map[uint64]string{},
+	}
+	for _, f := range before {
+		f(r)
 	}
 	stick := r.run("stick", "", newDisk())
 	must := func(c state.Command) {
@@ -482,18 +485,17 @@ func TestCopyingTakesLong(t *testing.T) {
 	for end, takes := range map[machine.HandoffStep]time.Duration{machine.HandoffDone: time.Hour, machine.HandoffAborted: 30 * time.Minute} {
 		t.Run(string(end), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := begin(t, 1, 1, true)
-				defer r.stop()
 				begun := time.Now()
-				r.mu.Lock() // the loop runs
-				r.lacks = func(id string) (int, int64) {
-					left := time.Hour - min(time.Since(begun), takes)
-					if id == "stick" || left == 0 {
-						return 0, 0
+				r := begin(t, 1, 1, true, func(r *room) {
+					r.lacks = func(id string) (int, int64) {
+						left := time.Hour - min(time.Since(begun), takes)
+						if id == "stick" || left == 0 {
+							return 0, 0
+						}
+						return 1, int64(left)
 					}
-					return 1, int64(left)
-				}
-				r.mu.Unlock()
+				})
+				defer r.stop()
 				h := r.await(2 * time.Hour)
 				if took := time.Since(begun); h.Step != end || took < takes {
 					t.Errorf("after %v it ended in %s: %s", took, h.Step, h.Reason)
@@ -509,11 +511,8 @@ func TestFolderIsLost(t *testing.T) {
 	for wipes, end := range map[int]machine.HandoffStep{1: machine.HandoffDone, 2: machine.HandoffAborted} {
 		t.Run(string(end), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := begin(t, 1, 1, true)
+				r := begin(t, 1, 1, true, func(r *room) { r.wipes = wipes })
 				defer r.stop()
-				r.mu.Lock() // the loop runs
-				r.wipes = wipes
-				r.mu.Unlock()
 				begun := time.Now()
 				h := r.await(time.Hour)
 				if took := time.Since(begun); h.Step != end || took < AwayFor {

@@ -24,7 +24,6 @@ type Status struct {
 	ConsoleURLs []string `json:"consoleURLs"`
 	Fingerprint string   `json:"fingerprint"`         // of the console's certificate: SHA-256, as browsers show it; empty while starting
 	SetupCode   string   `json:"setupCode,omitempty"` // while it was not used
-	Leads       string   `json:"leads,omitempty"`     // name or server ID of the replica that leads, as far as this one knows
 	Sealed      bool     `json:"sealed,omitempty"`    // it is over for this replica: nodes carry the boot service
 	LetGo       bool     `json:"letGo,omitempty"`     // and they know: safe to unplug
 }

@@ -996,6 +996,8 @@ export interface SiteText {
 export interface Status {
   discovery: Discovery;
   health: Health[];
+  /** Name or server ID of the replica that leads, as far as this one knows; absent: none does, and no machine is served. */
+  leads?: string;
   /** Number of machines by phase. */
   machines: Record<string, number>;
   /** Which build of the boot service this is. */
