@@ -82,7 +82,7 @@ define remember
 endef
 define tell
 	if grep -q . out/not-run/$@[.-]* 2>/dev/null; then
-		echo "NOT RUN, because they need root (who runs them with: make $@):"
+		echo "NOT RUN, since this needs root (as root: make $@), or what is named:"
 		sort -u out/not-run/$@[.-]* | sed 's/^/  /'
 	fi
 endef

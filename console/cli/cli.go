@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -180,6 +181,26 @@ func (o *options) connect() (*client.Client, error) {
 // text from the decoded answer.
 func show[T any](ctx context.Context, o *options, w io.Writer, path string, query url.Values, text func(io.Writer, T) error) error {
 	return ask(ctx, o, w, http.MethodGet, path, query, nil, text)
+}
+
+// judge shows what is at a path, and then fails with what is wrong with it.
+func judge[T any](ctx context.Context, o *options, w io.Writer, path string, text func(io.Writer, T) error, wrong func(T) error) error {
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	answer, err := c.Raw(ctx, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	var v T
+	if err := json.Unmarshal(answer, &v); err != nil {
+		return notExpected(err)
+	}
+	if err := render(o, w, answer, text); err != nil {
+		return err
+	}
+	return wrong(v)
 }
 
 // act sends a change and writes the answer.

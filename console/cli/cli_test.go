@@ -47,6 +47,15 @@ type rig struct {
 
 func newRig(t *testing.T) *rig { return newRigWith(t, func(*api.Config) {}) }
 
+// newLeaderlessRig is a rig in which, while nobody is set, no replica leads.
+func newLeaderlessRig(t *testing.T) (r *rig, nobody *atomic.Bool) {
+	r = newRigWith(t, func(c *api.Config) {
+		store := &statetest.Leaderless{State: c.Members.(*statetest.State)}
+		c.Store, c.Members, nobody = store, store, &store.Nobody
+	})
+	return r, nobody
+}
+
 // newRigWith is newRig with something of the API's otherwise.
 func newRigWith(t *testing.T, change func(*api.Config)) *rig {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
@@ -192,6 +201,9 @@ func TestSessions(t *testing.T) {
 	}
 	if out := r.must("", "machines"); !strings.Contains(out, "No machine was seen yet") {
 		t.Errorf("machines: %s", out)
+	}
+	if got := r.exits("logout", "--server", "https://192.0.2.99"); got != ExitUsage {
+		t.Errorf("logged out of another one than is kept: ends with %d", got)
 	}
 	r.prints("Logged out of "+r.url+". It stays known for the next rackseed login.\n", "logout")
 	r.fails("rackseed login", "", "machines")
@@ -470,17 +482,13 @@ func TestLinesHead(t *testing.T) {
 
 // A login where no replica leads does not take the place of a better one for good.
 func TestLoginToRead(t *testing.T) {
-	var store *statetest.Leaderless
-	r := newRigWith(t, func(c *api.Config) {
-		store = &statetest.Leaderless{State: c.Members.(*statetest.State)}
-		c.Store, c.Members = store, store
-	})
+	r, nobody := newLeaderlessRig(t)
 	r.setup()
 	before, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	store.Nobody.Store(true)
+	nobody.Store(true)
 	for range 2 {
 		out := r.must("correct horse\n", "login", "--name", "ann", "--server", r.url, "--fingerprint", r.fingerprint)
 		if !strings.Contains(out, "this login only reads") || !strings.Contains(out, "The one to "+r.url+" is kept") {

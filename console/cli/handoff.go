@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +36,7 @@ func (o *options) handoff() *cobra.Command {
 		c.Args = cobra.NoArgs
 		c.RunE = func(cmd *cobra.Command, _ []string) error {
 			if !follow {
-				return o.handoffStatus(cmd)
+				return judge(cmd.Context(), o, cmd.OutOrStdout(), handoffPath, o.writeHandoff, unled)
 			}
 			c, err := o.connect()
 			if err != nil {
@@ -59,29 +58,6 @@ over one after another. Without a command: how far it is, as handoff status.`,
 		o.handoffStart(), o.handoffAbort(), o.handoffLost(), o.handoffResume(), o.handoffRemove(),
 	)
 	return c
-}
-
-// handoffStatus shows it; that no replica leads is an error.
-func (o *options) handoffStatus(cmd *cobra.Command) error {
-	c, err := o.connect()
-	if err != nil {
-		return err
-	}
-	answer, err := c.Raw(cmd.Context(), http.MethodGet, handoffPath, nil, nil)
-	if err != nil {
-		return err
-	}
-	var h api.Handoff
-	if err := json.Unmarshal(answer, &h); err != nil {
-		return notExpected(err)
-	}
-	if err := render(o, cmd.OutOrStdout(), answer, o.writeHandoff); err != nil {
-		return err
-	}
-	if leaderless(h) {
-		return errors.New("no replica leads")
-	}
-	return nil
 }
 
 func (o *options) handoffStart() *cobra.Command {
@@ -538,6 +514,14 @@ func (o *options) writeHandoff(w io.Writer, h api.Handoff) error {
 		}
 	}
 	return f.flush(w)
+}
+
+// unled is the error that no replica leads.
+func unled(h api.Handoff) error {
+	if leaderless(h) {
+		return errors.New("no replica leads")
+	}
+	return nil
 }
 
 // leaderless says whether no replica leads, as far as the one knows that answers.

@@ -15,7 +15,6 @@ import (
 	"github.com/rackseed/rackseed/services/handoff"
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
-	"github.com/rackseed/rackseed/services/statetest"
 	"github.com/rackseed/rackseed/services/wire"
 )
 
@@ -74,6 +73,7 @@ Handoff       cannot be started: no node can carry the boot service: no machine 
 
 	r.alpha()
 	r.fails("rackseed handoff start --node alpha --node beta", "", "handoff", "start", "alpha", "beta")
+	r.fails("alpha is named twice", "", "handoff", "start", "--yes", "--node", "alpha", "--node", "alpha")
 	r.fails("there is no machine beta", "", "handoff", "start", "--yes", "--node", "beta")
 	// Elsewhere than at a terminal nothing is asked, and nothing done.
 	r.fails("say --yes if that is meant", "yes\n", "handoff", "start")
@@ -291,17 +291,37 @@ func TestUnplugText(t *testing.T) {
 
 // Where nobody leads that is what is said first, and a script notices.
 func TestHandoffWithoutALeader(t *testing.T) {
-	var store *statetest.Leaderless
-	r := newRigWith(t, func(c *api.Config) {
-		store = &statetest.Leaderless{State: c.Members.(*statetest.State)}
-		c.Store, c.Members = store, store
-	})
+	r, nobody := newLeaderlessRig(t)
 	r.setup()
 	r.Must(state.ReplicaTell{ID: "replica-1", Name: "node-1", Machine: "m-1", Endpoint: "192.0.2.11:8300", Key: bytes.Repeat([]byte{1}, 32), Release: "v1", Level: 1})
-	store.Nobody.Store(true)
+	nobody.Store(true)
 	var out bytes.Buffer
 	err := r.run(t.Context(), "", &out, "handoff", "status")
 	if err == nil || ExitCode(err) != 1 || !strings.Contains(out.String(), "NO LEADER") || strings.Contains(out.String(), "cannot be started") {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// What would be refused is refused before it is asked about.
+func TestMayStart(t *testing.T) {
+	appliance, node := api.Replica{Leads: true}, api.Replica{Leads: true, Machine: "m-1"}
+	nodes := []api.HandoffNode{{Name: "a", Machine: "m-2"}, {Name: "b", Machine: "m-3", Why: "b is installing"}}
+	for name, c := range map[string]struct {
+		h     api.Handoff
+		nodes []string
+		want  string // "": it may
+	}{
+		"ready":                     {api.Handoff{Ready: true, Replicas: []api.Replica{appliance}, Nodes: nodes}, []string{"a"}, ""},
+		"by its ID, and not told":   {api.Handoff{Ready: true, Replicas: []api.Replica{appliance}, Nodes: nodes}, []string{"m-2", "m-999"}, ""},
+		"the appliance cannot":      {api.Handoff{Reason: "so", Replicas: []api.Replica{appliance}, Nodes: nodes}, []string{"a"}, "no handoff can be started: so"},
+		"one more, and none is due": {api.Handoff{Reason: "so", Replicas: []api.Replica{node}, Nodes: nodes}, []string{"a"}, ""},
+		"none is due":               {api.Handoff{Reason: "so", Replicas: []api.Replica{node}, Nodes: nodes}, nil, "no handoff can be started: so"},
+		"the node cannot":           {api.Handoff{Ready: true, Replicas: []api.Replica{appliance}, Nodes: nodes}, []string{"a", "m-3"}, "b is installing"},
+		"named twice":               {api.Handoff{Ready: true, Replicas: []api.Replica{appliance}, Nodes: nodes}, []string{"a", "a"}, "a is named twice"},
+	} {
+		err := mayStart(c.h, c.nodes)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
 	}
 }

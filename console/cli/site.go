@@ -25,22 +25,7 @@ func (o *options) status() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show how the boot service is; ends with 1 if a check of it fails", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect()
-			if err != nil {
-				return err
-			}
-			answer, err := c.Raw(cmd.Context(), http.MethodGet, "/api/status", nil, nil)
-			if err != nil {
-				return err
-			}
-			var s api.Status
-			if err := json.Unmarshal(answer, &s); err != nil {
-				return notExpected(err)
-			}
-			if err := render(o, cmd.OutOrStdout(), answer, writeStatus); err != nil {
-				return err
-			}
-			return unhealthy(s)
+			return judge(cmd.Context(), o, cmd.OutOrStdout(), "/api/status", writeStatus, unhealthy)
 		},
 	}
 }

@@ -298,3 +298,25 @@ func TestSiteApply(t *testing.T) {
 	r.fails("the service address is 192.0.2.1 and would become 192.0.2.3", moved, "site", "apply", "-")
 	r.fails("standard input: 2 problems", "version: 1\nname: lab\nserviceAddress: nowhere\n", "site", "apply", "-")
 }
+
+// That nobody leads comes first and fails; parts that say the same are not repeated.
+func TestStatusWithoutALeader(t *testing.T) {
+	waits := "no replica leads, so that no machine is served"
+	s := api.Status{Site: "lab", Service: "192.0.2.1", Health: []api.Health{
+		{Name: "dhcp", Text: waits, Kind: api.HealthWaiting}, {Name: "state", OK: true, Text: "kept"}, {Name: "tftp", Text: waits, Kind: api.HealthWaiting},
+	}}
+	var out bytes.Buffer
+	if err := writeStatus(&out, s); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	if !strings.HasPrefix(lines[1], "NO REPLICA LEADS") || strings.Count(out.String(), waits) != 1 || !strings.Contains(out.String(), "tftp         as dhcp\n") {
+		t.Errorf("it says:\n%s", out.String())
+	}
+	if err := unhealthy(s); err == nil || !strings.Contains(err.Error(), "no replica leads") {
+		t.Errorf("it ends with %v", err)
+	}
+	if s.Leads = "node-1"; unhealthy(s) != nil {
+		t.Errorf("with a leader: %v", unhealthy(s))
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/services/durable"
 	"github.com/rackseed/rackseed/services/ignition"
 )
 
@@ -92,7 +93,7 @@ func (a *agent) judgeChange(answers bool, heard time.Time) error {
 	}
 	switch judgeChange(time.Since(info.ModTime()), time.Since(heard), answers) {
 	case changeGood:
-		return removeFile(file)
+		return durable.Remove(file)
 	case changeRefused:
 		return a.undoChange(file)
 	}
@@ -111,7 +112,7 @@ func (a *agent) undoChange(file string) error {
 		return err
 	}
 	if bytes.Equal(before, now) { // it was undone, and the power went before that was noted
-		return removeFile(file)
+		return durable.Remove(file)
 	}
 	a.output.Print(fmt.Sprintf("rackseed: nobody answered for %v after this node's replica was changed: it runs %s again", changeSilence, config.PodImage(before)))
 	err = writeFile(a.host.path(config.ServiceRefused), []byte(config.PodImage(now)+"\n"), 0o644)
@@ -121,5 +122,5 @@ func (a *agent) undoChange(file string) error {
 	if err != nil {
 		return err
 	}
-	return removeFile(file)
+	return durable.Remove(file)
 }

@@ -112,14 +112,6 @@ func writeFile(file string, b []byte, mode fs.FileMode) error {
 	return syncDir(dir)
 }
 
-// removeFile removes a file so that it stays so after a loss of power.
-func removeFile(file string) error {
-	if err := os.Remove(file); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(file))
-}
-
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

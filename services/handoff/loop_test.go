@@ -612,7 +612,7 @@ func TestUnprovedLeads(t *testing.T) {
 					members = "stick"
 				}
 				m := stick.store.Membership()
-				m.Names = nil // by their IDs
+				m.Name = nil // by their IDs
 				if m.String() != members {
 					t.Errorf("the members are %s", m)
 				}

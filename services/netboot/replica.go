@@ -58,10 +58,8 @@ func replicaOrder(v Replicas, m machine.Machine, has carried) wire.ReplicaOrder 
 	}
 	h, planned := v.Handoff()
 	switch {
-	case !planned || h.Step.Over() || h.Step == machine.HandoffAborting || h.Step == machine.HandoffPreflight:
+	case !planned || !h.Wants(m.ID):
 		order.Reason = "no plan says so"
-	case !h.Wants(m.ID):
-		order.Reason = "the boot service moves to other nodes"
 	case !m.Address.IsValid():
 		order.Reason = "it has no static address"
 	case !ok:

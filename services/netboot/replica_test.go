@@ -6,6 +6,7 @@ import (
 
 	"github.com/rackseed/rackseed/services/machine"
 	"github.com/rackseed/rackseed/services/state"
+	"github.com/rackseed/rackseed/services/wire"
 )
 
 // carriers is what a replica's order is decided from.
@@ -55,4 +56,17 @@ func TestReplicaOfBeforeARecoveryHasLeft(t *testing.T) {
 			t.Errorf("%+v: %v", has, o.Left)
 		}
 	}
+}
+
+// A node has the site's SSH keys as they are now, and says so to nobody else.
+func TestNodeAccess(t *testing.T) {
+	l, nodes := startedLab(t)
+	site, _ := l.store.View().Site()
+	site.SSHKeys = []string{"ssh-ed25519 AAAA ann"}
+	l.propose(t, state.SiteApply{Site: site})
+	l.want(t, 200, `{"sshKeys":["ssh-ed25519 AAAA ann"]}`, nodes["node-4"], "GET", wire.PathNodeAccess, nil)
+	site.SSHKeys = nil
+	l.propose(t, state.SiteApply{Site: site})
+	l.want(t, 200, `{"sshKeys":[]}`, nodes["node-4"], "GET", wire.PathNodeAccess, nil)
+	l.want(t, 403, "no machine's", l.keys(t).sign, "GET", wire.PathNodeAccess, nil)
 }

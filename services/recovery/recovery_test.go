@@ -341,6 +341,24 @@ func TestWithoutTheNextKey(t *testing.T) {
 	}
 }
 
+// Who may have a vote is noted beside the log, which may have lost that: those are asked.
+func TestNamedAreAsked(t *testing.T) {
+	data, _, _, _ := newReplica(t)
+	if err := identity.Name(filepath.Join(data, folderIdentity), identity.Named{Endpoints: map[string]string{"replica-9": "127.0.0.1:1"}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Begin(t.Context(), options(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(r.Text(), "\n"); !strings.Contains(text, "! replica replica-9 (127.0.0.1:1) does not answer") || !strings.Contains(text, "Silent is not dead") {
+		t.Errorf("it says: %s", text)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // Of five three are dead, and the other one that is left has more: that is the one to
 // recover, and a script that says --yes does not lose what it has.
 func TestAhead(t *testing.T) {

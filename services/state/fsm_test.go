@@ -183,6 +183,16 @@ func TestLogins(t *testing.T) {
 	if _, ok := w.view().Login(bytes32("2")); ok {
 		t.Error("a login outlives the password")
 	}
+	// Whoever has a setup code may be anybody, also one who is known.
+	w.must(ClusterCreate{ID: "c-1", Generation: 1, SetupHash: bytes32("setup")})
+	w.must(LoginOpen{TokenHash: bytes32("4"), User: "ann", Expires: w.now.Add(time.Minute)})
+	w.must(UserPut{Name: "ann", PasswordHash: []byte("newest"), SetupHash: bytes32("setup")})
+	if _, ok := w.view().Login(bytes32("4")); ok {
+		t.Error("a login outlives the password that a setup code replaced")
+	}
+	if u, _ := w.view().User("ann"); string(u.PasswordHash) != "newest" {
+		t.Errorf("the password is %q", u.PasswordHash)
+	}
 	w.must(LoginOpen{TokenHash: bytes32("3"), User: "ann", Expires: w.now.Add(time.Minute)})
 	w.must(LoginEnd{TokenHash: bytes32("3")})
 	if _, ok := w.view().Login(bytes32("3")); ok {

@@ -25,13 +25,18 @@ type Membership struct {
 	Committed uint64   // the log entry of the newest committed one, as far as this replica knows
 	Leader    string   // "" : none is known
 	Leads     bool     // this replica leads, and its epoch is committed
-	// Names are those of the members' nodes, by server ID, as far as the state has
-	// them: what people are told names nodes.
-	Names map[string]string
+	// Name is that of a member's node, which is what people are told; "": the state has
+	// none. nil: members are told by their server IDs.
+	Name func(id string) string
 }
 
 // Called is what people call a member: its node's name, or its server ID.
-func (m Membership) Called(id string) string { return cmp.Or(m.Names[id], id) }
+func (m Membership) Called(id string) string {
+	if m.Name == nil {
+		return id
+	}
+	return cmp.Or(m.Name(id), id)
+}
 
 // Has says whether a server is a member.
 func (m Membership) Has(id string) bool {
@@ -155,18 +160,20 @@ func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) { f.configu
 
 // Membership is what this replica knows of the members now.
 func (s *Store) Membership() Membership {
-	m := Membership{Committed: s.fsm.configured.get(), Leads: s.leading.is(), Names: map[string]string{}}
-	view := s.View()
+	m := Membership{Committed: s.fsm.configured.get(), Leads: s.leading.is(), Name: s.nameOf}
 	for _, x := range s.raft.GetConfiguration().Configuration().Servers { // no error: it only reads
 		m.Members = append(m.Members, Member{string(x.ID), x.Suffrage == raft.Voter})
-		if r, ok := view.Replica(string(x.ID)); ok {
-			m.Names[r.ID] = r.Name
-		}
 	}
 	slices.SortFunc(m.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	_, leader := s.raft.LeaderWithID()
 	m.Leader = string(leader)
 	return m
+}
+
+// nameOf is the name of a replica's node; "": the state has none.
+func (s *Store) nameOf(id string) string {
+	r, _ := s.View().Replica(id) // zero: it has none
+	return r.Name
 }
 
 // Leading says whether this replica leads with a committed epoch, and gives a

@@ -83,7 +83,17 @@ func TestRecover(t *testing.T) {
 	// The copy without its newest entries knows nobody who answers.
 	r.stick.runOn(lost)
 	r.until("the copy waits for those that were named", time.Minute, func() error { return r.stick.says("state", "did not answer") })
+	if out, err := r.stick.command("recover", "--data", lost, "--dry-run"); err == nil || !strings.Contains(out, "stop it first") {
+		t.Errorf("recovering one that waits: %v\n%s", err, out)
+	}
 	r.stick.kill()
+	if out, err := r.stick.command("recover", "--data", lost, "--dry-run"); err != nil || !strings.Contains(out, "Silent is not dead") {
+		t.Errorf("a look at what could be recovered: %v\n%s", err, out)
+	}
+	r.stick.Run("rm", "-r", filepath.Join(lost, "keyring"))
+	if out, err := r.stick.command("recover", "--data", lost, "--dry-run"); err == nil || !strings.Contains(out, "bring the recovery key") {
+		t.Errorf("a look at what could not be recovered: %v\n%s", err, out)
+	}
 
 	out, err := survivor.command("recover", "--data", filepath.Join(survivor.dir, "data"), "--yes")
 	if err != nil {

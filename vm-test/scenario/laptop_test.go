@@ -3,6 +3,8 @@
 package scenario
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	"github.com/rackseed/rackseed/build/host/needroot"
 	"github.com/rackseed/rackseed/images/pid1/link"
 	"github.com/rackseed/rackseed/vm-test/rack"
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
@@ -110,6 +113,30 @@ func plug(name string, address netip.Prefix) (*os.File, error) {
 		return nil, errors.Join(err, card.Close())
 	}
 	return card, nil
+}
+
+// newKey is an SSH key that is on no machine yet.
+func newKey(t *testing.T) ssh.Signer {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+// logIn logs in to a machine as root, from the laptop.
+func (l laptop) logIn(at string, key ssh.Signer, host ssh.HostKeyCallback) (client *ssh.Client, err error) {
+	l.on(func() {
+		client, err = ssh.Dial("tcp", net.JoinHostPort(at, "22"), &ssh.ClientConfig{
+			User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(key)}, Timeout: time.Minute, HostKeyCallback: host,
+		})
+	})
+	return client, err
 }
 
 // on does something on the laptop.

@@ -3,8 +3,6 @@
 package scenario
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"net/http"
@@ -23,14 +21,7 @@ import (
 // network, with the host key that its screen and the console show; and restarts
 // when it is told to.
 func TestRescue(t *testing.T) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer := newKey(t)
 	r, _ := room(t, rack.Config{Machines: 1, Site: fmt.Sprintf("sshKeys:\n  - %s", ssh.MarshalAuthorizedKey(signer.PublicKey()))})
 	l := newLaptop(t, r, netip.MustParsePrefix("10.77.0.250/24"))
 	console := open(t, r)
@@ -66,17 +57,11 @@ func TestRescue(t *testing.T) {
 		}
 		return nil
 	})
-	var client *ssh.Client
-	l.on(func() {
-		client, err = ssh.Dial("tcp", net.JoinHostPort(found[1], "22"), &ssh.ClientConfig{
-			User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, Timeout: time.Minute,
-			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-				if fingerprint := ssh.FingerprintSHA256(key); fingerprint != found[2] {
-					return fmt.Errorf("the host key is %s, and the console shows %s", fingerprint, found[2])
-				}
-				return nil
-			},
-		})
+	client, err := l.logIn(found[1], signer, func(_ string, _ net.Addr, key ssh.PublicKey) error {
+		if fingerprint := ssh.FingerprintSHA256(key); fingerprint != found[2] {
+			return fmt.Errorf("the host key is %s, and the console shows %s", fingerprint, found[2])
+		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)

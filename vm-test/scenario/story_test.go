@@ -5,11 +5,8 @@
 package scenario
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -123,23 +120,9 @@ func TestStory(t *testing.T) {
 func keyAddedLater(t *testing.T, r *rack.Rack, console rack.Console) {
 	t.Run("a key that is added later lets in", func(t *testing.T) {
 		l := newLaptop(t, r, netip.MustParsePrefix("10.77.0.250/24"))
-		_, private, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		signer, err := ssh.NewSignerFromKey(private)
-		if err != nil {
-			t.Fatal(err)
-		}
-		at := net.JoinHostPort(machineOf(t, console, 1).Address.String(), "22")
-		logIn := func() (client *ssh.Client, err error) {
-			l.on(func() {
-				client, err = ssh.Dial("tcp", at, &ssh.ClientConfig{
-					User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, Timeout: time.Minute,
-					HostKeyCallback: ssh.InsecureIgnoreHostKey(), // the room's own network; the key is what is tried
-				})
-			})
-			return client, err
+		signer, at := newKey(t), machineOf(t, console, 1).Address.String()
+		logIn := func() (*ssh.Client, error) {
+			return l.logIn(at, signer, ssh.InsecureIgnoreHostKey()) // the room's own network; the key is what is tried
 		}
 		if _, err := logIn(); err == nil || !strings.Contains(err.Error(), "unable to authenticate") {
 			t.Fatalf("before it was added: %v", err)

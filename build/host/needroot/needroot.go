@@ -1,5 +1,6 @@
-// Package needroot is for tests that need root. Without it they are skipped, and
-// named where who runs them sees it: make prints the list at its end.
+// Package needroot is for tests that need root, or something else that not every machine
+// has. Without it they are skipped, and named where who runs them sees it: make prints the
+// list at its end.
 package needroot
 
 import (
@@ -34,6 +35,12 @@ func SkipInNamespace(t testing.TB, why string) {
 	}
 }
 
+// Lacking skips a test for something else that this machine has not.
+func Lacking(t testing.TB, what string) {
+	t.Helper()
+	skip(t, "needs "+what)
+}
+
 // whole says whether all user IDs are mapped to themselves (user_namespaces(7)).
 func whole(uidMap string) bool {
 	f := strings.Fields(uidMap)
@@ -52,5 +59,5 @@ func skip(t testing.TB, why string) {
 			t.Fatalf("%s: %v", Variable, err)
 		}
 	}
-	t.Skip("needs root: " + why)
+	t.Skip("not run here: " + why)
 }

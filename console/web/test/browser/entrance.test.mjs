@@ -55,6 +55,35 @@ test('set up once, stay logged in, log out and in', async () => {
   await service.stop()
 })
 
+test('where no replica leads, somebody who logs in reads', async () => {
+  const service = await lab.ready(await lab.serve())
+  const page = await lab.setup(service)
+  // What the API says then is in its own tests; here is what people are told.
+  await page.route('**/api/session', (route) => route.fulfill({ json: { name: 'ann', reads: true } }))
+  await page.reload()
+  await page.getByRole('status', { name: 'Reading only' }).getByText('nothing can be changed').waitFor()
+  await lab.screenshot(page, 'reading')
+  await page.unroute('**/api/session')
+  await page.getByRole('button', { name: 'Log out' }).click()
+  let go
+  const held = new Promise((resolve) => (go = resolve))
+  await page.route('**/api/login', async (route) => {
+    await held
+    await route.continue()
+  })
+  await page.getByLabel('Name').fill('ann')
+  await page.getByLabel('Password').fill(password)
+  await page.getByRole('button', { name: 'Log in' }).click()
+  const waits = page.getByRole('status', { name: 'Waiting' })
+  await waits.getByText('you are let in after 10 s, to read').waitFor()
+  go()
+  await connection(page).getByText('Live').waitFor()
+  assert.equal(await waits.count(), 0)
+  assert.deepEqual(page.faults, [])
+  await page.context().close()
+  await service.stop()
+})
+
 test('a site file with mistakes shows line and column, and what is expected', async () => {
   const service = await lab.serve({ site: siteFile() })
   await lab.ready(service)
