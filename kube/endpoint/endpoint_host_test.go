@@ -85,6 +85,12 @@ func TestARealWatchGoesOn(t *testing.T) {
 	if err := e.Learn([]netip.AddrPort{netip.MustParseAddrPort(firstAt), netip.MustParseAddrPort(secondAt)}); err != nil {
 		t.Fatal(err)
 	}
+	control.Eventually(t, "both API servers are known to be ready", func(context.Context) error {
+		if !e.allReady() {
+			return fmt.Errorf("known: %v", e.list())
+		}
+		return nil
+	})
 	served := func(e *Endpoint, by string) {
 		t.Helper()
 		control.Eventually(t, "served by "+by, func(context.Context) error {

@@ -27,6 +27,12 @@ import (
 	"time"
 )
 
+// allReady says that each server said that it is ready: until then whichever
+// answered goes before one that was not asked yet, and keeps its clients.
+func (e *Endpoint) allReady() bool {
+	return !slices.ContainsFunc(e.list(), func(s server) bool { return s.standing() != 0 })
+}
+
 // authority signs what API servers show.
 type authority struct {
 	t    *testing.T
@@ -244,8 +250,7 @@ func TestClientsAreLedAway(t *testing.T) {
 		}
 		return strings.TrimSpace(string(b))
 	}
-	// Whichever is known to answer goes before one that was not asked yet.
-	for slices.ContainsFunc(e.list(), func(s server) bool { return !s.known }) {
+	for !e.allReady() {
 		select {
 		case err := <-ended:
 			t.Fatal(err)
