@@ -16,6 +16,12 @@ class Contact {
   // patience; undefined while it is not.
   silent = $derived(this.#failing !== undefined && now.ms - this.#failing >= patience ? this.#heard : undefined)
 
+  // reads says that whoever is logged in only reads.
+  reads = $state(false)
+
+  // blocked says that nothing can be ordered now.
+  blocked = $derived(this.silent !== undefined || this.reads)
+
   // heard is called for every answer and every message, whatever it says.
   heard() {
     this.#heard = Date.now()

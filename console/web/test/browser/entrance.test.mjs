@@ -62,6 +62,8 @@ test('where no replica leads, somebody who logs in reads', async () => {
   await page.route('**/api/session', (route) => route.fulfill({ json: { name: 'ann', reads: true } }))
   await page.reload()
   await page.getByRole('status', { name: 'Reading only' }).getByText('nothing can be changed').waitFor()
+  await page.goto(`${service.url}/#/handoff`)
+  for (const name of ['Kubeconfig', 'Save a backup']) assert.ok(await page.getByRole('button', { name }).isDisabled(), name)
   await lab.screenshot(page, 'reading')
   await page.unroute('**/api/session')
   await page.getByRole('button', { name: 'Log out' }).click()
