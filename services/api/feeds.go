@@ -56,10 +56,11 @@ func (f *siteFeed) send(_ context.Context, view state.View, write func(any) erro
 		}
 		f.after = min(f.after, last)
 	}
-	if err := f.sendDiscovery(view, write); err != nil {
+	at := f.now() // one for all, or a machine could be shown by another window than is
+	if err := f.sendDiscovery(view, at, write); err != nil {
 		return err
 	}
-	if err := f.sendMachines(view, write); err != nil {
+	if err := f.sendMachines(view, at, write); err != nil {
 		return err
 	}
 	for f.after < last {
@@ -85,8 +86,8 @@ func (f *siteFeed) send(_ context.Context, view state.View, write func(any) erro
 }
 
 // sendDiscovery sends the discovery window if it is another than the one sent.
-func (f *siteFeed) sendDiscovery(view state.View, write func(any) error) error {
-	d := DiscoveryOf(view, f.now())
+func (f *siteFeed) sendDiscovery(view state.View, at time.Time, write func(any) error) error {
+	d := DiscoveryOf(view, at)
 	if f.discovery != nil && *f.discovery == d {
 		return nil
 	}
@@ -94,8 +95,7 @@ func (f *siteFeed) sendDiscovery(view state.View, write func(any) error) error {
 	return write(StreamDiscovery{Type: "discovery", Discovery: d})
 }
 
-func (f *siteFeed) sendMachines(view state.View, write func(any) error) error {
-	at := f.now()
+func (f *siteFeed) sendMachines(view state.View, at time.Time, write func(any) error) error {
 	if f.changed != nil && (f.look.IsZero() || at.Before(f.look)) {
 		select {
 		case <-f.changed:
