@@ -117,7 +117,8 @@ test-host: ## real clients and tools in network namespaces; not as root, in a us
 	# Whoever is not root is root in a user namespace, which is enough for all but
 	# a few.
 	inside=; [ "$$(id -u)" = 0 ] || inside="unshare --user --map-root-user --map-auto --mount"
-	$$inside go test -tags host -count=1 -p 1 $$(git grep -l '^//go:build host$$' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+	# The handoff's tests wait for longer, all in all, than Go's own ten minutes.
+	$$inside go test -tags host -count=1 -p 1 -timeout 30m $$(git grep -l '^//go:build host$$' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 	$(tell)
 
 .PHONY: test-browser

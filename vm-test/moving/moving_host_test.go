@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -106,12 +108,18 @@ func TestHandoff(t *testing.T) {
 		}
 		return nil
 	})
-	for _, n := range r.nodes[:3] {
-		k := n.backedUp()
-		if now := n.keys(); k.Current != now[0] || k.Next != "" || k.Old != "" {
-			t.Errorf("the newest backup of %s is sealed under %s and %s, and it has %v", n.name, k.Current, k.Old, now)
+	r.until("the newest backups are sealed under that key", time.Minute, func() error {
+		for _, n := range r.nodes[:3] {
+			k, err := n.backedUp()
+			if err != nil {
+				return err
+			}
+			if now := n.keys(); k.Current != now[0] || k.Next != "" || k.Old != "" {
+				return fmt.Errorf("that of %s is sealed under %s and %s, and it has %v", n.name, k.Current, k.Old, now)
+			}
 		}
-	}
+		return nil
+	})
 	after := r.events()
 	for i, e := range before {
 		if after[i].Seq != e.Seq || after[i].Text != e.Text {
@@ -130,28 +138,17 @@ func TestHandoff(t *testing.T) {
 	// A new machine netboots from the cluster, with images that the stick had.
 	r.install(4)
 
-	h = r.rollouts()
+	r.rollouts()
 	after = r.events()
 
-	old := r.leader(h)
+	old := r.settled()
 	old.kill()
 	r.others(old)
 	r.events()
 	old.start()
 
 	// The leader's disk hangs: it goes on talking, and must not go on leading.
-	old = r.settled()
-	thaw := old.freeze()
-	writing, enough := context.WithCancel(t.Context())
-	written := make(chan struct{})
-	go func() { // or nothing would hang
-		defer close(written)
-		r.writes(writing)
-	}()
-	r.others(old)
-	enough()
-	<-written
-	thaw()
+	old = r.hang()
 	<-old.ended
 	old.again()
 	r.settled()
@@ -164,22 +161,15 @@ func TestHandoff(t *testing.T) {
 	for _, n := range nodes {
 		n.start()
 	}
-	r.until("they serve again", time.Minute, func() error {
-		_, err := r.handoff()
-		return err
-	})
 	again := r.events()
 	if again[len(after)-1].Text != after[len(after)-1].Text {
 		t.Errorf("event %d was %q and is %q", len(after), after[len(after)-1].Text, again[len(after)-1].Text)
 	}
 
 	// One is lost for good, and taken away.
-	var dead *host
-	for _, n := range nodes {
-		now, err := r.handoff()
-		if err == nil && n != r.leader(now) {
-			dead = n
-		}
+	dead := nodes[0]
+	if r.settled() == dead {
+		dead = nodes[1]
 	}
 	dead.kill()
 	// It shows, before another one dies.
@@ -194,14 +184,47 @@ func TestHandoff(t *testing.T) {
 		if !slices.ContainsFunc(r.events(), func(e machine.Event) bool { return e.Kind == "replica.away" && strings.HasPrefix(e.Text, dead.name) }) {
 			return errors.New("no event")
 		}
-		return r.leader(h).says("other replicas", "rackseed handoff remove "+dead.name)
+		leader := r.leader(h)
+		if leader == nil {
+			return fmt.Errorf("nobody leads: %+v", h.Replicas)
+		}
+		return leader.says("other replicas", "rackseed handoff remove "+dead.name)
 	})
 	if err := r.client.Call(t.Context(), http.MethodPost, "/api/handoff/remove", nil, api.RemoveRequest{Replica: dead.name}, nil); err != nil {
 		t.Fatal(err)
 	}
-	now, err := r.handoff()
-	if err != nil || len(now.Replicas) != 2 {
-		t.Errorf("replicas: %+v, %v", now.Replicas, err)
+	var now api.Handoff
+	r.read("/api/handoff", nil, &now)
+	if len(now.Replicas) != 2 {
+		t.Errorf("replicas: %+v", now.Replicas)
+	}
+}
+
+// hang has the leader's disk hang until it gives the lead up for that, and another one
+// leads.
+func (r *room) hang() *host {
+	r.t.Helper()
+	for {
+		h := r.settled()
+		thaw := h.freeze()
+		ctx, enough := context.WithCancel(r.t.Context())
+		written := make(chan struct{})
+		go func() { // or nothing would hang
+			defer close(written)
+			r.writes(ctx)
+		}()
+		r.others(h)
+		enough()
+		<-written
+		thaw()
+		log, err := os.ReadFile(filepath.Join(h.dir, "log"))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if strings.Contains(string(log), "this replica leads no more") {
+			return h
+		}
+		r.t.Logf("%s led no more already when its disk hung", h.name)
 	}
 }
 

@@ -392,23 +392,22 @@ func (h *host) keys() []string {
 }
 
 // backedUp is which data keys its newest backup is sealed under.
-func (h *host) backedUp() state.Keyring {
-	h.t.Helper()
+func (h *host) backedUp() (k state.Keyring, err error) {
 	all, err := filepath.Glob(filepath.Join(h.data(), "backup", "state-*"))
 	if err != nil || len(all) == 0 {
-		h.t.Fatalf("%s has no backup: %v", h.name, err)
+		return k, fmt.Errorf("%s has no backup: %w", h.name, err)
 	}
 	f, err := os.Open(slices.Max(all))
 	if err != nil {
-		h.t.Fatal(err)
+		return k, err
 	}
 	defer f.Close()
 	past, err := state.ReadBackup(f)
 	if err != nil {
-		h.t.Fatal(err)
+		return k, err
 	}
 	defer past.Close()
-	return past.View.Keyring()
+	return past.View.Keyring(), nil
 }
 
 // data is the folder of its replica's data.
@@ -431,6 +430,17 @@ func (r *room) run(h *host, secret wire.ReplicaSecret) {
 	}
 	h.args = []string{"--data", h.data(), "--endpoint", net.JoinHostPort(h.address, peer.Port), "--join", invitation, "--https", net.JoinHostPort(h.address, "8443"), "--local", filepath.Join(h.dir, "local.sock")}
 	h.start()
+}
+
+// read asks until there is an answer: there is none while another replica begins to
+// lead.
+func (r *room) read(path string, query url.Values, out any) {
+	r.t.Helper()
+	r.until("GET "+path, time.Minute, func() error {
+		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+		defer cancel()
+		return r.client.Call(ctx, http.MethodGet, path, query, nil, out)
+	})
 }
 
 // handoff is how far it is, as the console says.
@@ -481,9 +491,7 @@ func (r *room) lines() (all []string) {
 	r.t.Helper()
 	for n := 1; n <= 3; n++ {
 		var page api.List[api.Lines]
-		if err := r.client.Call(r.t.Context(), http.MethodGet, fmt.Sprintf("/api/machines/node-%d/output", n), url.Values{"limit": {"200"}}, nil, &page); err != nil {
-			r.t.Fatal(err)
-		}
+		r.read(fmt.Sprintf("/api/machines/node-%d/output", n), url.Values{"limit": {"200"}}, &page)
 		for _, l := range page.Items {
 			all = append(all, l.Lines...)
 		}
@@ -501,10 +509,7 @@ func (r *room) events() []machine.Event {
 		if len(all) > 0 {
 			last = all[len(all)-1].Seq
 		}
-		query := url.Values{"after": {fmt.Sprint(last)}}
-		if err := r.client.Call(r.t.Context(), http.MethodGet, "/api/events", query, nil, &page); err != nil {
-			r.t.Fatal(err)
-		}
+		r.read("/api/events", url.Values{"after": {fmt.Sprint(last)}}, &page)
 		if len(page.Items) == 0 {
 			return all
 		}
