@@ -99,14 +99,14 @@ func TestSerialLine(t *testing.T) {
 	l := &lab{}
 	d := New(l, slog.New(slog.DiscardHandler))
 	w, term := plug(t)
-	var running sync.WaitGroup
+	var running, listening sync.WaitGroup
 	running.Go(func() { d.Run(ctx) })
 	running.Go(func() {
 		if err := term.Run(ctx); err != nil {
 			t.Error(err)
 		}
 	})
-	running.Go(func() { _ = term.Listen(func(line string) { d.Line(term, line) }) }) // ends when the line is cut
+	listening.Go(func() { _ = term.Listen(func(line string) { d.Line(term, line) }) }) // ends when the line is cut
 	term.Show(screen.View{SiteFile: "THERE IS NONE"})
 	w.expect("THERE IS NONE", "\r")
 	w.expect("THERE IS NONE", "setip\b\bup\r") // Enter showed it again
@@ -140,9 +140,10 @@ func TestSerialLine(t *testing.T) {
 		t.Errorf("control sequences were printed: %q", text)
 	}
 	w.mu.Unlock()
+	cancel()
+	running.Wait()
 	if err := w.file.Close(); err != nil {
 		t.Error(err)
 	}
-	cancel()
-	running.Wait()
+	listening.Wait()
 }

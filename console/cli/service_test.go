@@ -67,14 +67,15 @@ Possible       rackseed service stop
 	// One that is followed to its end.
 	go func() {
 		for {
-			p, _ := r.View().Rollout()
+			view := r.View()
+			p, _ := view.Rollout()
 			if !p.Step.Over() {
 				r.Must(state.RolloutTell{ID: p.ID, Replica: "r-2"})
 				r.Must(state.ReplicaTell{ID: "r-2", Name: "alpha", Machine: "m-00000001", Endpoint: join.Endpoint, Key: join.Key, Release: "v2", Level: 1, Image: digest("b")})
 				r.Must(state.RolloutDid{ID: p.ID, Replica: "r-2"})
 				return
 			}
-			<-r.View().Changed("rollout")
+			<-view.Changed("rollout")
 		}
 	}()
 	if out := r.must("", "service", "upgrade", "--yes"); !strings.Contains(out, "done: every replica on a node runs the new image") {

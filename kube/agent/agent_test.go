@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +66,10 @@ func (n *node) write(path, text string) {
 
 func (n *node) program(name, script string) {
 	n.t.Helper()
+	// A child that another test starts meanwhile would have it open for writing, and it
+	// would be "text file busy" (https://go.dev/issue/22315).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	n.write("bin/"+name, "#!/bin/sh\n"+script+"\n")
 	if err := os.Chmod(filepath.Join(n.root, "bin", name), 0o755); err != nil {
 		n.t.Fatal(err)

@@ -25,6 +25,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rackseed/rackseed/services/freeport"
 )
 
 // allReady says that each server said that it is ready: until then whichever
@@ -203,14 +205,11 @@ func TestClientsAreLedAway(t *testing.T) {
 	a := newAuthority(t)
 	ownStatus := answering(200)
 	first, second := a.server("own", ownStatus, "127.0.0.1"), a.server("other", answering(200), "127.0.0.1")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	at := fmt.Sprintf("127.0.0.1:%d", port)
 	e := New(Config{Listen: at, Own: first, File: filepath.Join(t.TempDir(), "list"), CA: a.file(), Log: quiet()})
 	e.period = 30 * time.Millisecond
 	e.patience = 10 * time.Second

@@ -94,7 +94,7 @@ func TestHoldFindsAnotherOwner(t *testing.T) {
 func TestHoldAfterAReplica(t *testing.T) {
 	sw := netns.JoinSwitch(t, "veth8", "10.77.0.2/24")
 	dead, client := sw.Plug("10.77.0.8/24"), sw.Plug("10.77.0.9/24")
-	dead.Run("ip", "addr", "add", "10.77.0.3/24", "valid_lft", "3", "preferred_lft", "3", "dev", "eth0")
+	dead.Run("ip", "addr", "add", "10.77.0.3/24", "valid_lft", "60", "preferred_lft", "60", "dev", "eth0")
 	its := mac(dead.Run("ip", "-o", "link", "show", "eth0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	done, told := make(chan error, 1), make(chan error, 16)
@@ -107,6 +107,7 @@ func TestHoldAfterAReplica(t *testing.T) {
 	if !strings.Contains(dead.Run("ip", "addr", "show", "dev", "eth0"), "10.77.0.3/24") {
 		t.Error("it waited until the other's kernel had forgotten it")
 	}
+	dead.Run("ip", "addr", "change", "10.77.0.3/24", "valid_lft", "2", "preferred_lft", "2", "dev", "eth0")
 	// Who asked the dead one meanwhile learns better.
 	client.Run("ip", "neigh", "replace", "10.77.0.3", "lladdr", its, "dev", "eth0", "nud", "stale")
 	own := mac(netns.Run(t, "ip", "-o", "link", "show", "veth8"))
@@ -133,11 +134,21 @@ func TestHoldBehindSpanningTree(t *testing.T) {
 	// Listening and learning, 2 s each: longer than is asked before it is taken.
 	wire.Run("ip", "link", "set", "br0", "type", "bridge", "stp_state", "1", "forward_delay", "200")
 	wire.Run("ip", "link", "set", "eth0", "down")
-	wire.Run("ip", "link", "set", "eth0", "up")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	taken := false
-	err := Hold(ctx, "veth6", netip.MustParsePrefix("10.77.0.3/24"), nil, func(err error) { taken = taken || err == nil })
+	taken, waits := false, make(chan error, 10)
+	done := make(chan error, 1)
+	go func() {
+		done <- Hold(ctx, "veth6", netip.MustParsePrefix("10.77.0.3/24"), nil, func(err error) {
+			taken = taken || err == nil
+			waits <- err
+		})
+	}()
+	if err := <-waits; err == nil {
+		t.Error("it was taken without a carrier")
+	}
+	wire.Run("ip", "link", "set", "eth0", "up")
+	err := <-done
 	var conflict *Conflict
 	if !errors.As(err, &conflict) || conflict.Held || conflict.Owner.String() != mac(other.Run("ip", "-o", "link", "show", "eth0")) {
 		t.Errorf("got %v, want a conflict with the one who had it", err)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/net/bpf"
+
+	"github.com/rackseed/rackseed/services/freeport"
 )
 
 var (
@@ -278,11 +280,11 @@ func TestForwardPassesHalfCloseOn(t *testing.T) {
 }
 
 func TestForwardGoesToTheLiving(t *testing.T) {
-	gone := listen(t)
-	dead := gone.Addr().String()
-	if err := gone.Close(); err != nil {
+	port, err := freeport.Find()
+	if err != nil {
 		t.Fatal(err)
 	}
+	dead := fmt.Sprintf("127.0.0.1:%d", port)
 	alive := answerer(t, "alive")
 	at, _ := startForwarder(t, 10, func() []string { return []string{dead, alive} })
 	for range 4 {

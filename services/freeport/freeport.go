@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
@@ -15,10 +16,17 @@ import (
 // one of those may be taken by the next that comes, before a program listens there.
 const first, last = 20000, 32767
 
-// Find is a TCP port of 127.0.0.1 that nobody listens on now.
+// given are the ports that this process has found: who asked for one may not listen
+// on it yet.
+var given sync.Map
+
+// Find is a TCP port of 127.0.0.1 that nobody listens on now, each time another one.
 func Find() (int, error) {
 	for tries := 0; ; tries++ {
 		port := first + rand.IntN(last-first+1)
+		if _, before := given.LoadOrStore(port, true); before && tries < 100 {
+			continue
+		}
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if errors.Is(err, syscall.EADDRINUSE) && tries < 100 {
 			continue

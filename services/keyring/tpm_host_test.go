@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
@@ -40,11 +41,14 @@ func emulator(t *testing.T, dir string) TPM {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		tpm, err := linuxudstpm.Open(socket)
+		tpm, err := quiet(linuxudstpm.Open(socket)) // which does not connect yet
 		if err == nil {
-			if err := tpm.Close(); err != nil && !errors.Is(err, linuxudstpm.ErrNotOpen) {
+			_, err = tpm2.GetRandom{BytesRequested: 1}.Execute(tpm)
+			if err := tpm.Close(); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if err == nil {
 			return TPM{func() (transport.TPMCloser, error) { return quiet(linuxudstpm.Open(socket)) }}
 		}
 		select {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -146,6 +147,15 @@ func (p *Peer) Command(name string, args ...string) *exec.Cmd {
 func (p *Peer) Run(name string, args ...string) string {
 	p.t.Helper()
 	return output(p.t, p.Command(name, args...))
+}
+
+// UntilListening waits until a program on p listens on a UDP port of IPv4
+// (/proc/net/udp, proc_net_udp(5)).
+func (p *Peer) UntilListening(port int) {
+	p.t.Helper()
+	Until(p.t, fmt.Sprintf("listening on UDP port %d", port), func() bool {
+		return strings.Contains(p.Run("cat", "/proc/net/udp"), fmt.Sprintf(":%04X ", port))
+	})
 }
 
 // Until waits for a condition, at most 20 seconds.

@@ -37,7 +37,9 @@ func TestServiceAddressIsTaken(t *testing.T) {
 	_, owner, _ := strings.Cut(peer.Run("ip", "-o", "link", "show", "eth0"), "link/ether ")
 	owner = strings.Fields(owner)[0]
 	r, _ := serveSiteFile(t)
-	s := r.until("the conflict is shown", func(s Status) bool { return strings.Contains(health(s, "address").Text, owner) })
+	s := r.until("the conflict is shown", func(s Status) bool {
+		return strings.Contains(health(s, "address").Text, owner) && strings.Contains(health(s, "dhcp").Text, "waiting for the service address")
+	})
 	if a, d := health(s, "address"), health(s, "dhcp"); a.OK || !strings.Contains(a.Text, "choose another serviceAddress") || d.OK || !strings.Contains(d.Text, "waiting for the service address 10.77.0.3") {
 		t.Errorf("address %+v, DHCP %+v", a, d)
 	}
@@ -103,6 +105,7 @@ func TestForeignServerOutlivesTheSiteFile(t *testing.T) {
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
+	peer.UntilListening(67)
 	r, site := serveSiteFile(t)
 	found := func(s Status) bool { return strings.Contains(health(s, "dhcp").Text, "the DHCP server 10.77.0.9") }
 	r.until("the other server is found", found)

@@ -35,7 +35,7 @@ func dnsmasq(t *testing.T, p *netns.Peer, args ...string) (leases string) {
 		}
 		server.Wait() // tells of the kill
 	})
-	netns.Until(t, "dnsmasq listens on port 67", func() bool { return strings.Contains(p.Run("cat", "/proc/net/udp"), ":0043 ") })
+	p.UntilListening(67)
 	return leases
 }
 

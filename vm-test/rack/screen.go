@@ -21,7 +21,7 @@ type Screen struct {
 var (
 	// The fingerprint is 32 octets in hex, in lines of 16 after its heading.
 	fingerprintPattern = regexp.MustCompile(`must have this SHA-256:\s+((?:[0-9A-F]{2}:){15}[0-9A-F]{2})\s+((?:[0-9A-F]{2}:){15}[0-9A-F]{2})\s`)
-	setupCodePattern   = regexp.MustCompile(`(?m)Setup\s+code ([0-9A-Z]{4}(?:-[0-9A-Z]{4})+)`)
+	setupCodePattern   = regexp.MustCompile(`Setup\s+code ([0-9A-Z]{4}(?:-[0-9A-Z]{4})+)\s`) // all of it was printed
 )
 
 // readScreen finds what the console needs in what the appliance printed, the

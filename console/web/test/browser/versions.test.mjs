@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { after, afterEach, before, test } from 'node:test'
-import { Lab } from './lab.mjs'
+import { Lab, until } from './lab.mjs'
 
 let lab
 before(async () => (lab = await Lab.open()))
@@ -59,6 +59,7 @@ test('an upgrade is started, watched, and stopped', async () => {
   now = answer({ plan: plan({ step: 'stopped', over: true, reason: 'an operator stopped it' }), ready: true })
   await button(dialog, 'Stop it').click()
   await said.getByText('was stopped: an operator stopped it. The other replicas stay as they are.').waitFor()
+  await until('it is told to stop', () => orders.length > 1) // the page looks by itself, too
   assert.deepEqual(orders, ['upgrade', 'stop'])
   await said.getByText('It is still the published image').waitFor()
   await button(page, 'Upgrade the boot service').click()
