@@ -15,9 +15,9 @@ type order struct {
 	// key is a recovery key, which the program reads from a file: a command line is
 	// seen by all.
 	key string
-	// then is said after what the program said, if it went well; without args it is
-	// all that there is to say.
-	then string
+	// then is said after what the program said, if it went well, and otherwise if it
+	// failed; without args then is all that there is to say.
+	then, otherwise string
 }
 
 // keyFile is in memory, where the recovery key is while it is needed.
@@ -31,7 +31,8 @@ const keyPrefix = "AGE-SECRET-KEY-1"
 
 // How orders are typed.
 const (
-	recoverUsage    = "Type recover to see what it would do, and recover NAME, with the name of the cluster, to do it. A backup that is on the stick's partition RACKSEED as rackseed.backup is what it goes on from. If it asks for the recovery key, that is typed at the end: recover NAME AGE-SECRET-KEY-1..."
+	recoverUsage    = "Type recover to see what it would do, and recover NAME, with the name of the cluster, to do it. A backup that is on the stick's partition RACKSEED as rackseed.backup is what it goes on from. " + keyUsage
+	keyUsage        = "If it asks for the recovery key, that is typed at the end: recover NAME AGE-SECRET-KEY-1..."
 	breakGlassUsage = "Type break-glass, and nothing else, for a new setup code."
 )
 
@@ -69,7 +70,8 @@ func recoverOrder(words []string, backup string) order {
 	}
 	switch len(words) {
 	case 0:
-		o.args, o.then = append(o.args, "--dry-run"), "To do it, type recover and the name of the cluster."
+		// A look fails if something lacks, as the recovery key, and says what.
+		o.args, o.then, o.otherwise = append(o.args, "--dry-run"), "To do it, type recover and the name of the cluster.", keyUsage
 	case 1:
 		o.args = append(o.args, "--cluster", words[0])
 	default:
@@ -109,10 +111,14 @@ func (w world) carryOut(ctx context.Context, o order) string {
 		}
 		defer os.Remove(keyFile)
 	}
-	text, err := w.children.Output(ctx, "/init", o.args...)
-	text = strings.TrimSpace(text)
-	if err == nil && o.then != "" {
-		text += "\n" + o.then
+	return o.says(w.children.Output(ctx, "/init", o.args...))
+}
+
+// says is what is told of a program that printed text, and failed if err is not nil.
+func (o order) says(text string, err error) string {
+	more := o.then
+	if err != nil {
+		more = o.otherwise
 	}
-	return text
+	return strings.TrimSpace(strings.TrimSpace(text) + "\n" + more)
 }

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"errors"
 	"slices"
 	"testing"
 )
@@ -24,6 +25,17 @@ func TestOrderOf(t *testing.T) {
 		if ok != (want.args != nil || want.then != "") || !slices.Equal(got.args, want.args) || got.alone != want.alone || got.key != want.key || want.then != "" && got.then != want.then {
 			t.Errorf("%q: %+v, %v", line, got, ok)
 		}
+	}
+	look, _ := orderOf("recover", "")
+	if got := look.says("It would begin anew.\n", nil); got != "It would begin anew.\nTo do it, type recover and the name of the cluster." {
+		t.Errorf("a look says %q", got)
+	}
+	if got := look.says("Bring the recovery key.\n", errors.New("1")); got != "Bring the recovery key.\n"+keyUsage {
+		t.Errorf("a look at what cannot be done yet says %q", got)
+	}
+	done, _ := orderOf("recover c-1234", "")
+	if got := done.says("Recovered.\n", nil); got != "Recovered." {
+		t.Errorf("done says %q", got)
 	}
 	if got, _ := orderOf("recover c-1234", backupFile); !slices.Equal(got.args, []string{"recover", "--data", dataDir, "--from", backupFile, "--cluster", "c-1234"}) {
 		t.Errorf("with a backup on the stick: %+v", got)
