@@ -71,8 +71,8 @@ dev: ## boot service and console on loopback, without virtual machines; MACHINES
 	exec "$$DEV_DIR/dev"
 
 # --- Proving it -----------------------------------------------------------------
-# In the order of what they need; the first failure ends them. Tests that need
-# root are skipped without it, and named at the end. Each run has a list of its
+# In the order of what they need; the first failure ends them. Tests that need root, or
+# what this machine has not, are skipped without it, and named at the end. Each run has a list of its
 # own, or Go would take them from its cache and name nothing.
 
 define remember

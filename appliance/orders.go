@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"strings"
+
+	"github.com/rackseed/rackseed/services/recovery"
 )
 
 // order is what somebody at the machine may have done by typing it, as root of a
@@ -15,9 +17,9 @@ type order struct {
 	// key is a recovery key, which the program reads from a file: a command line is
 	// seen by all.
 	key string
-	// then is said after what the program said, if it went well, and otherwise if it
-	// failed; without args then is all that there is to say.
-	then, otherwise string
+	// then is said after what the program said, if it went well; without args it is
+	// all that there is to say.
+	then string
 }
 
 // keyFile is in memory, where the recovery key is while it is needed.
@@ -70,8 +72,7 @@ func recoverOrder(words []string, backup string) order {
 	}
 	switch len(words) {
 	case 0:
-		// A look fails if something lacks, as the recovery key, and says what.
-		o.args, o.then, o.otherwise = append(o.args, "--dry-run"), "To do it, type recover and the name of the cluster.", keyUsage
+		o.args, o.then = append(o.args, "--dry-run"), "To do it, type recover and the name of the cluster."
 	case 1:
 		o.args = append(o.args, "--cluster", words[0])
 	default:
@@ -114,11 +115,15 @@ func (w world) carryOut(ctx context.Context, o order) string {
 	return o.says(w.children.Output(ctx, "/init", o.args...))
 }
 
-// says is what is told of a program that printed text, and failed if err is not nil.
+// says is what is told of a program that printed text, and failed if err is not nil: of
+// one that lacks the recovery key also how that is typed.
 func (o order) says(text string, err error) string {
-	more := o.then
-	if err != nil {
-		more = o.otherwise
+	text = strings.TrimSpace(text)
+	switch {
+	case err == nil && o.then != "":
+		return text + "\n" + o.then
+	case err != nil && strings.Contains(text, recovery.LacksKey):
+		return text + "\n" + keyUsage
 	}
-	return strings.TrimSpace(strings.TrimSpace(text) + "\n" + more)
+	return text
 }

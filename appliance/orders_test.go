@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"github.com/rackseed/rackseed/services/recovery"
 )
 
 func TestOrderOf(t *testing.T) {
@@ -30,8 +32,11 @@ func TestOrderOf(t *testing.T) {
 	if got := look.says("It would begin anew.\n", nil); got != "It would begin anew.\nTo do it, type recover and the name of the cluster." {
 		t.Errorf("a look says %q", got)
 	}
-	if got := look.says("Bring the recovery key.\n", errors.New("1")); got != "Bring the recovery key.\n"+keyUsage {
-		t.Errorf("a look at what cannot be done yet says %q", got)
+	if got := look.says(recovery.LacksKey+".\n", errors.New("1")); got != recovery.LacksKey+".\n"+keyUsage {
+		t.Errorf("a look at what lacks the key says %q", got)
+	}
+	if got := look.says("A majority answers.\n", errors.New("1")); got != "A majority answers." {
+		t.Errorf("a look at what is refused says %q", got)
 	}
 	done, _ := orderOf("recover c-1234", "")
 	if got := done.says("Recovered.\n", nil); got != "Recovered." {

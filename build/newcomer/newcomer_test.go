@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rackseed/rackseed/build/host/needroot"
+	"github.com/rackseed/rackseed/build/host/notrun"
 )
 
 const (
@@ -27,7 +27,7 @@ const (
 )
 
 func TestNewcomer(t *testing.T) {
-	needroot.Skip(t, "installing a machine into a folder")
+	notrun.WithoutRoot(t, "installing a machine into a folder")
 	dir := os.Getenv(dirVariable)
 	if dir == "" {
 		dir = t.TempDir()

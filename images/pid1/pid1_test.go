@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/rackseed/rackseed/build/host/needroot"
+	"github.com/rackseed/rackseed/build/host/notrun"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -116,7 +116,7 @@ func TestCopyTree(t *testing.T) {
 
 // White-outs and opaque folders of containerd's overlays.
 func TestCopyTreeAsRoot(t *testing.T) {
-	needroot.SkipInNamespace(t, "device nodes, owners and trusted attributes")
+	notrun.InNamespace(t, "device nodes, owners and trusted attributes")
 	source, target := t.TempDir(), filepath.Join(t.TempDir(), "copy")
 	if err := unix.Mknod(filepath.Join(source, "whiteout"), unix.S_IFCHR|0o600, 0); err != nil {
 		t.Fatal(err)

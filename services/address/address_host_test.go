@@ -144,8 +144,13 @@ func TestHoldBehindSpanningTree(t *testing.T) {
 			waits <- err
 		})
 	}()
-	if err := <-waits; err == nil {
-		t.Error("it was taken without a carrier")
+	select {
+	case err := <-waits:
+		if err == nil {
+			t.Error("it was taken without a carrier")
+		}
+	case err := <-done:
+		t.Fatal(err)
 	}
 	wire.Run("ip", "link", "set", "eth0", "up")
 	err := <-done

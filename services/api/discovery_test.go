@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,36 @@ func TestLookAndRescue(t *testing.T) {
 		t.Errorf("taken back: boots %+v, %+v, %s", m.NextBoot, m.Rescue, m.Phase)
 	}
 	r.want(404, "POST", "/api/machines/none/look", "", auth)
+}
+
+// TestOneLookIsAtOneTime: the window's time may be over between two messages of one
+// look, which agree all the same.
+func TestOneLookIsAtOneTime(t *testing.T) {
+	r := newRig(t)
+	r.Waiting(1)
+	r.Must(state.DiscoveryWindow{Until: r.time().Add(time.Hour)})
+	at := r.time()
+	f := &siteFeed{after: r.View().LastEvent(), now: func() time.Time {
+		defer func() { at = at.Add(25 * time.Minute) }()
+		return at
+	}}
+	var told []string
+	for range 4 {
+		if err := f.send(t.Context(), r.View(), func(m any) error {
+			switch m := m.(type) {
+			case StreamDiscovery:
+				told = append(told, fmt.Sprint("the window is open: ", m.Discovery.Open))
+			case StreamMachine:
+				told = append(told, "boots "+string(m.Machine.NextBoot.Kind))
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{"the window is open: true", "boots discovery", "the window is open: false", "boots local"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
 }
 
 // TestStreamOfTheWindow: what machines would boot changes with the window, by

@@ -56,7 +56,7 @@ func (f *siteFeed) send(_ context.Context, view state.View, write func(any) erro
 		}
 		f.after = min(f.after, last)
 	}
-	at := f.now() // one for all, or a machine could be shown by another window than is
+	at := f.now() // one for all, or machines could be shown by another window than the one that was sent
 	if err := f.sendDiscovery(view, at, write); err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func replicaOrder(v Replicas, m machine.Machine, has carried) wire.ReplicaOrder 
 	h, planned := v.Handoff()
 	switch {
 	case !planned || !h.Wants(m.ID):
-		order.Reason = "no plan says so"
+		order.Reason = "no plan wants one there"
 	case !m.Address.IsValid():
 		order.Reason = "it has no static address"
 	case !ok:

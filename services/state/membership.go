@@ -26,7 +26,8 @@ type Membership struct {
 	Leader    string   // "" : none is known
 	Leads     bool     // this replica leads, and its epoch is committed
 	// Name is that of a member's node, which is what people are told; "": the state has
-	// none. nil: members are told by their server IDs.
+	// none. nil: members are told by their server IDs. It is looked up as it is told, so
+	// nothing may be decided by it.
 	Name func(id string) string
 }
 

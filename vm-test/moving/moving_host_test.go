@@ -204,8 +204,13 @@ func TestHandoff(t *testing.T) {
 // leads.
 func (r *room) hang() *host {
 	r.t.Helper()
-	for {
+	for range 5 {
 		h := r.settled()
+		log := filepath.Join(h.dir, "log")
+		before, err := os.ReadFile(log)
+		if err != nil {
+			r.t.Fatal(err)
+		}
 		thaw := h.freeze()
 		ctx, enough := context.WithCancel(r.t.Context())
 		written := make(chan struct{})
@@ -217,15 +222,17 @@ func (r *room) hang() *host {
 		enough()
 		<-written
 		thaw()
-		log, err := os.ReadFile(filepath.Join(h.dir, "log"))
+		now, err := os.ReadFile(log)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if strings.Contains(string(log), "this replica leads no more") {
+		if strings.Contains(string(now[len(before):]), "this replica leads no more") {
 			return h
 		}
 		r.t.Logf("%s led no more already when its disk hung", h.name)
 	}
+	r.t.Fatal("no leader gave the lead up for its disk")
+	return nil
 }
 
 // muteDHCP drops what a DHCP server sends, and says how that ends.

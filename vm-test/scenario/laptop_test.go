@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rackseed/rackseed/build/host/needroot"
+	"github.com/rackseed/rackseed/build/host/notrun"
 	"github.com/rackseed/rackseed/images/pid1/link"
 	"github.com/rackseed/rackseed/vm-test/rack"
 	"golang.org/x/crypto/ssh"
@@ -30,7 +30,7 @@ type laptop struct{ do chan func() }
 
 func newLaptop(t *testing.T, r *rack.Rack, address netip.Prefix) laptop {
 	t.Helper()
-	needroot.Skip(t, "a network namespace")
+	notrun.WithoutRoot(t, "a network namespace")
 	path := filepath.Join(r.Dir, "laptop.sock")
 	if _, err := r.Switch.Listen("laptop", path); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/rackseed/rackseed/build/host/needroot"
+	"github.com/rackseed/rackseed/build/host/notrun"
 )
 
 // namespace puts the test's thread into a network namespace of its own, with a
@@ -25,7 +25,7 @@ import (
 // namespace with it.
 func namespace(t *testing.T) {
 	t.Helper()
-	needroot.Skip(t, "a network namespace")
+	notrun.WithoutRoot(t, "a network namespace")
 	runtime.LockOSThread() // never unlocked
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
 // Whether the boot service answers: what it does not answer, people must not take
-// for what is.
+// for what is. And so whether anything can be ordered.
 
 import { now } from './now.svelte'
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { after, afterEach, before, test } from 'node:test'
-import { Lab, password, siteFile, until } from './lab.mjs'
+import { Lab, machine, password, siteFile, until } from './lab.mjs'
 
 let lab
 before(async () => (lab = await Lab.open()))
@@ -65,6 +65,15 @@ test('where no replica leads, somebody who logs in reads', async () => {
   await page.goto(`${service.url}/#/handoff`)
   for (const name of ['Kubeconfig', 'Save a backup']) assert.ok(await page.getByRole('button', { name }).isDisabled(), name)
   await lab.screenshot(page, 'reading')
+  lab.machines(service)
+  await until('a machine waits', async () => (await machine(service, 1))?.phase === 'waiting')
+  await page.goto(`${service.url}/#/`)
+  await page.getByRole('button', { name: 'Approve…' }).first().click()
+  const dialog = page.getByRole('dialog')
+  await dialog.getByText('This login only reads: nothing can be changed.').waitFor()
+  assert.ok(await dialog.getByRole('button', { name: 'Approve' }).isDisabled())
+  await lab.screenshot(page, 'reading-dialog')
+  await page.keyboard.press('Escape')
   await page.unroute('**/api/session')
   await page.getByRole('button', { name: 'Log out' }).click()
   let go

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/rackseed/rackseed/build/host/needroot"
+	"github.com/rackseed/rackseed/build/host/notrun"
 )
 
 // File writes the disk to a sparse file.
@@ -39,7 +39,7 @@ func (d *Disk) File(t testing.TB, path string) {
 // that do not read GPTs.)
 func Loop(t testing.TB, file string, first, length int64) string {
 	t.Helper()
-	needroot.SkipInNamespace(t, "loop devices are the whole machine's")
+	notrun.InNamespace(t, "loop devices are the whole machine's")
 	backing, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

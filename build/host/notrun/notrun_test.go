@@ -1,4 +1,4 @@
-package needroot
+package notrun
 
 import (
 	"os"

@@ -1,7 +1,7 @@
-// Package needroot is for tests that need root, or something else that not every machine
+// Package notrun is for tests that need root, or something else that not every machine
 // has. Without it they are skipped, and named where who runs them sees it: make prints the
 // list at its end.
-package needroot
+package notrun
 
 import (
 	"errors"
@@ -14,17 +14,17 @@ import (
 // Variable names a file that is there; each skipped test adds a line to it.
 const Variable = "RACKSEED_NOT_RUN"
 
-// Skip skips a test that needs to be root, if only of a user namespace. why says
+// WithoutRoot skips a test that needs to be root, if only of a user namespace. why says
 // what for.
-func Skip(t testing.TB, why string) {
+func WithoutRoot(t testing.TB, why string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		skip(t, why)
 	}
 }
 
-// SkipInNamespace skips a test that needs to be root of the whole machine.
-func SkipInNamespace(t testing.TB, why string) {
+// InNamespace skips a test that needs to be root of the whole machine.
+func InNamespace(t testing.TB, why string) {
 	t.Helper()
 	mapped, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {
@@ -35,8 +35,8 @@ func SkipInNamespace(t testing.TB, why string) {
 	}
 }
 
-// Lacking skips a test for something else that this machine has not.
-func Lacking(t testing.TB, what string) {
+// Without skips a test for something else that this machine has not.
+func Without(t testing.TB, what string) {
 	t.Helper()
 	skip(t, "needs "+what)
 }
