@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -167,6 +168,7 @@ func (a *asker) last() time.Time {
 // tellSilences reports the middle and the worst of some.
 func tellSilences(b *testing.B, all []time.Duration) {
 	slices.Sort(all)
+	b.Logf("each: %v", all) // -v shows it
 	b.ReportMetric(all[len(all)/2].Seconds(), "s-median")
 	b.ReportMetric(all[len(all)-1].Seconds(), "s-worst")
 	b.ReportMetric(0, "ns/op") // it is mostly waiting
@@ -184,12 +186,41 @@ func BenchmarkHandoffSilence(b *testing.B) {
 }
 
 func silenceOf(b *testing.B) time.Duration {
-	r := newRoom(b, 4, 3)
+	one := &round{TB: b}
+	defer one.end()
+	r := newRoom(one, 4, 3)
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
 	client := r.ask(ctx, hardware(4).BootMAC, askEvery)
 	r.move(ctx, client.reset)
 	return client.silence()
+}
+
+// round is one of several within a benchmark: what it made goes with it.
+type round struct {
+	testing.TB
+	cleanups []func()
+}
+
+// Cleanup implements testing.TB.
+func (r *round) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+
+// TempDir implements testing.TB.
+func (r *round) TempDir() string {
+	r.Helper()
+	dir := r.TB.TempDir()
+	r.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			r.Error(err)
+		}
+	})
+	return dir
+}
+
+func (r *round) end() {
+	for _, f := range slices.Backward(r.cleanups) {
+		f()
+	}
 }
 
 // move moves the boot service to the nodes. begin is called as it begins.
