@@ -72,8 +72,8 @@ dev: ## boot service and console on loopback, without virtual machines; MACHINES
 
 # --- Proving it -----------------------------------------------------------------
 # In the order of what they need; the first failure ends them. Tests that need root, or
-# what this machine has not, are skipped without it, and named at the end. Each run has a list of its
-# own, or Go would take them from its cache and name nothing.
+# what this machine has not, are skipped without it, and named at the end. Each run has a
+# list of its own, or Go would take them from its cache and name nothing.
 
 define remember
 	rm -f out/not-run/$@.*
@@ -117,8 +117,7 @@ test-host: ## real clients and tools in network namespaces; not as root, in a us
 	# Whoever is not root is root in a user namespace, which is enough for all but
 	# a few.
 	inside=; [ "$$(id -u)" = 0 ] || inside="unshare --user --map-root-user --map-auto --mount"
-	# The handoff's tests wait for longer, all in all, than Go's own ten minutes.
-	$$inside go test -tags host -count=1 -p 1 -timeout 30m $$(git grep -l '^//go:build host$$' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+	$$inside go test -tags host -count=1 -p 1 $$(git grep -l '^//go:build host$$' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 	$(tell)
 
 .PHONY: test-browser

@@ -4,8 +4,6 @@ import (
 	"context"
 	"os"
 	"strings"
-
-	"github.com/rackseed/rackseed/services/recovery"
 )
 
 // order is what somebody at the machine may have done by typing it, as root of a
@@ -33,8 +31,7 @@ const keyPrefix = "AGE-SECRET-KEY-1"
 
 // How orders are typed.
 const (
-	recoverUsage    = "Type recover to see what it would do, and recover NAME, with the name of the cluster, to do it. A backup that is on the stick's partition RACKSEED as rackseed.backup is what it goes on from. " + keyUsage
-	keyUsage        = "If it asks for the recovery key, that is typed at the end: recover NAME AGE-SECRET-KEY-1..."
+	recoverUsage    = "Type recover to see what it would do, and recover NAME, with the name of the cluster, to do it. A backup that is on the stick's partition RACKSEED as rackseed.backup is what it goes on from. If it asks for the recovery key, that is typed at the end: recover NAME AGE-SECRET-KEY-1..."
 	breakGlassUsage = "Type break-glass, and nothing else, for a new setup code."
 )
 
@@ -112,18 +109,10 @@ func (w world) carryOut(ctx context.Context, o order) string {
 		}
 		defer os.Remove(keyFile)
 	}
-	return o.says(w.children.Output(ctx, "/init", o.args...))
-}
-
-// says is what is told of a program that printed text, and failed if err is not nil: of
-// one that lacks the recovery key also how that is typed.
-func (o order) says(text string, err error) string {
+	text, err := w.children.Output(ctx, "/init", o.args...)
 	text = strings.TrimSpace(text)
-	switch {
-	case err == nil && o.then != "":
-		return text + "\n" + o.then
-	case err != nil && strings.Contains(text, recovery.LacksKey):
-		return text + "\n" + keyUsage
+	if err == nil && o.then != "" {
+		text += "\n" + o.then
 	}
 	return text
 }

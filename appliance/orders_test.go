@@ -1,11 +1,8 @@
 package appliance
 
 import (
-	"errors"
 	"slices"
 	"testing"
-
-	"github.com/rackseed/rackseed/services/recovery"
 )
 
 func TestOrderOf(t *testing.T) {
@@ -27,20 +24,6 @@ func TestOrderOf(t *testing.T) {
 		if ok != (want.args != nil || want.then != "") || !slices.Equal(got.args, want.args) || got.alone != want.alone || got.key != want.key || want.then != "" && got.then != want.then {
 			t.Errorf("%q: %+v, %v", line, got, ok)
 		}
-	}
-	look, _ := orderOf("recover", "")
-	if got := look.says("It would begin anew.\n", nil); got != "It would begin anew.\nTo do it, type recover and the name of the cluster." {
-		t.Errorf("a look says %q", got)
-	}
-	if got := look.says(recovery.LacksKey+".\n", errors.New("1")); got != recovery.LacksKey+".\n"+keyUsage {
-		t.Errorf("a look at what lacks the key says %q", got)
-	}
-	if got := look.says("A majority answers.\n", errors.New("1")); got != "A majority answers." {
-		t.Errorf("a look at what is refused says %q", got)
-	}
-	done, _ := orderOf("recover c-1234", "")
-	if got := done.says("Recovered.\n", nil); got != "Recovered." {
-		t.Errorf("done says %q", got)
 	}
 	if got, _ := orderOf("recover c-1234", backupFile); !slices.Equal(got.args, []string{"recover", "--data", dataDir, "--from", backupFile, "--cluster", "c-1234"}) {
 		t.Errorf("with a backup on the stick: %+v", got)

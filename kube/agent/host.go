@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/rackseed/rackseed/kube/config"
+	"github.com/rackseed/rackseed/services/durable"
 )
 
 // Files of the node, below host.root.
@@ -109,13 +110,5 @@ func writeFile(file string, b []byte, mode fs.FileMode) error {
 	if err := os.Rename(temporary, file); err != nil {
 		return err
 	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncFolder(dir)
 }

@@ -84,12 +84,13 @@ func TestARealWatchGoesOn(t *testing.T) {
 	if err := e.Learn([]netip.AddrPort{netip.MustParseAddrPort(firstAt), netip.MustParseAddrPort(secondAt)}); err != nil {
 		t.Fatal(err)
 	}
-	control.Eventually(t, "both API servers are known to be ready", func(context.Context) error {
-		if !e.allReady() {
+	ready := func(context.Context) error {
+		if got := e.Order(); !e.allReady() || got[0] != firstAt {
 			return fmt.Errorf("known: %v", e.list())
 		}
 		return nil
-	})
+	}
+	control.Eventually(t, "both API servers are ready, and the node's own comes first", ready)
 	served := func(e *Endpoint, by string) {
 		t.Helper()
 		control.Eventually(t, "served by "+by, func(context.Context) error {
@@ -139,12 +140,7 @@ func TestARealWatchGoesOn(t *testing.T) {
 	served(e, other.at)
 
 	used.Signal(syscall.SIGCONT)
-	control.Eventually(t, "the one that hung is used again, and the node's own comes first", func(context.Context) error {
-		if got := e.Order(); !e.allReady() || got[0] != firstAt {
-			return fmt.Errorf("known: %v", e.list())
-		}
-		return nil
-	})
+	control.Eventually(t, "both are ready again, and the node's own comes first", ready)
 	other.Stop()
 	create(used.client, "node-3")
 	begun = time.Now()

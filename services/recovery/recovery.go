@@ -161,9 +161,6 @@ func (o Options) hasReplica() error {
 	return nil
 }
 
-// LacksKey is said where only the recovery key opens the secrets.
-const LacksKey = "this folder has not the data keys that its secrets are sealed under: bring the recovery key"
-
 // openKeys finds the data keys that the past's secrets are sealed under.
 func (r *Recovery) openKeys() (err error) {
 	if r.ring, err = keyring.Open(r.path(folderKeys), keyring.Protectors(r.Data)...); err != nil {
@@ -175,7 +172,7 @@ func (r *Recovery) openKeys() (err error) {
 		return nil
 	}
 	if r.RecoveryKey == "" {
-		r.lacks = errors.Join(errors.New(LacksKey+" (--recovery-key FILE; at a stick's screen type it behind the name)"), r.ring.Lost())
+		r.lacks = errors.Join(errors.New("this folder has not the data keys that its secrets are sealed under: bring the recovery key (--recovery-key FILE; at a stick's screen type recover NAME AGE-SECRET-KEY-1..., with the name of the cluster)"), r.ring.Lost())
 		return nil
 	}
 	r.ring.AllowWorse() // whoever has the recovery key means it: this machine's TPM may be another one, or none

@@ -54,8 +54,10 @@ func TestRestore(t *testing.T) {
 	serial.expect(cluster.ID, "")
 	serial.expect("as generation 2 from backup", "")
 	serial.expect("began by itself", "")
-	serial.expect("bring the recovery key", "") // which is why the look fails, and how that is done
-	serial.expect("AGE-SECRET-KEY-1...", "recover "+cluster.ID+" "+key.Key+"\r")
+	// The look fails for want of the key, and says how it is done with it.
+	serial.expect("bring the recovery key", "")
+	serial.expect("type recover NAME AGE-SECRET-KEY-1...", "")
+	serial.expect("Press Enter to go back", "recover "+cluster.ID+" "+key.Key+"\r")
 	serial.expect("Recovered.", "")
 	var after []byte
 	eventually(t, time.Minute, "the console has the old fingerprint", func() (err error) {

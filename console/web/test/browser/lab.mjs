@@ -74,9 +74,10 @@ async function run(program, args, cwd = repository) {
 
 const given = new Set() // ports on which nobody may listen yet
 
-// freePort is one that nobody listens on now, each time another one. It is asked for so that a service can be
-// started again at the same address. Linux gives connections that go out ports from 32768
-// on (net.ipv4.ip_local_port_range): one of those is taken by the next that comes.
+// freePort is one that nobody listens on now, each time another one. It is asked for so
+// that a service can be started again at the same address. Linux gives connections that
+// go out ports from 32768 on (net.ipv4.ip_local_port_range): one of those is taken by the
+// next that comes.
 async function freePort() {
   for (let tries = 0; ; tries++) {
     const port = 20_000 + Math.floor(Math.random() * 12_000)
